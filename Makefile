@@ -1,0 +1,49 @@
+# `make` lists the targets.
+
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+
+.DEFAULT_GOAL := help
+.PHONY: help run test torture benchmark clean
+
+help:  ## list the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+run: $(VENV)/.run .env  ## serve on http://localhost:3000, with SQLite and the settings of .env
+	@$(BIN)/python -m receiver.welcome
+	@$(BIN)/gunicorn wsgi:app
+
+test: $(VENV)/.test  ## everything that must hold before a change lands
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+	@$(BIN)/python -m pytest
+
+torture: $(VENV)/.test  ## 1,000 kills under load, and other long runs
+	@TORTURE=1 $(BIN)/python -m pytest tests/test_crash.py
+
+benchmark: $(VENV)/.test  ## how fast it receives; see benchmarks/
+	@$(BIN)/python benchmarks/ingest.py
+
+clean:  ## remove the virtual environment and the tools' caches; data and .env stay
+	@rm -rf $(VENV) .pytest_cache .hypothesis .mypy_cache .ruff_cache
+
+# Fresh random secrets, readable by nobody else. An existing file is never touched.
+.env:
+	@umask 077 && $(BIN)/python -c "import secrets; print('ZIMSEND_WEBHOOK_SECRET=whsec_' + secrets.token_hex(32))" > $@.new
+	@mv $@.new $@
+
+$(VENV)/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed, this is " + sys.version.split()[0] + "; try: make PYTHON=python3.12 ...") if sys.version_info < (3, 11) else None'
+	@$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); echo "No virtual environment could be made. On Debian: apt install python3-venv"; exit 1; }
+
+$(VENV)/.run: $(VENV)/bin/python requirements.txt
+	@echo "Installing requirements.txt into $(VENV) ..."
+	@$(BIN)/pip install --quiet --disable-pip-version-check -r requirements.txt
+	@touch $@
+
+$(VENV)/.test: $(VENV)/bin/python requirements.txt requirements-dev.txt
+	@echo "Installing requirements-dev.txt into $(VENV) ..."
+	@$(BIN)/pip install --quiet --disable-pip-version-check -r requirements-dev.txt
+	@touch $@ $(VENV)/.run

@@ -1,0 +1,75 @@
+"""The composition root: the only place that knows both the receiver and the handlers."""
+
+from __future__ import annotations
+
+import importlib
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from flask import Flask
+
+from receiver import ConfigError, Registry, commands, times, web
+from receiver.config import Config
+from receiver.ingest import Ingest
+from receiver.store import Store, open_store
+from receiver.web import ops, webhook
+from receiver.worker import Worker
+
+
+@dataclass(frozen=True)
+class Receiver:
+    """The parts of one running service: `app.extensions["receiver"]`."""
+
+    config: Config
+    store: Store
+    registry: Registry
+    ingest: Ingest
+    worker: Worker
+    #: The wall clock, in microseconds.
+    now: Callable[[], int]
+
+
+def create_app(
+    environ: Mapping[str, str] | None = None, now: Callable[[], int] = times.now
+) -> Flask:
+    """Put the service together. Connects to nothing and starts no thread.
+
+    :param environ: the settings; those of the process by default.
+    :param now: the clock.
+    :raises ConfigError: if a setting is missing or wrong.
+    """
+    config = Config.from_env(os.environ if environ is None else environ)
+    store = open_store(config.database_url)
+    registry = Registry()
+    register_handlers(registry, config.handlers)
+    worker = Worker(store, registry, now)
+    wake = worker.wake if config.embedded_worker else lambda: None
+    ingest = Ingest(store, registry.wanting, wake)
+
+    app = Flask(__name__, static_folder=None)
+    app.extensions["receiver"] = Receiver(config, store, registry, ingest, worker, now)
+    app.register_blueprint(webhook.blueprint)
+    app.register_blueprint(ops.blueprint)
+    web.register_errors(app)
+    commands.register(app)
+    return app
+
+
+def register_handlers(registry: Registry, modules: Sequence[str]) -> None:
+    """Let each module add its handlers.
+
+    :raises ConfigError: if one cannot be imported, or cannot register.
+    """
+    for name in modules:
+        try:
+            module = importlib.import_module(name)
+        except ImportError as error:
+            raise ConfigError("HANDLERS", f"cannot import {name}: {error}") from error
+        register = getattr(module, "register", None)
+        if register is None:
+            raise ConfigError("HANDLERS", f"{name} has no function register(registry)")
+        try:
+            register(registry)
+        except ValueError as error:
+            raise ConfigError("HANDLERS", f"{name}: {error}") from error

@@ -1,0 +1,116 @@
+"""gunicorn's settings, and the hooks that start and stop the embedded worker.
+
+gunicorn reads this file by itself: `gunicorn wsgi:app`.
+"""
+
+import os
+import signal
+import socket
+import struct
+import sys
+import time
+
+from dotenv import load_dotenv
+from gunicorn.glogging import Logger
+
+from receiver import ConfigError
+from receiver.config import Config
+from receiver.logs import logging_config
+from receiver.store import open_store
+
+load_dotenv()
+try:
+    _config = Config.from_env(os.environ)
+    open_store(_config.database_url)
+except ConfigError as error:
+    # Here, in the master: a worker that stops at this would be started again and again.
+    sys.exit(f"zimsend-receiver cannot start. {error}")
+
+wsgi_app = "wsgi:app"
+bind = f"0.0.0.0:{_config.port}"
+workers = _config.web_concurrency
+
+# Threads: a request waits for its commit without using the processor, and those that wait
+# together share one commit. More threads than useful work needs also outlast slow senders.
+worker_class = "gthread"
+threads = _config.web_threads
+
+# ZimSend hangs up after 5 s; behind a proxy, connections live on between two events.
+keepalive = 5
+
+# Between SIGTERM and SIGKILL hosts leave 30 s. Requests end within 5 s, handlers get 20.
+graceful_timeout = 24
+timeout = 60  # a worker whose main loop is silent so long is replaced; no limit for a request
+
+# The C parser took bare LF for a line's end and lost folded headers.
+http_parser = "python"
+# A socket for remote control that nobody here uses.
+control_socket_disable = True
+
+
+class _Logger(Logger):
+    """Writes access lines only where asked to (`--access-logfile -`).
+
+    With a `logconfig_dict` gunicorn would write one for each request: what the sender asked is in
+    the store already, and the line costs more than the commit.
+    """
+
+    def access(self, resp, req, environ, request_time):
+        if self.cfg.accesslog:
+            super().access(resp, req, environ, request_time)
+
+
+logger_class = _Logger
+logconfig_dict = logging_config(_config.log_format, _config.log_level)
+
+#: Seconds without a byte after which a half-sent request gives its thread back.
+_RECEIVE_TIMEOUT = 5
+_DRAIN_WITHIN = 20
+
+
+def on_starting(server):
+    """Migrate before any worker exists. The connection is closed before the first fork."""
+    store = open_store(_config.database_url)
+    try:
+        for step in store.migrate():
+            server.log.info("migrated the database: %s", step)
+    except Exception as error:
+        sys.exit(f"zimsend-receiver cannot start. DATABASE_URL: {error}")
+    finally:
+        store.close()
+
+
+def when_ready(server):
+    """Accepted connections inherit the time-out: gthread has none for reading."""
+    for listener in server.LISTENERS:
+        listener.sock.setsockopt(
+            socket.SOL_SOCKET, socket.SO_RCVTIMEO, struct.pack("ll", _RECEIVE_TIMEOUT, 0)
+        )
+
+
+def post_worker_init(worker):
+    """Start the embedded worker: after the fork, because threads do not survive one."""
+    if not _config.embedded_worker:
+        return
+    runner = worker.wsgi.extensions["receiver"].worker
+    runner.start()
+    gunicorn_stop = signal.getsignal(signal.SIGTERM)
+
+    def stop(number, frame):
+        # At once, so that requests and handlers come to their ends side by side.
+        worker.stopping_since = time.monotonic()
+        runner.stop()
+        gunicorn_stop(number, frame)
+
+    signal.signal(signal.SIGTERM, stop)
+
+
+def worker_exit(server, worker):
+    """Wait for the handlers that run, and give back the rest."""
+    application = getattr(worker, "wsgi", None)
+    if application is None or not _config.embedded_worker:
+        return
+    since = getattr(worker, "stopping_since", time.monotonic())
+    application.extensions["receiver"].worker.drain(
+        max(0.0, since + _DRAIN_WITHIN - time.monotonic())
+    )

@@ -1,0 +1,111 @@
+"""Sends each event on to a program of yours, signed by the Standard Webhooks scheme.
+
+`FORWARD_URL` switches it on; `FORWARD_SECRET` is `whsec_` and 24 to 64 bytes in base64.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import os
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+
+import httpx
+from standardwebhooks import Webhook
+
+from receiver import ConfigError, Event, HandlerError, Registry
+
+#: Its own settings, for README's table.
+SETTINGS = {
+    "FORWARD_URL": "where `handlers.forward` sends each event to; unset: it does nothing",
+    "FORWARD_SECRET": "what it signs with: `whsec_` and 24 to 64 random bytes in base64",
+}
+
+#: Seconds to connect, and between two pieces of the answer. The call as a whole is bounded by
+#: the handler's own time-out.
+_TIMEOUT = httpx.Timeout(10.0, connect=5.0)
+_CALLS_AT_ONCE = 4
+
+
+def register(registry: Registry, environ: Mapping[str, str] = os.environ) -> None:
+    url = environ.get("FORWARD_URL")
+    if not url:
+        return
+    parsed = httpx.URL(url)
+    if parsed.scheme not in ("http", "https") or not parsed.host:
+        raise ConfigError("FORWARD_URL", "must be a full http or https URL")
+    forward = Forward(url, _signer(environ.get("FORWARD_SECRET")))
+    registry.on("*", name="forward", timeout=20, concurrency=_CALLS_AT_ONCE)(forward)
+
+
+class Forward:
+    """The handler: one client, whose connections all calls share."""
+
+    def __init__(self, url: str, signer: Webhook) -> None:
+        self._url = url
+        self._signer = signer
+        self._client = httpx.Client(
+            timeout=_TIMEOUT,
+            limits=httpx.Limits(max_connections=_CALLS_AT_ONCE),
+            headers={"User-Agent": "zimsend-receiver", "Content-Type": "application/json"},
+        )
+
+    def __call__(self, event: Event) -> None:
+        """POST the body as it is stored.
+
+        :raises HandlerError: permanent for a 4xx other than 408 and 429, which no repetition
+            mends; else to be tried again, after the answer's `Retry-After` if it has one.
+        """
+        now = datetime.now(UTC)
+        headers = {
+            "webhook-id": event.id,
+            "webhook-timestamp": str(int(now.timestamp())),
+            "webhook-signature": self._signer.sign(event.id, now, event.raw.decode()),
+        }
+        try:
+            answer = self._client.post(self._url, content=event.raw, headers=headers)
+        except httpx.HTTPError as error:
+            raise HandlerError(f"{type(error).__name__}: {error}") from error
+        if answer.is_success:
+            return
+        status = answer.status_code
+        raise HandlerError(
+            f"the receiver of forwarded events answered {status}",
+            retry_after=_retry_after(answer.headers.get("Retry-After"), now),
+            permanent=400 <= status < 500 and status not in (408, 429),
+        )
+
+
+def _signer(secret: str | None) -> Webhook:
+    if not secret:
+        raise ConfigError("FORWARD_SECRET", "not set, but FORWARD_URL is; " + _SECRET_HELP)
+    try:
+        key = base64.b64decode(secret.removeprefix("whsec_"), validate=True)
+    except (binascii.Error, ValueError):
+        key = b""
+    if not 24 <= len(key) <= 64:
+        raise ConfigError("FORWARD_SECRET", _SECRET_HELP)
+    return Webhook(key)
+
+
+_SECRET_HELP = (
+    "must be whsec_ and 24 to 64 bytes in base64; make one with: "
+    'echo "whsec_$(head -c 32 /dev/urandom | base64)"'
+)
+
+
+def _retry_after(header: str | None, now: datetime) -> float | None:
+    """Seconds, from either form of the header; `None` if there is none or it makes no sense."""
+    if not header:
+        return None
+    if header.strip().isdigit():
+        seconds = float(header)
+    else:
+        try:
+            moment = parsedate_to_datetime(header)
+        except ValueError:
+            return None
+        seconds = (moment.astimezone(UTC) - now).total_seconds()
+    return min(max(seconds, 0.0), float(HandlerError.LONGEST_RETRY_AFTER))

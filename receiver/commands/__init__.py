@@ -1,0 +1,20 @@
+"""The `flask …` commands: thin, over the same parts as the web service."""
+
+from __future__ import annotations
+
+from flask import Flask
+
+
+def register(app: Flask) -> None:
+    """Add all of them to the application."""
+    from receiver.commands import events, quarantine, replay, run, trigger
+
+    for command in (
+        run.migrate,
+        run.work,
+        trigger.trigger,
+        events.events,
+        quarantine.quarantine,
+        replay.replay,
+    ):
+        app.cli.add_command(command)

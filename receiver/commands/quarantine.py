@@ -1,0 +1,109 @@
+"""`flask quarantine`: signed bodies that could not be used."""
+
+from __future__ import annotations
+
+import base64
+from typing import Any
+
+import click
+
+from receiver.commands.common import command, echo_columns, echo_json, format_option
+from receiver.errors import Unusable
+from receiver.event import parse
+from receiver.times import iso
+from receiver.web import parts
+
+_PATIENCE = 5.0
+
+
+@click.group()
+def quarantine() -> None:
+    """Signed bodies that could not be used, kept until they can."""
+
+
+@command(quarantine, name="list")
+@format_option
+def list_quarantine(style: str) -> None:
+    """All of them, oldest first."""
+    if style == "table":
+        echo_columns(("ID", 12), ("RECEIVED", 27), ("TIMES", 5), ("BYTES", 7), ("REASON", 0))
+    for entry in parts().store.quarantined():
+        if style == "jsonl":
+            echo_json(_facts(entry))
+        else:
+            echo_columns(
+                (entry["digest"][:12], 12),
+                (iso(entry["received_at"]), 27),
+                (entry["receipts"], 5),
+                (entry["length"], 7),
+                (entry["reason"], 0),
+            )
+
+
+@command(quarantine, name="show")
+@click.argument("digest", metavar="ID")
+def show_quarantine(digest: str) -> None:
+    """One of them with its body, as JSON. The beginning of the ID is enough."""
+    entry = _find(digest)
+    body = entry["body"]
+    shown = _facts(entry)
+    if body is None:
+        shown["body"] = None
+    else:
+        try:
+            shown["body"] = body.decode()
+        except UnicodeDecodeError:
+            shown["body_base64"] = base64.b64encode(body).decode()
+    echo_json(shown, indent=2)
+
+
+@command(quarantine, name="retry")
+@click.argument("digests", metavar="[ID]...", nargs=-1)
+def retry_quarantine(digests: tuple[str, ...]) -> None:
+    """Try them again, all or those named: after an update, or a changed setting."""
+    receiver = parts()
+    entries = [_find(digest) for digest in digests] if digests else receiver.store.quarantined()
+    failed = 0
+    for entry in entries:
+        outcome = _retry(entry)
+        click.echo(f"{entry['digest'][:12]}: {outcome or 'still not usable'}")
+        failed += outcome is None
+    if failed:
+        raise click.ClickException(f"{failed} could not be used and stay in quarantine")
+
+
+def _retry(entry: dict[str, Any]) -> str | None:
+    """Let the body in by the usual door; then, and only then, out of quarantine."""
+    receiver = parts()
+    if entry["body"] is None:
+        return None
+    try:
+        item = parse(
+            entry["body"],
+            received_at=entry["received_at"],
+            retention=receiver.config.retention,
+            text_mode=receiver.config.text_mode,
+        )
+    except Unusable:
+        return None
+    (outcome,) = receiver.store.ingest([item], receiver.registry.wanting, _PATIENCE)
+    receiver.store.release(entry["digest"])
+    return f"{outcome} as {item.id}"
+
+
+def _find(prefix: str) -> dict[str, Any]:
+    found = list(parts().store.quarantined(prefix)) if prefix else []
+    if len(found) != 1:
+        many = "several begin" if found else "none begins"
+        raise click.ClickException(f"{many} with {prefix!r}; see `flask quarantine list`")
+    return found[0]
+
+
+def _facts(entry: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "id": entry["digest"],
+        "received_at": iso(entry["received_at"]),
+        "receipts": entry["receipts"],
+        "length": entry["length"],
+        "reason": entry["reason"],
+    }

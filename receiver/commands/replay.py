@@ -1,0 +1,65 @@
+"""`flask replay`: give work to handlers again."""
+
+from __future__ import annotations
+
+import sys
+
+import click
+
+from receiver.commands.common import command, selection_options
+from receiver.event import ALIASES
+from receiver.store import Selection
+from receiver.web import parts
+
+
+@command()
+@click.argument("ids", metavar="[ID]...", nargs=-1)
+@click.option("--failed", is_flag=True, help="work that is dead")
+@selection_options
+@click.option("--handler", help="for this handler only")
+@click.option("--dry-run", is_flag=True, help="say how much, and change nothing")
+def replay(
+    ids: tuple[str, ...],
+    failed: bool,
+    event_type: str | None,
+    since: int | None,
+    until: int | None,
+    handler: str | None,
+    dry_run: bool,
+) -> None:
+    """Give events to their handlers again: those named, or all that match.
+
+    A handler that was added later gets them, too."""
+    if not (ids or failed or event_type or handler or since is not None or until is not None):
+        raise click.UsageError("say which: an ID, --failed, --type, --since, --until or --handler")
+    receiver = parts()
+    if handler is not None and receiver.registry.get(handler) is None:
+        known = ", ".join(h.name for h in receiver.registry) or "none at all"
+        raise click.BadParameter(f"no handler {handler!r} is registered: {known}")
+    selection = Selection(
+        ids=ids,
+        event_type=ALIASES.get(event_type, event_type) if event_type else None,
+        since=since,
+        until=until,
+        state="dead" if failed else None,
+        handler=handler,
+    )
+    if ids:
+        known_ids = {event["event_id"] for event in receiver.store.events(Selection(ids=ids))}
+        missing = sorted(set(ids) - known_ids)
+        if missing:
+            raise click.ClickException(
+                f"there is no event {', '.join(missing)}; nothing is changed"
+            )
+    count = receiver.store.replay(
+        selection,
+        wanting=receiver.registry.wanting,
+        now=receiver.now(),
+        dry_run=dry_run,
+        progress=_show if sys.stderr.isatty() else lambda count: None,
+    )
+    click.echo(f"{count} work items {'would be' if dry_run else 'are'} given to handlers again")
+
+
+def _show(count: int) -> None:
+    click.echo(f"\r{count} work items", nl=False, err=True)

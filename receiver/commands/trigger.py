@@ -1,0 +1,58 @@
+"""`flask trigger`: signed events, as ZimSend would send them."""
+
+from __future__ import annotations
+
+import secrets
+
+import click
+import httpx
+
+from receiver import signature
+from receiver.commands.common import command
+from receiver.event import ALIASES
+from receiver.web import parts
+from receiver.zimsend.samples import SAMPLES, sample
+
+
+@command()
+@click.argument("event_type", metavar="TYPE", type=click.Choice([*SAMPLES, *ALIASES]))
+@click.option("--url", help="the webhook's full URL [default: this receiver on PORT]")
+@click.option("--message-id", help="[default: a new one for each event]")
+@click.option("--to", default="+33612345678", show_default=True, help="the recipient's number")
+@click.option("--event-id", help="the same again is a duplicate [default: a new one each]")
+@click.option("--count", type=click.IntRange(1), default=1, show_default=True)
+def trigger(
+    event_type: str,
+    url: str | None,
+    message_id: str | None,
+    to: str,
+    event_id: str | None,
+    count: int,
+) -> None:
+    """Send signed events of a TYPE to a running receiver, and print its answers."""
+    receiver = parts()
+    url = url or f"http://127.0.0.1:{receiver.config.port}/webhooks/zimsend"
+    refused = 0
+    with httpx.Client(timeout=10) as client:
+        for _ in range(count):
+            ids = {
+                "event_id": event_id or f"evt_test_{secrets.token_hex(6)}",
+                "message_id": message_id or f"msg_test_{secrets.token_hex(6)}",
+            }
+            body = sample(ALIASES.get(event_type, event_type), to=to, now=receiver.now(), **ids)
+            headers = {
+                "Content-Type": "application/json",
+                "User-Agent": "ZimSend-Webhook/1.0",
+                "X-Webhook-Signature": signature.sign(receiver.config.webhook_secrets[0], body),
+            }
+            try:
+                answer = client.post(url, content=body, headers=headers)
+            except (httpx.HTTPError, httpx.InvalidURL) as error:
+                raise click.ClickException(
+                    f"no answer from {url} ({type(error).__name__}): is the receiver running?"
+                ) from error
+            refused += answer.status_code != 200
+            about = ids["message_id"] if "message_id" in body.decode() else ids["event_id"]
+            click.echo(f"{event_type} {about}: {answer.status_code} {answer.text.strip()}")
+    if refused:
+        raise click.ClickException(f"{refused} of {count} events were not accepted")

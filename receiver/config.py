@@ -1,0 +1,189 @@
+"""The settings: one table of environment variables, read once into a frozen `Config`."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from receiver.errors import ConfigError
+from receiver.event import TEXT_MODES
+from receiver.times import DAY
+
+#: HMAC-SHA256 is as strong as its key; a shorter one can be guessed.
+SHORTEST_SECRET = 16
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """One variable: its name, where it goes in `Config`, what it is if unset, how it is read.
+
+    :param default: the text that stands for an unset or empty variable; `None` = required.
+    :param read: raises `ValueError` with what is wrong, never with a secret.
+    """
+
+    name: str
+    field: str
+    default: str | None
+    meaning: str
+    read: Callable[[str], Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """What the service was told. Sizes in bytes, times in microseconds."""
+
+    webhook_secrets: tuple[bytes, ...] = field(repr=False)
+    database_url: str = field(repr=False)  # may hold a password
+    port: int
+    web_concurrency: int
+    web_threads: int
+    handlers: tuple[str, ...]
+    embedded_worker: bool
+    retention: int
+    max_body_bytes: int
+    text_mode: str
+    log_format: str
+    log_level: str
+
+    @classmethod
+    def from_env(cls, environ: Mapping[str, str]) -> Config:
+        """Read every setting.
+
+        :raises ConfigError: at the first that is missing or wrong.
+        """
+        values = {}
+        for setting in SETTINGS:
+            text = environ.get(setting.name) or setting.default
+            if text is None:
+                raise ConfigError(setting.name, f"not set; {setting.meaning}")
+            try:
+                values[setting.field] = setting.read(text)
+            except ValueError as error:
+                raise ConfigError(setting.name, str(error)) from None
+        return cls(**values)
+
+
+def _secrets(text: str) -> tuple[bytes, ...]:
+    secrets = tuple(
+        re.sub("%2C", ",", part.strip(), flags=re.IGNORECASE).encode("utf-8", "surrogateescape")
+        for part in text.split(",")
+    )
+    for position, secret in enumerate(secrets, 1):
+        if len(secret) < SHORTEST_SECRET:
+            which = f"secret {position} of {len(secrets)}" if len(secrets) > 1 else "the secret"
+            raise ValueError(
+                f"{which} is shorter than {SHORTEST_SECRET} bytes, so it can be guessed; take the "
+                "one that ZimSend shows for the webhook, or a long random one "
+                "(a comma inside a secret is written %2C)"
+            )
+    return secrets
+
+
+def _number(least: int, most: int) -> Callable[[str], int]:
+    def read(text: str) -> int:
+        if not re.fullmatch(r"[0-9]{1,18}", text.strip()) or not least <= int(text) <= most:
+            raise ValueError(f"must be a whole number from {least} to {most}")
+        return int(text)
+
+    return read
+
+
+def _one_of(*choices: str) -> Callable[[str], str]:
+    def read(text: str) -> str:
+        choice = text.strip().lower()
+        if choice not in choices:
+            raise ValueError(f"must be one of {', '.join(choices)}")
+        return choice
+
+    return read
+
+
+def _database_url(text: str) -> str:
+    if not re.match(r"[a-z0-9+]+://", text):
+        raise ValueError("must be a URL like sqlite:///receiver.db")
+    return text
+
+
+def _module_names(text: str) -> tuple[str, ...]:
+    names = tuple(name.strip() for name in text.split(","))
+    for name in names:
+        if not all(part.isidentifier() for part in name.split(".")):
+            raise ValueError(f"{name!r} is not the dotted name of a module")
+        if names.count(name) > 1:
+            raise ValueError(f"{name!r} stands there twice")
+    return names
+
+
+def _days(text: str) -> int:
+    return _number(1, 3_650)(text) * DAY
+
+
+#: README's table of settings follows this one; a test holds the two together.
+SETTINGS = (
+    Setting(
+        "ZIMSEND_WEBHOOK_SECRET",
+        "webhook_secrets",
+        None,
+        "the webhook's signing secret; several, separated by commas, while one is rotated",
+        _secrets,
+    ),
+    Setting(
+        "DATABASE_URL",
+        "database_url",
+        "sqlite:///receiver.db",
+        "where everything is kept: `sqlite:///relative.db` or `sqlite:////absolute.db`",
+        _database_url,
+    ),
+    Setting("PORT", "port", "3000", "the port to serve on", _number(1, 65_535)),
+    Setting("WEB_CONCURRENCY", "web_concurrency", "1", "gunicorn's processes", _number(1, 64)),
+    Setting(
+        "WEB_THREADS", "web_threads", "32", "threads in each of these processes", _number(1, 512)
+    ),
+    Setting(
+        "HANDLERS",
+        "handlers",
+        "handlers",
+        "modules with your handlers, separated by commas; each has a `register(registry)`",
+        _module_names,
+    ),
+    Setting(
+        "EMBEDDED_WORKER",
+        "embedded_worker",
+        "1",
+        "`0`: the web processes only receive, and `flask work` runs the handlers",
+        lambda text: _one_of("0", "1")(text) == "1",
+    ),
+    Setting(
+        "RETENTION_DAYS",
+        "retention",
+        "90",
+        "how long messages, events and event ids are kept; older events are not let in",
+        _days,
+    ),
+    Setting(
+        "MAX_BODY_BYTES",
+        "max_body_bytes",
+        "262144",
+        "the largest body that is accepted",
+        _number(1_024, 64 * 1024 * 1024),
+    ),
+    Setting(
+        "STORE_TEXT",
+        "text_mode",
+        "full",
+        "what is kept of an SMS's text: `full`, `masked` (its digits hidden) or `none`",
+        _one_of(*TEXT_MODES),
+    ),
+    Setting(
+        "LOG_FORMAT", "log_format", "text", "`json`: one object a line", _one_of("text", "json")
+    ),
+    Setting(
+        "LOG_LEVEL",
+        "log_level",
+        "info",
+        "`debug`, `info`, `warning` or `error`",
+        _one_of("debug", "info", "warning", "error"),
+    ),
+)

@@ -1,0 +1,70 @@
+"""Every exception of the receiver, named by what the one who catches it can do about it."""
+
+from __future__ import annotations
+
+
+class ReceiverError(Exception):
+    """The base of all that this package raises on purpose."""
+
+
+class ConfigError(ReceiverError):
+    """A setting is missing or wrong: mend it and start again.
+
+    :param name: the environment variable.
+    :param problem: what is wrong with it and what would be right; never the value of a secret.
+    """
+
+    def __init__(self, name: str, problem: str) -> None:
+        super().__init__(f"{name}: {problem}")
+        self.name = name
+        self.problem = problem
+
+
+class Unusable(ReceiverError):
+    """A signed body that cannot be used as an event: keep it in quarantine, tell the sender why.
+
+    :param reason: one sentence, without anything that the body holds.
+    """
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
+class BodyError(ReceiverError):
+    """A request whose body could not be read whole: answer with the status, store nothing."""
+
+    def __init__(self, status: int, detail: str) -> None:
+        super().__init__(detail)
+        self.status = status
+        self.detail = detail
+
+
+class StoreUnavailable(ReceiverError):
+    """The store cannot be written or read at this moment: try again after a while."""
+
+
+class SchemaMismatch(StoreUnavailable):
+    """The database's tables are not those that this release works with: run `flask migrate`."""
+
+
+class HandlerError(ReceiverError):
+    """Raised by a handler that failed and knows what should happen next.
+
+    :param message: what went wrong; stored with the work item, never logged.
+    :param retry_after: seconds until the next attempt, instead of the usual backoff.
+    :param permanent: no attempt can succeed; the work item is dead at once.
+    :raises ValueError: if `retry_after` is not a number of seconds from 0 up to 30 days.
+    """
+
+    LONGEST_RETRY_AFTER = 30 * 86_400
+
+    def __init__(
+        self, message: str = "", *, retry_after: float | None = None, permanent: bool = False
+    ) -> None:
+        super().__init__(message)
+        # Written so that NaN is refused as well.
+        if retry_after is not None and not 0 <= retry_after <= self.LONGEST_RETRY_AFTER:
+            raise ValueError("retry_after is a number of seconds between 0 and 2592000 (30 days)")
+        self.retry_after = retry_after
+        self.permanent = permanent

@@ -1,0 +1,144 @@
+"""From many requests to one transaction: group commit, and failing fast while the store is stuck.
+
+The request that gets the lock commits for all that have queued meanwhile. No thread of its own,
+nothing to start or to die.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+
+from receiver.errors import StoreUnavailable
+from receiver.event import Incoming, Rejected
+from receiver.store import Outcome, Store
+
+log = logging.getLogger(__name__)
+
+Item = Incoming | Rejected
+
+
+class _Ticket:
+    """One request's item, and what became of it."""
+
+    __slots__ = ("error", "item", "outcome", "since")
+
+    def __init__(self, item: Item) -> None:
+        self.item = item
+        self.since = time.monotonic()
+        self.outcome: Outcome | None = None
+        self.error: Exception | None = None
+
+    @property
+    def ended(self) -> bool:
+        return self.outcome is not None or self.error is not None
+
+
+class Ingest:
+    """The only way into the store for events and for what quarantine keeps.
+
+    The provider waits 5 seconds, and part of them pass before a thread is free for the request.
+    So nobody waits longer than `PATIENCE`; and once a commit has failed, one request at a time
+    probes the store with little patience while all others fail at once, until a commit succeeds.
+    """
+
+    #: Seconds that a request waits for its commit.
+    PATIENCE = 2.5
+    #: Seconds of these that a transaction waits for other writers.
+    LOCK_PATIENCE = 2.0
+    #: Seconds that a probe waits, while the store is known to be stuck.
+    PROBE_PATIENCE = 0.5
+    #: Items in one transaction at most: it bounds how long others wait for it.
+    LARGEST_GROUP = 128
+
+    def __init__(
+        self,
+        store: Store,
+        wanting: Callable[[str], Sequence[str]],
+        on_commit: Callable[[], None] = lambda: None,
+    ) -> None:
+        """
+        :param wanting: the names of the handlers that want an event type.
+        :param on_commit: called after each commit, to wake the worker of this process.
+        """
+        self._store = store
+        self._wanting = wanting
+        self._on_commit = on_commit
+        self._queue: deque[_Ticket] = deque()
+        self._committing = threading.Lock()
+        self._stuck = False
+
+    def submit(self, item: Item) -> Outcome:
+        """Store one item durably; when this returns, it is on the disk.
+
+        :raises StoreUnavailable: if that was not possible in time. It may still come to be
+            stored; its next delivery is then a duplicate.
+        """
+        ticket = _Ticket(item)
+        if self._stuck:
+            if not self._committing.acquire(blocking=False):
+                raise StoreUnavailable("the store is stuck, and another request is probing it")
+            self._queue.append(ticket)
+        else:
+            self._queue.append(ticket)
+            if not self._committing.acquire(timeout=self.PATIENCE):
+                self._declare_stuck("a commit takes longer than a request can wait")
+                ticket.error = StoreUnavailable("the store does not commit in time")
+                raise ticket.error
+        try:
+            while not ticket.ended:
+                self._commit(self._next_group())
+        finally:
+            self._committing.release()
+        if ticket.outcome is None:
+            raise ticket.error or StoreUnavailable("no outcome")
+        return ticket.outcome
+
+    def _next_group(self) -> list[_Ticket]:
+        """Take what has queued, without those who have stopped waiting. Needs the lock."""
+        group: list[_Ticket] = []
+        while self._queue and len(group) < self.LARGEST_GROUP:
+            ticket = self._queue.popleft()
+            if not ticket.ended:
+                group.append(ticket)
+        return group
+
+    def _commit(self, group: Sequence[_Ticket]) -> None:
+        """Commit a group, or give each of it an error. Needs the lock."""
+        patience = self.PROBE_PATIENCE if self._stuck else self.LOCK_PATIENCE
+        oldest = min(ticket.since for ticket in group)
+        patience = min(patience, oldest + self.PATIENCE - time.monotonic())
+        try:
+            outcomes = self._store.ingest([t.item for t in group], self._wanting, patience)
+        except StoreUnavailable as error:
+            # Whoever queued meanwhile would only wait for the same failure.
+            waiting = [self._queue.popleft() for _ in range(len(self._queue))]
+            self._fail([*group, *waiting], error)
+            self._declare_stuck(str(error))
+        except Exception as error:
+            if len(group) == 1:
+                self._fail(group, error)
+                return
+            for ticket in group:  # one of them is bad: it alone shall fail
+                if not ticket.ended:
+                    self._commit([ticket])
+        else:
+            for ticket, outcome in zip(group, outcomes, strict=True):
+                ticket.outcome = outcome
+            if self._stuck:
+                self._stuck = False
+                log.warning("the store commits again")
+            self._on_commit()
+
+    @staticmethod
+    def _fail(group: Sequence[_Ticket], error: Exception) -> None:
+        for ticket in group:
+            ticket.error = error
+
+    def _declare_stuck(self, why: str) -> None:
+        if not self._stuck:
+            self._stuck = True
+            log.error("the store is stuck, answering 503 until it commits again: %s", why)

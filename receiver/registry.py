@@ -1,0 +1,130 @@
+"""Which handlers there are, and which events each of them wants."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from receiver.event import ALIASES, Event
+
+#: Types come from outside, so what is remembered of them is bounded.
+_REMEMBERED_TYPES = 1_000
+
+_PATTERN = re.compile(r"\*|[^\s*]+(?:\.\*)?")
+HandlerFunction = Callable[[Event], object]
+
+
+@dataclass(frozen=True, slots=True)
+class Handler:
+    """A registered function with its limits.
+
+    :param timeout: seconds that one call may take.
+    :param concurrency: calls at once in one process.
+    """
+
+    name: str
+    function: HandlerFunction
+    patterns: tuple[str, ...]
+    max_attempts: int
+    timeout: float
+    concurrency: int
+
+    def wants(self, event_type: str) -> bool:
+        """Whether one of the patterns matches: `*`, `sms.*`, or the type itself."""
+        return any(
+            pattern == "*"
+            or pattern == event_type
+            or (pattern.endswith(".*") and event_type.startswith(pattern[:-1]))
+            for pattern in self.patterns
+        )
+
+
+class Registry:
+    """The handlers of one process. Each module of `HANDLERS` adds its own."""
+
+    def __init__(self) -> None:
+        self._handlers: dict[str, Handler] = {}
+        self._wanting: dict[str, tuple[str, ...]] = {}
+
+    def on(
+        self,
+        *patterns: str,
+        name: str | None = None,
+        max_attempts: int = 12,
+        timeout: float = 20,
+        concurrency: int = 4,
+    ) -> Callable[[HandlerFunction], HandlerFunction]:
+        """Register the decorated function for events whose type matches one of the patterns.
+
+        :param patterns: types (`sms.failed`), families (`sms.*`) or everything (`*`).
+        :param name: what identifies the handler across restarts; the default is the function's
+            qualified name.
+        :param max_attempts: calls that may fail before the work is dead.
+        :param timeout: seconds after which a call counts as failed.
+        :param concurrency: calls at once in one process.
+        :raises ValueError: if a pattern or a number makes no sense, or the name is taken.
+        """
+        if not patterns:
+            raise ValueError('on() needs at least one pattern, like "sms.failed" or "*"')
+        for pattern in patterns:
+            if not isinstance(pattern, str) or not _PATTERN.fullmatch(pattern):
+                raise ValueError(
+                    f"{pattern!r} is no pattern: use a type, a family like 'sms.*', or '*'"
+                )
+        for label, number in (("max_attempts", max_attempts), ("concurrency", concurrency)):
+            if not isinstance(number, int) or isinstance(number, bool) or number < 1:
+                raise ValueError(f"{label} must be a whole number from 1 on, not {number!r}")
+        if not 0 < timeout <= 3_600:
+            raise ValueError(f"timeout must lie between 0 and 3600 seconds, not {timeout!r}")
+
+        def register(function: HandlerFunction) -> HandlerFunction:
+            self._add(
+                Handler(
+                    name=name if name is not None else _qualified_name(function),
+                    function=function,
+                    patterns=tuple(ALIASES.get(pattern, pattern) for pattern in patterns),
+                    max_attempts=max_attempts,
+                    timeout=timeout,
+                    concurrency=concurrency,
+                )
+            )
+            return function
+
+        return register
+
+    def _add(self, handler: Handler) -> None:
+        if not 0 < len(handler.name) <= 200 or not handler.name.isprintable():
+            raise ValueError(
+                f"{handler.name!r} is no name for a handler: 1 to 200 printable characters"
+            )
+        if handler.name in self._handlers:
+            raise ValueError(
+                f"two handlers are called {handler.name!r}: give one of them another name="
+            )
+        self._handlers[handler.name] = handler
+        self._wanting.clear()
+
+    def __iter__(self) -> Iterator[Handler]:
+        return iter(self._handlers.values())
+
+    def __len__(self) -> int:
+        return len(self._handlers)
+
+    def get(self, name: str) -> Handler | None:
+        return self._handlers.get(name)
+
+    def wanting(self, event_type: str) -> tuple[str, ...]:
+        """The names of the handlers that want events of this type."""
+        names = self._wanting.get(event_type)
+        if names is None:
+            names = tuple(h.name for h in self._handlers.values() if h.wants(event_type))
+            if len(self._wanting) < _REMEMBERED_TYPES:
+                self._wanting[event_type] = names
+        return names
+
+
+def _qualified_name(function: HandlerFunction) -> str:
+    """Module and name. That a handler is defined inside `register` says nothing about it."""
+    qualified = getattr(function, "__qualname__", type(function).__qualname__)
+    return f"{function.__module__}.{qualified.rpartition('<locals>.')[2]}"

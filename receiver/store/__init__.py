@@ -1,0 +1,190 @@
+"""The store: what the rest of the service asks of a database, and the engines that answer.
+
+Times are microseconds (see `receiver.times`). Every method may raise `StoreUnavailable`, which
+means: nothing of this call was written, try again later.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol
+
+from receiver.errors import ConfigError
+from receiver.event import Incoming, Rejected
+from receiver.status import Row
+
+#: What became of an arrival.
+Outcome = Literal["accepted", "duplicate", "quarantined"]
+DeliveryState = Literal["pending", "done", "dead"]
+
+#: Attempts that may end without a word (a process killed, a lease run out) beyond a handler's
+#: `max_attempts` before the work is given up: work that kills its process must end, too.
+SILENT_ATTEMPTS = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Want:
+    """What a worker has room for.
+
+    :param limit: work items at most.
+    :param lease: microseconds for which they are its own.
+    :param max_attempts: the handler's.
+    """
+
+    handler: str
+    limit: int
+    lease: int
+    max_attempts: int
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """A leased work item with its event. `fence` tells this lease from every other of the item."""
+
+    event_seq: int
+    handler: str
+    fence: int
+    attempt: int
+    event_id: str
+    event_type: str
+    message_id: str | None
+    occurred_at: int
+    received_at: int
+    source: str
+    late: bool
+    redacted: bool
+    body: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Settlement:
+    """The end of one lease. It counts only if nobody has leased the item since.
+
+    :param due_at: when the item may run again; for ended items it does not matter.
+    :param given_back: the handler was not called, so the attempt does not count.
+    """
+
+    claim: Claim
+    state: DeliveryState
+    due_at: int
+    error: str | None = None
+    given_back: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """Which events a reader means; every condition given must hold.
+
+    :param event_type: a type, or a family like `sms.*`.
+    :param since, until: bounds of the first receipt, both included.
+    :param state: at least one work item (of `handler`, if given) is in this state.
+    """
+
+    ids: Sequence[str] = ()
+    event_type: str | None = None
+    message_id: str | None = None
+    since: int | None = None
+    until: int | None = None
+    state: DeliveryState | None = None
+    handler: str | None = None
+
+
+class Store(Protocol):
+    """What an engine must do. The same tests run against each of them."""
+
+    def migrate(self) -> list[str]:
+        """Bring the schema up to date; any number of processes may do so at once.
+
+        :returns: the names of the steps that were taken.
+        """
+
+    def check(self) -> None:
+        """Prove that the store can be written and has the right schema.
+
+        :raises SchemaMismatch: if it has another.
+        """
+
+    def ingest(
+        self,
+        items: Sequence[Incoming | Rejected],
+        wanting: Callable[[str], Sequence[str]],
+        patience: float,
+    ) -> list[Outcome]:
+        """Store all items in one durable transaction, or none of them.
+
+        :param wanting: the names of the handlers that want an event type.
+        :param patience: seconds to wait for other writers.
+        :returns: one outcome for each item, in their order.
+        """
+
+    def work(
+        self, now: int, settlements: Sequence[Settlement], wants: Sequence[Want], patience: float
+    ) -> list[Claim]:
+        """Write the ends of leases and take new ones, in one transaction.
+
+        Of one message at most one item of a handler is ever leased, the earliest first.
+        """
+
+    def next_due(self, handler: str, after: int) -> int | None:
+        """When the handler's first item that is due later than `after` is due; leases count."""
+
+    def version(self) -> object:
+        """A cheap token that changes when other connections have committed."""
+
+    def bury(self, now: int, known: Sequence[str], wait: int) -> int:
+        """End the work of handlers that nobody knows and that has been due for `wait`."""
+
+    def backlog(self, now: int) -> tuple[int, int]:
+        """How many items are due and not leased, and for how long the oldest has been."""
+
+    def message(self, message_id: str) -> Row | None:
+        """A message's row in the mirror."""
+
+    def events(self, selection: Selection) -> Iterator[dict[str, Any]]:
+        """The selected events with their deliveries, oldest first."""
+
+    def body(self, event_id: str) -> bytes | None:
+        """The stored body of an event."""
+
+    def replay(
+        self,
+        selection: Selection,
+        *,
+        wanting: Callable[[str], Sequence[str]],
+        now: int,
+        dry_run: bool,
+        progress: Callable[[int], None],
+    ) -> int:
+        """Make the selected events work again for the handlers that want them.
+
+        Leased work is left alone. Repeats are dispatched only if named by id.
+
+        :param progress: called with the number of work items so far, after each batch.
+        :returns: the number of work items.
+        """
+
+    def quarantined(self, prefix: str = "") -> Iterator[dict[str, Any]]:
+        """Quarantine, oldest first: those whose digest begins with `prefix`."""
+
+    def release(self, digest: str) -> None:
+        """Take a body out of quarantine."""
+
+    def close(self) -> None:
+        """Close this process's connections."""
+
+
+def open_store(url: str) -> Store:
+    """The engine for a `DATABASE_URL`. Nothing is connected yet.
+
+    :raises ConfigError: if no engine takes such a URL.
+    """
+    if url.startswith("sqlite:///") and len(url) > len("sqlite:///"):
+        from receiver.store.sqlite import SqliteStore
+
+        return SqliteStore(url.removeprefix("sqlite:///"))
+    raise ConfigError(
+        "DATABASE_URL",
+        "not a database that this release stores in; "
+        "use sqlite:///relative/path.db or sqlite:////absolute/path.db",
+    )

@@ -1,0 +1,610 @@
+"""The store on one file of SQLite, through sqlite-utils.
+
+A process has one connection that writes, guarded by a lock, and one that reads for each thread
+that does. Waiting for the other threads is then the lock's business, and only other *processes*
+are waited for by asking SQLite again and again. None of the connections may be carried across a
+fork: they are opened on first use.
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from sqlite_utils import Database
+
+from receiver import status
+from receiver.errors import SchemaMismatch, StoreUnavailable
+from receiver.event import Incoming, Rejected
+from receiver.store import (
+    SILENT_ATTEMPTS,
+    Claim,
+    Outcome,
+    Selection,
+    Settlement,
+    Want,
+)
+from receiver.store.sqlite_schema import migrations
+from receiver.times import SECOND, iso
+
+#: Two reports of one thing lie less than this apart (CONTRACT: two webhooks, one message).
+_SAME_REPORT = 2 * SECOND
+_WRITER_CACHE_KIB = 8_192
+_READER_CACHE_KIB = 1_024
+#: Seconds that a command or a reader waits for other writers.
+_PATIENCE = 5.0
+_CHECK_PATIENCE = 1.0
+_PAGE = 200
+
+
+class SqliteStore:
+    """See `receiver.store.Store`."""
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        self._writing = threading.Lock()
+        self._writer: Database | None = None
+        self._readers = threading.local()
+
+    # --- connections
+
+    def _connect(self, cache_kib: int) -> Database:
+        # isolation_level=None: no BEGIN behind our back, transactions are where we write them.
+        # check_same_thread=False: the writer goes from thread to thread, under its lock.
+        connection = sqlite3.connect(
+            self.path, timeout=_PATIENCE, isolation_level=None, check_same_thread=False
+        )
+        try:
+            db = Database(connection, execute_plugins=False)
+            # Only an empty file can become one that gives space back, and only before WAL.
+            db.execute("PRAGMA auto_vacuum = INCREMENTAL")
+            db.execute("PRAGMA journal_mode = WAL").fetchone()
+            # FULL: a commit is on the disk before the 200 leaves. NORMAL would lose the last
+            # ones at a power cut.
+            db.execute("PRAGMA synchronous = FULL")
+            db.execute("PRAGMA foreign_keys = ON")
+            db.execute(f"PRAGMA cache_size = -{cache_kib}")
+            db.execute("PRAGMA journal_size_limit = 16777216")
+        except BaseException:
+            connection.close()
+            raise
+        return db
+
+    @property
+    def _reader(self) -> Database:
+        db: Database | None = getattr(self._readers, "db", None)
+        if db is None:
+            with _as_unavailable():
+                db = self._readers.db = self._connect(_READER_CACHE_KIB)
+        return db
+
+    def close(self) -> None:
+        """Close the writing connection and this thread's reading one."""
+        with self._writing:
+            self._drop_writer()
+        reader: Database | None = getattr(self._readers, "db", None)
+        if reader is not None:
+            reader.close()
+            self._readers.db = None
+
+    def _drop_writer(self) -> None:
+        writer, self._writer = self._writer, None
+        if writer is not None:
+            writer.close()
+
+    @contextmanager
+    def _transaction(self, patience: float = _PATIENCE) -> Iterator[sqlite3.Connection]:
+        """One write transaction: committed and synced when the block ends, or rolled back.
+
+        :param patience: seconds to wait for the lock, in this process and in others together.
+        """
+        deadline = time.monotonic() + patience
+        if not self._writing.acquire(timeout=max(patience, 0)):
+            raise StoreUnavailable("another thread is writing")
+        try:
+            with _as_unavailable():
+                if self._writer is None:
+                    self._writer = self._connect(_WRITER_CACHE_KIB)
+                    self._writer.execute("PRAGMA busy_timeout = 0")
+                connection = self._writer.conn
+                _begin_immediate(connection, deadline)
+                try:
+                    yield connection
+                    connection.execute("COMMIT")
+                except BaseException as error:
+                    # A connection that failed in the database, or cannot roll back, is done
+                    # with: the next transaction opens another.
+                    try:
+                        if connection.in_transaction:
+                            connection.execute("ROLLBACK")
+                    except sqlite3.Error:
+                        self._drop_writer()
+                    if _is_outage(error):
+                        self._drop_writer()
+                    raise
+        finally:
+            self._writing.release()
+
+    # --- schema
+
+    def migrate(self) -> list[str]:
+        # Inside BEGIN IMMEDIATE one process migrates and the others find it done; outside of
+        # it, most of several simultaneous calls fail.
+        with self._transaction():
+            assert self._writer is not None
+            pending = [migration.name for migration in migrations.pending(self._writer)]
+            if pending:
+                migrations.apply(self._writer)
+            return pending
+
+    def check(self) -> None:
+        with self._transaction(_CHECK_PATIENCE):
+            assert self._writer is not None
+            if migrations.pending(self._writer):
+                raise SchemaMismatch("the database's schema is too old: run `flask migrate`")
+
+    # --- ingest
+
+    def ingest(
+        self,
+        items: Sequence[Incoming | Rejected],
+        wanting: Callable[[str], Sequence[str]],
+        patience: float,
+    ) -> list[Outcome]:
+        outcomes: list[Outcome] = []
+        rows: dict[str, status.Row] = {}  # the messages that this group touches
+        touched: dict[str, tuple[Any, ...]] = {}
+        deliveries: list[tuple[Any, ...]] = []
+        with self._transaction(patience) as connection:
+            for item in items:
+                if isinstance(item, Rejected):
+                    connection.execute(_QUARANTINE, _quarantine_values(item))
+                    outcomes.append("quarantined")
+                    continue
+                before: status.Row = {}
+                after: status.Row = {}
+                late = False
+                if item.says is not None and item.message_id is not None:
+                    before = self._row(connection, item.message_id, rows)
+                    after = status.merge(before, item.says)
+                    late = status.is_late(before, after, status.STATE_OF_TYPE[item.type])
+                # A message without a row cannot have had an event of a type that makes one.
+                new = item.says is not None and not before
+                repeat, first_error = (False, False) if new else _repeats(connection, item)
+                inserted = connection.execute(
+                    _INSERT_EVENT,
+                    (
+                        item.id,
+                        item.type,
+                        item.message_id,
+                        item.occurred_at,
+                        item.received_at,
+                        item.reported_at,
+                        item.has_error,
+                        item.source,
+                        late,
+                        repeat,
+                        item.redacted,
+                        item.body,
+                    ),
+                )
+                if not inserted.rowcount:
+                    connection.execute(
+                        "UPDATE events SET receipts = receipts + 1 WHERE id = ?", (item.id,)
+                    )
+                    outcomes.append("duplicate")
+                    continue
+                outcomes.append("accepted")
+                if item.says is not None and item.message_id is not None:
+                    rows[item.message_id] = after
+                    touched[item.message_id] = (
+                        item.message_id,
+                        status.status(after),
+                        item.received_at,
+                        json.dumps(after, separators=(",", ":")),
+                    )
+                if not repeat or first_error:
+                    deliveries += [
+                        (inserted.lastrowid, name, item.message_id, item.occurred_at,
+                         item.received_at)
+                        for name in wanting(item.type)
+                    ]  # fmt: skip
+            if touched:
+                connection.executemany(_UPSERT_MESSAGE, touched.values())
+            if deliveries:
+                connection.executemany(_INSERT_DELIVERY, deliveries)
+        return outcomes
+
+    def _row(
+        self, connection: sqlite3.Connection, message_id: str, rows: dict[str, status.Row]
+    ) -> status.Row:
+        row = rows.get(message_id)
+        if row is None:
+            found = connection.execute(
+                "SELECT registers FROM messages WHERE id = ?", (message_id,)
+            ).fetchone()
+            row = json.loads(found[0]) if found else {}
+            rows[message_id] = row
+        return row
+
+    # --- work
+
+    def work(
+        self, now: int, settlements: Sequence[Settlement], wants: Sequence[Want], patience: float
+    ) -> list[Claim]:
+        claims: list[Claim] = []
+        with self._transaction(patience) as connection:
+            if settlements:
+                connection.executemany(_SETTLE, [_settle_values(s) for s in settlements])
+            for want in wants:
+                claims += self._claim(connection, now, want)
+        return claims
+
+    def _claim(self, connection: sqlite3.Connection, now: int, want: Want) -> list[Claim]:
+        found = connection.execute(
+            _CLAIMABLE, {"handler": want.handler, "now": now, "limit": want.limit}
+        ).fetchall()
+        claims: list[Claim] = []
+        for seq, attempts, fence, *event in found:
+            if attempts >= want.max_attempts + SILENT_ATTEMPTS:
+                error = f"given up: {attempts} attempts, the last ones ended without a word"
+                connection.execute(_BURY_ONE, (error, seq, want.handler))
+            else:
+                claims.append(Claim(seq, want.handler, fence + 1, attempts + 1, *event))
+        connection.executemany(
+            _LEASE, [(now + want.lease, claim.event_seq, want.handler) for claim in claims]
+        )
+        return claims
+
+    def next_due(self, handler: str, after: int) -> int | None:
+        with _as_unavailable():
+            found = self._reader.execute(_NEXT_DUE, (handler, after)).fetchone()
+        due_at: int | None = found[0]
+        return due_at
+
+    def version(self) -> object:
+        with _as_unavailable():
+            return self._reader.execute("PRAGMA data_version").fetchone()[0]
+
+    def bury(self, now: int, known: Sequence[str], wait: int) -> int:
+        unknown = f"handler NOT IN ({_marks(known)}) AND state = 'pending' AND due_at <= ?"
+        with _as_unavailable():
+            found = self._reader.execute(
+                f"SELECT 1 FROM deliveries WHERE {unknown} LIMIT 1", (*known, now - wait)
+            ).fetchone()
+        if not found:
+            return 0
+        with self._transaction() as connection:
+            buried = connection.execute(
+                f"UPDATE deliveries SET state = 'dead', leased = 0, last_error = ? WHERE {unknown}",
+                ("no handler of this name is registered", *known, now - wait),
+            )
+            return buried.rowcount
+
+    def backlog(self, now: int) -> tuple[int, int]:
+        with _as_unavailable():
+            count, oldest = self._reader.execute(
+                "SELECT count(*), min(due_at) FROM deliveries"
+                " WHERE state = 'pending' AND leased = 0 AND due_at <= ?",
+                (now,),
+            ).fetchone()
+        return count, now - oldest if oldest is not None else 0
+
+    # --- reading
+
+    def message(self, message_id: str) -> status.Row | None:
+        with _as_unavailable():
+            found = self._reader.execute(
+                "SELECT registers FROM messages WHERE id = ?", (message_id,)
+            ).fetchone()
+        return json.loads(found[0]) if found else None
+
+    def body(self, event_id: str) -> bytes | None:
+        with _as_unavailable():
+            found = self._reader.execute(
+                "SELECT body FROM events WHERE id = ?", (event_id,)
+            ).fetchone()
+        return found[0] if found else None
+
+    def events(self, selection: Selection) -> Iterator[dict[str, Any]]:
+        for page in self._pages(selection):
+            deliveries: dict[int, list[dict[str, Any]]] = {}
+            with _as_unavailable():
+                for item in self._reader.query(
+                    "SELECT event_seq, handler, state, attempts, last_error FROM deliveries"
+                    f" WHERE event_seq IN ({_marks(page)}) ORDER BY event_seq, handler",
+                    [event["seq"] for event in page],
+                ):
+                    deliveries.setdefault(item.pop("event_seq"), []).append(item)
+            for event in page:
+                yield {
+                    "event_id": event["id"],
+                    "type": event["type"],
+                    "message_id": event["message_id"],
+                    "occurred_at": iso(event["occurred_at"]),
+                    "received_at": iso(event["received_at"]),
+                    "source": event["source"],
+                    "late": bool(event["late"]),
+                    "repeat": bool(event["repeat"]),
+                    "receipts": event["receipts"],
+                    "deliveries": deliveries.get(event["seq"], []),
+                }
+
+    def _pages(self, selection: Selection) -> Iterator[list[dict[str, Any]]]:
+        where, values = _conditions(selection)
+        after = -1
+        while True:
+            with _as_unavailable():
+                page = list(
+                    self._reader.query(
+                        "SELECT seq, id, type, message_id, occurred_at, received_at, source,"
+                        " late, repeat, receipts FROM events AS e"
+                        f" WHERE seq > :after AND {where} ORDER BY seq LIMIT {_PAGE}",
+                        {**values, "after": after},
+                    )
+                )
+            if not page:
+                return
+            after = page[-1]["seq"]
+            yield page
+
+    def replay(
+        self,
+        selection: Selection,
+        *,
+        wanting: Callable[[str], Sequence[str]],
+        now: int,
+        dry_run: bool,
+        progress: Callable[[int], None],
+    ) -> int:
+        count = 0
+        for page in self._pages(selection):
+            with self._transaction() as connection:
+                for event in page:
+                    count += self._replay_one(connection, event, selection, wanting, now, dry_run)
+            progress(count)
+        return count
+
+    def _replay_one(
+        self,
+        connection: sqlite3.Connection,
+        event: dict[str, Any],
+        selection: Selection,
+        wanting: Callable[[str], Sequence[str]],
+        now: int,
+        dry_run: bool,
+    ) -> int:
+        existing = {
+            name: (state, leased and due_at > now)
+            for name, state, leased, due_at in connection.execute(
+                "SELECT handler, state, leased, due_at FROM deliveries WHERE event_seq = ?",
+                (event["seq"],),
+            )
+        }
+        names = set(wanting(event["type"]))
+        if event["repeat"] and not selection.ids:
+            names &= existing.keys()
+        if selection.handler is not None:
+            names &= {selection.handler}
+        if selection.state is not None:
+            names = {n for n in names if n in existing and existing[n][0] == selection.state}
+        names = {n for n in names if n not in existing or not existing[n][1]}
+        if not dry_run:
+            connection.executemany(
+                _REPLAY,
+                [
+                    (event["seq"], name, event["message_id"], event["occurred_at"], now)
+                    for name in names
+                ],
+            )
+        return len(names)
+
+    # --- quarantine
+
+    def quarantined(self, prefix: str = "") -> Iterator[dict[str, Any]]:
+        with _as_unavailable():
+            digests = [
+                row[0]
+                for row in self._reader.execute(
+                    "SELECT digest FROM quarantine WHERE substr(digest, 1, ?) = ?"
+                    " ORDER BY received_at, digest",
+                    (len(prefix), prefix),
+                )
+            ]
+            for digest in digests:
+                yield from self._reader.query(
+                    "SELECT * FROM quarantine WHERE digest = ?", (digest,)
+                )
+
+    def release(self, digest: str) -> None:
+        with self._transaction() as connection:
+            connection.execute("DELETE FROM quarantine WHERE digest = ?", (digest,))
+
+
+# --- transactions
+
+
+def _begin_immediate(connection: sqlite3.Connection, deadline: float) -> None:
+    """Take the write lock before anything is read.
+
+    A transaction that reads first and writes then fails at once if somebody wrote in between,
+    whatever the busy time-out. SQLite's own waiting sleeps up to 100 ms at a time; asking more
+    often costs microseconds and keeps several processes fast.
+    """
+    pause = 0.0002
+    while True:
+        try:
+            connection.execute("BEGIN IMMEDIATE")
+            return
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode & 0xFF not in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
+                raise
+            if time.monotonic() + pause >= deadline:
+                raise
+        time.sleep(pause)
+        pause = min(pause * 1.5, 0.02)
+
+
+def _is_outage(error: BaseException) -> bool:
+    """Whether it is the database that failed, and not one item's values."""
+    return isinstance(error, sqlite3.DatabaseError) and not isinstance(
+        error, sqlite3.IntegrityError | sqlite3.DataError | sqlite3.ProgrammingError
+    )
+
+
+@contextmanager
+def _as_unavailable() -> Iterator[None]:
+    try:
+        yield
+    except sqlite3.OperationalError as error:
+        if "no such table" in str(error) or "no such column" in str(error):
+            raise SchemaMismatch(f"{error}: run `flask migrate`") from error
+        raise StoreUnavailable(str(error)) from error
+    except sqlite3.DatabaseError as error:
+        if _is_outage(error):
+            raise StoreUnavailable(str(error)) from error
+        raise
+
+
+# --- SQL and its values
+
+_INSERT_EVENT = """
+INSERT INTO events (id, type, message_id, occurred_at, received_at, reported_at, has_error,
+                    source, late, repeat, redacted, body)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+ON CONFLICT (id) DO NOTHING
+"""
+
+_UPSERT_MESSAGE = """
+INSERT INTO messages (id, status, received_at, registers) VALUES (?, ?, ?, ?)
+ON CONFLICT (id) DO UPDATE SET
+    status = excluded.status,
+    received_at = max(received_at, excluded.received_at),
+    registers = excluded.registers
+"""
+
+_INSERT_DELIVERY = """
+INSERT INTO deliveries (event_seq, handler, message_id, occurred_at, due_at)
+VALUES (?, ?, ?, ?, ?)
+"""
+
+_QUARANTINE = """
+INSERT INTO quarantine (digest, received_at, length, reason, body) VALUES (?, ?, ?, ?, ?)
+ON CONFLICT (digest) DO UPDATE SET receipts = receipts + 1
+"""
+
+_REPEATED = """
+SELECT 1 FROM events
+WHERE message_id = ? AND type = ? AND has_error = ? AND reported_at > ? AND reported_at < ?
+    AND id <> ?
+LIMIT 1
+"""
+
+# Among the items of one message: none while another is leased, then the earliest that is due.
+_CLAIMABLE = """
+SELECT d.event_seq, d.attempts, d.fence, e.id, e.type, e.message_id, e.occurred_at,
+       e.received_at, e.source, e.late, e.redacted, e.body
+FROM deliveries AS d INDEXED BY deliveries_due JOIN events AS e ON e.seq = d.event_seq
+WHERE d.handler = :handler AND d.state = 'pending' AND d.due_at <= :now
+  AND (d.message_id IS NULL OR NOT EXISTS (
+    SELECT 1 FROM deliveries AS o
+    WHERE o.message_id = d.message_id AND o.handler = d.handler AND o.state = 'pending'
+      AND o.event_seq <> d.event_seq
+      AND CASE WHEN o.due_at > :now THEN o.leased
+               ELSE (o.occurred_at, o.event_seq) < (d.occurred_at, d.event_seq) END))
+ORDER BY d.due_at, d.event_seq LIMIT :limit
+"""
+
+_LEASE = """
+UPDATE deliveries SET leased = 1, due_at = ?, fence = fence + 1, attempts = attempts + 1
+WHERE event_seq = ? AND handler = ?
+"""
+
+_SETTLE = """
+UPDATE deliveries SET state = ?, due_at = ?, last_error = ?, attempts = attempts - ?, leased = 0
+WHERE event_seq = ? AND handler = ? AND fence = ? AND leased = 1 AND state = 'pending'
+"""
+
+_BURY_ONE = """
+UPDATE deliveries SET state = 'dead', leased = 0, last_error = ? WHERE event_seq = ? AND handler = ?
+"""
+
+_NEXT_DUE = """
+SELECT min(due_at) FROM deliveries INDEXED BY deliveries_due
+WHERE handler = ? AND state = 'pending' AND due_at > ?
+"""
+
+# The fence grows so that whoever still runs the item from before no longer counts.
+_REPLAY = """
+INSERT INTO deliveries (event_seq, handler, message_id, occurred_at, due_at) VALUES (?, ?, ?, ?, ?)
+ON CONFLICT (event_seq, handler) DO UPDATE SET
+    state = 'pending', due_at = excluded.due_at, leased = 0, fence = fence + 1, attempts = 0,
+    last_error = NULL
+"""
+
+
+def _repeats(connection: sqlite3.Connection, item: Incoming) -> tuple[bool, bool]:
+    """Whether the item reports what an event of its message has reported already, and whether
+    it is the first to say why."""
+    if item.message_id is None or item.reported_at is None:
+        return False, False
+    bounds = (item.reported_at - _SAME_REPORT, item.reported_at + _SAME_REPORT, item.id)
+    same = (item.message_id, item.type)
+    explained = connection.execute(_REPEATED, (*same, 1, *bounds)).fetchone() is not None
+    repeat = explained or connection.execute(_REPEATED, (*same, 0, *bounds)).fetchone() is not None
+    return repeat, repeat and item.has_error and not explained
+
+
+def _quarantine_values(item: Rejected) -> tuple[Any, ...]:
+    return item.digest, item.received_at, item.length, item.reason, item.body
+
+
+def _settle_values(settlement: Settlement) -> tuple[Any, ...]:
+    claim = settlement.claim
+    return (
+        settlement.state,
+        settlement.due_at,
+        settlement.error,
+        settlement.given_back,
+        claim.event_seq,
+        claim.handler,
+        claim.fence,
+    )
+
+
+def _marks(values: Sequence[object]) -> str:
+    return ", ".join("?" * len(values))
+
+
+def _conditions(selection: Selection) -> tuple[str, dict[str, Any]]:
+    where = ["true"]
+    values: dict[str, Any] = {}
+    if selection.ids:
+        where.append("e.id IN (SELECT value FROM json_each(:ids))")
+        values["ids"] = json.dumps(list(selection.ids))
+    if selection.event_type is not None:
+        family = selection.event_type.endswith(".*")
+        values["type"] = selection.event_type.removesuffix("*")
+        where.append("substr(e.type, 1, length(:type)) = :type" if family else "e.type = :type")
+    for column, operator, name in (
+        ("message_id", "=", "message_id"),
+        ("received_at", ">=", "since"),
+        ("received_at", "<=", "until"),
+    ):
+        value = getattr(selection, name)
+        if value is not None:
+            where.append(f"e.{column} {operator} :{name}")
+            values[name] = value
+    if selection.state is not None:
+        handler = "" if selection.handler is None else "AND handler = :handler"
+        where.append(
+            "EXISTS (SELECT 1 FROM deliveries WHERE event_seq = e.seq"
+            f" AND state = :state {handler})"
+        )
+        values |= {"state": selection.state, "handler": selection.handler}
+    return " AND ".join(where), values

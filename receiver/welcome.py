@@ -1,0 +1,36 @@
+"""What `make run` prints before it serves: where to send, and how to see a first event."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from dotenv import load_dotenv
+
+from receiver.config import Config
+from receiver.errors import ConfigError
+
+_TEXT = """
+zimsend-receiver
+
+  webhook URL   http://localhost:{port}/webhooks/zimsend
+  first event   in another terminal, in this folder:
+                  .venv/bin/flask trigger sms.delivered
+                  .venv/bin/flask events list
+  from outside  ngrok http {port}, and give ZimSend the https address that it shows,
+                followed by /webhooks/zimsend; put ZimSend's secret into .env
+  readiness     http://localhost:{port}/readyz
+"""
+
+
+def main() -> None:
+    load_dotenv()
+    try:
+        config = Config.from_env(os.environ)
+    except ConfigError as error:
+        sys.exit(f"zimsend-receiver cannot start. {error}")
+    print(_TEXT.format(port=config.port), flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,392 @@
+"""Runs the handlers: claim under a lease, call outside any transaction, write the end.
+
+`Worker.step` is one round and knows no threads of its own making but those that run handlers;
+the loop around it only decides when the next round is due.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+import threading
+import time
+import traceback
+from collections import deque
+from collections.abc import Callable
+from queue import SimpleQueue
+
+from receiver import times
+from receiver.errors import HandlerError, ReceiverError
+from receiver.event import Event
+from receiver.registry import Handler, Registry
+from receiver.store import Claim, Settlement, Store, Want
+
+log = logging.getLogger(__name__)
+
+#: How long after its handler's time-out a lease ends (CONTRACT: at most 10 s).
+LEASE_SPARE = 10 * times.SECOND
+#: Seconds that claimed work waits for a thread before it is given back. Well under the spare, so
+#: that a call that starts at the last moment still ends within its lease.
+LONGEST_WAIT_FOR_THREAD = 4.0
+#: Backoff before the second attempt, and the most there is between two.
+FIRST_BACKOFF = 5 * times.SECOND
+LONGEST_BACKOFF = times.HOUR
+#: How long work for a handler that is not registered waits before it is dead.
+UNKNOWN_HANDLER_WAIT = 7 * times.DAY
+_LONGEST_ERROR = 500
+
+
+def backoff(failures: int, draw: Callable[[], float] = random.random) -> int:
+    """Microseconds until the next attempt: exponential, with full jitter.
+
+    :param failures: attempts that have failed, from 1 on.
+    :param draw: a random number in [0, 1).
+    """
+    ceiling = min(LONGEST_BACKOFF, FIRST_BACKOFF * 2 ** min(failures - 1, 32))
+    return int(ceiling * draw())
+
+
+class _Call:
+    """One claimed item on its way through a thread."""
+
+    __slots__ = ("claim", "claimed", "failure", "settled", "started", "taken")
+
+    def __init__(self, claim: Claim, claimed: float) -> None:
+        self.claim = claim
+        self.claimed = claimed
+        #: Acquired once, by the thread that begins the call or by the loop that gives it back.
+        self.taken = threading.Lock()
+        self.started: float | None = None
+        #: Its end is decided (given back, or timed out): what the thread brings no longer counts.
+        self.settled = False
+        self.failure: BaseException | None = None
+
+
+class _Lane:
+    """The threads of one handler, so that no handler can take those of another."""
+
+    #: Claimed ahead for each thread at most, and for how many seconds of work at most.
+    DEEPEST = 16
+    AHEAD = 0.1
+
+    def __init__(self, handler: Handler, finished: Callable[[_Lane, _Call], None]) -> None:
+        self.handler = handler
+        self.calls: list[_Call] = []  # claimed and not finished; only the worker's loop changes it
+        self.stuck = False
+        self.look_at = 0  # when to ask the store for work again, unless something is heard before
+        self.average: float | None = None  # seconds that a call takes, lately
+        self._finished = finished
+        self._queue: SimpleQueue[_Call] = SimpleQueue()
+        self._threads = 0
+
+    @property
+    def overdue(self) -> int:
+        """Threads that a call past its time-out still holds."""
+        return sum(1 for call in self.calls if call.settled and call.started is not None)
+
+    def room(self) -> int:
+        """How many more items to claim: few if the calls are slow, ahead of time if they are not."""
+        threads = self.handler.concurrency - self.overdue
+        depth = 1
+        if self.average is not None:
+            depth = max(1, min(self.DEEPEST, int(self.AHEAD / max(self.average, 1e-6))))
+        return max(0, threads * depth - (len(self.calls) - self.overdue))
+
+    def measure(self, took: float) -> None:
+        self.average = took if self.average is None else 0.9 * self.average + 0.1 * took
+
+    def run(self, call: _Call) -> None:
+        self.calls.append(call)
+        if self._threads < min(self.handler.concurrency, len(self.calls)):
+            self._threads += 1
+            # A daemon: a call that hangs must not keep the process from its exit.
+            threading.Thread(
+                target=self._work, name=f"handler {self.handler.name}", daemon=True
+            ).start()
+        self._queue.put(call)
+
+    def _work(self) -> None:
+        while True:
+            call = self._queue.get()
+            if call.taken.acquire(blocking=False):
+                call.started = time.monotonic()
+                try:
+                    self.handler.function(event_of(call.claim))
+                except BaseException as error:  # also SystemExit: a handler ends no thread of ours
+                    call.failure = error
+            self._finished(self, call)
+
+
+class Worker:
+    """The handlers' side of one process.
+
+    :param now: the wall clock, in microseconds; compared with the store's times only.
+    """
+
+    #: Seconds between two looks at whether other processes have committed.
+    LOOK = 0.05
+    #: Seconds between two rounds at least, so that under load one commit serves many calls.
+    PACE = 0.005
+    #: Seconds that a round waits for the store; short, because webhooks wait for the same lock.
+    PATIENCE = 0.3
+
+    def __init__(
+        self, store: Store, registry: Registry, now: Callable[[], int] = times.now
+    ) -> None:
+        self._store = store
+        self._registry = registry
+        self._now = now
+        self._finished: deque[tuple[_Lane, _Call]] = deque()
+        self._lanes = {h.name: _Lane(h, self._finish) for h in registry}
+        self._settlements: list[Settlement] = []
+        self._heard = threading.Event()
+        self._version: object = None
+        self._bury_at = 0
+        self._thread: threading.Thread | None = None
+        self._stopping = False
+        self._last_round = time.monotonic()
+
+    # --- from outside
+
+    def start(self) -> None:
+        """Run in a thread of its own. After a fork, never before one."""
+        self._thread = threading.Thread(target=self._run_loudly, name="worker", daemon=True)
+        self._thread.start()
+
+    def _run_loudly(self) -> None:
+        try:
+            self.run()
+        except BaseException:
+            log.critical("the worker has died, restart this process", exc_info=True)
+            raise
+
+    def wake(self) -> None:
+        """Something may be due: look now."""
+        self._heard.set()
+
+    def stop(self) -> None:
+        """Claim nothing more. Safe in a signal handler: it only sets a flag."""
+        self._stopping = True
+
+    def drain(self, patience: float) -> bool:
+        """Stop, let what runs come to its end, and give back the rest.
+
+        :param patience: seconds to wait for calls that run.
+        :returns: whether everything is settled in the store.
+        """
+        self.stop()
+        if self._thread is not None and self._thread is not threading.current_thread():
+            self._patience_ends = time.monotonic() + patience
+            self._thread.join(patience + 2)
+            return not self._thread.is_alive()
+        return True
+
+    @property
+    def alive(self) -> bool:
+        """Whether the loop was started, and has made a round lately."""
+        running = self._thread is not None and self._thread.is_alive()
+        return running and time.monotonic() - self._last_round < 10
+
+    @property
+    def stuck(self) -> list[str]:
+        """The handlers all of whose threads are held by calls past their time-out."""
+        return [name for name, lane in self._lanes.items() if lane.stuck]
+
+    _patience_ends = float("inf")
+
+    def run(self) -> None:
+        """The loop: until `stop`, and then until what runs has ended or patience has."""
+        pause = self.LOOK
+        while not self._stopping:
+            pause = self._round(pause)
+        self._patience_ends = min(self._patience_ends, time.monotonic() + 20)
+        while True:
+            over = time.monotonic() >= self._patience_ends
+            self._give_back(all_of_them=over)
+            pause = self._round(pause)
+            if not self._settlements and not self._finished and not self._unsettled():
+                return
+            if time.monotonic() >= self._patience_ends + 1:
+                return
+
+    def _round(self, pause: float) -> float:
+        """One step that survives whatever the step does; returns the pause before the next."""
+        if pause > self.LOOK:
+            time.sleep(pause)
+        else:
+            self._heard.wait(self.LOOK)
+            time.sleep(self.PACE)
+        self._heard.clear()
+        try:
+            self.step(self._now())
+        except Exception as error:
+            pause = min(max(pause, self.LOOK) * 2, 2.0)
+            known = isinstance(error, ReceiverError)
+            log.error(
+                "the worker cannot use the store, next try in %.1f s: %s",
+                pause,
+                error,
+                exc_info=None if known else error,
+            )
+            self._version = None  # whatever was missed meanwhile: look again
+        else:
+            pause = self.LOOK
+        self._last_round = time.monotonic()
+        return pause
+
+    # --- one round
+
+    def step(self, now: int) -> None:
+        """Settle what has ended, claim what is due, hand it to the threads."""
+        self._collect(now)
+        self._time_out(now)
+        self._give_back(all_of_them=False)
+        wants = [] if self._stopping else self._wants(now)
+        if self._settlements or wants:
+            claims = self._store.work(now, self._settlements, wants, self.PATIENCE)
+            self._settlements = []
+            self._hand_out(claims, wants, now)
+        if now >= self._bury_at and not self._stopping:
+            self._bury_at = now + times.MINUTE
+            buried = self._store.bury(now, list(self._lanes), UNKNOWN_HANDLER_WAIT)
+            if buried:
+                log.error("%d work items are dead: their handlers are not registered", buried)
+
+    def _collect(self, now: int) -> None:
+        while self._finished:
+            lane, call = self._finished.popleft()
+            lane.calls.remove(call)
+            if call.started is not None:
+                lane.measure(time.monotonic() - call.started)
+            if lane.stuck and lane.overdue < lane.handler.concurrency:
+                lane.stuck = False
+                log.warning("handler %s is no longer stuck", lane.handler.name)
+            lane.look_at = 0
+            if not call.settled:
+                self._settlements.append(self._settle(lane.handler, call, now))
+
+    def _settle(self, handler: Handler, call: _Call, now: int) -> Settlement:
+        """The end of a call: done, to be tried again, or dead."""
+        error, claim = call.failure, call.claim
+        if error is None:
+            return Settlement(claim, "done", now)
+        permanent = isinstance(error, HandlerError) and error.permanent
+        dead = permanent or claim.attempt >= handler.max_attempts
+        wait = backoff(claim.attempt)
+        if isinstance(error, HandlerError) and error.retry_after is not None:
+            wait = int(error.retry_after * times.SECOND)
+        # Neither the exception's text nor its arguments: they may hold what an SMS says.
+        log.log(
+            logging.ERROR if dead else logging.WARNING,
+            "handler %s failed at event %s, attempt %d: %s%s; %s (`flask events show` tells more)",
+            handler.name,
+            claim.event_id,
+            claim.attempt,
+            type(error).__name__,
+            _place(error),
+            "it is dead" if dead else f"next attempt in {wait / times.SECOND:.0f} s",
+        )
+        text = f"{type(error).__name__}: {error}".encode("utf-8", "replace").decode()
+        return Settlement(
+            claim,
+            "dead" if dead else "pending",
+            now if dead else now + wait,
+            error=text[:_LONGEST_ERROR],
+        )
+
+    def _time_out(self, now: int) -> None:
+        clock = time.monotonic()
+        for lane in self._lanes.values():
+            timeout = lane.handler.timeout
+            for call in lane.calls:
+                if call.settled or call.started is None or clock < call.started + timeout:
+                    continue
+                call.settled = True
+                call.failure = TimeoutError(f"no answer within {timeout:g} s")
+                self._settlements.append(self._settle(lane.handler, call, now))
+            if not lane.stuck and lane.overdue >= lane.handler.concurrency:
+                lane.stuck = True
+                log.error(
+                    "handler %s is stuck: all its %d threads are in calls past their time-out of "
+                    "%g s. Restart the process, and give the handler's calls time-outs of their "
+                    "own",
+                    lane.handler.name,
+                    lane.handler.concurrency,
+                    timeout,
+                )
+
+    def _give_back(self, *, all_of_them: bool) -> None:
+        """Return claimed work that no thread has begun in time; when stopping, at once."""
+        late = time.monotonic() - LONGEST_WAIT_FOR_THREAD
+        for call in self._unsettled():
+            waited = self._stopping or call.claimed < late
+            unbegun = waited and call.taken.acquire(blocking=False)
+            if unbegun or all_of_them:
+                call.settled = True
+                self._settlements.append(
+                    Settlement(call.claim, "pending", self._now(), given_back=unbegun)
+                )
+
+    def _unsettled(self) -> list[_Call]:
+        return [call for lane in self._lanes.values() for call in lane.calls if not call.settled]
+
+    def _wants(self, now: int) -> list[Want]:
+        version = self._store.version()
+        news, self._version = version != self._version, version
+        wants = []
+        for lane in self._lanes.values():
+            if not (news or now >= lane.look_at):
+                continue
+            room = lane.room()
+            if not room:
+                lane.look_at = 0  # as soon as there is room
+                continue
+            due_at = self._store.next_due(lane.handler.name, 0)
+            if due_at is None or due_at > now:
+                lane.look_at = min(due_at or now + times.SECOND, now + times.SECOND)
+                continue
+            lease = int(lane.handler.timeout * times.SECOND) + LEASE_SPARE
+            wants.append(Want(lane.handler.name, room, lease, lane.handler.max_attempts))
+        return wants
+
+    def _hand_out(self, claims: list[Claim], wants: list[Want], now: int) -> None:
+        clock = time.monotonic()
+        got = dict.fromkeys((want.handler for want in wants), 0)
+        for claim in claims:
+            got[claim.handler] += 1
+            self._lanes[claim.handler].run(_Call(claim, clock))
+        for want in wants:
+            lane = self._lanes[want.handler]
+            if got[want.handler] < want.limit:
+                # All that was due is taken, or waits for an item of the same message.
+                later = self._store.next_due(want.handler, now)
+                lane.look_at = min(later or now + times.SECOND, now + times.SECOND)
+            else:
+                lane.look_at = 0
+
+    def _finish(self, lane: _Lane, call: _Call) -> None:
+        """Called by a handler's thread."""
+        self._finished.append((lane, call))
+        self._heard.set()
+
+
+def event_of(claim: Claim) -> Event:
+    """The event as a handler sees it."""
+    return Event(
+        id=claim.event_id,
+        type=claim.event_type,
+        occurred_at=times.to_datetime(claim.occurred_at),
+        received_at=times.to_datetime(claim.received_at),
+        message_id=claim.message_id,
+        source=claim.source,
+        late=bool(claim.late),
+        redacted=bool(claim.redacted),
+        raw=claim.body,
+        attempt=claim.attempt,
+    )
+
+
+def _place(error: BaseException) -> str:
+    """` at file:line` of the innermost frame, for an error that says no more in the log."""
+    frames = traceback.extract_tb(error.__traceback__)
+    return f" at {frames[-1].filename}:{frames[-1].lineno}" if frames else ""

@@ -1,0 +1,119 @@
+"""A receiver as its users run it: gunicorn in processes of its own."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from receiver.signature import sign
+
+ROOT = Path(__file__).parent.parent
+
+
+def eventually(condition: Callable[[], Any], within: float = 15.0) -> Any:
+    """Poll until the condition is true, and return it; fail after the deadline (seconds)."""
+    deadline = time.monotonic() + within
+    while not (result := condition()):
+        if time.monotonic() > deadline:
+            raise AssertionError(f"still not so after {within} s")
+        time.sleep(0.02)
+    return result
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+class Server:
+    """One `gunicorn wsgi:app` with all its processes, and a sender of signed events."""
+
+    def __init__(self, environ: dict[str, str], folder: Path, secret: str) -> None:
+        self.folder = folder
+        self.secret = secret.encode()
+        self.port = free_port()
+        self.url = f"http://127.0.0.1:{self.port}"
+        self.log = folder / f"gunicorn-{self.port}.log"
+        self.environ = {
+            # No settings of the person who runs the tests.
+            **{k: v for k, v in os.environ.items() if k in ("PATH", "HOME", "LANG", "TMPDIR")},
+            "PYTHONPATH": str(ROOT),
+            "PORT": str(self.port),
+            **environ,
+        }
+        self.client = httpx.Client(base_url=self.url, timeout=10)
+        self.process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        """Start, and wait until it is ready."""
+        self.spawn(["-m", "gunicorn", "-c", str(ROOT / "gunicorn.conf.py"), "wsgi:app"])
+        eventually(self.ready)
+
+    def spawn(self, arguments: list[str]) -> None:
+        with self.log.open("ab") as log:
+            self.process = subprocess.Popen(
+                [sys.executable, *arguments],
+                cwd=self.folder,
+                env=self.environ,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+
+    def ready(self) -> bool:
+        assert self.process is not None
+        if self.process.poll() is not None:
+            raise AssertionError(f"it ended: {self.log.read_text()}")
+        try:
+            return self.client.get("/readyz").status_code == 200
+        except httpx.HTTPError:
+            return False
+
+    def post(self, event: dict[str, Any] | bytes, **headers: str) -> httpx.Response:
+        """Send one signed event."""
+        body = event if isinstance(event, bytes) else json.dumps(event).encode()
+        headers = {"X-Webhook-Signature": sign(self.secret, body), **headers}
+        return self.client.post("/webhooks/zimsend", content=body, headers=headers)
+
+    def flask(self, *arguments: str, **settings: str) -> subprocess.CompletedProcess[str]:
+        """Run a `flask` command with the same settings."""
+        return subprocess.run(
+            [sys.executable, "-m", "flask", *arguments],
+            cwd=ROOT,
+            env={**self.environ, "FLASK_SKIP_DOTENV": "1", **settings},
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
+
+    def events(self, *arguments: str) -> list[dict[str, Any]]:
+        """What `flask events list` knows."""
+        listed = self.flask("events", "list", "--format", "jsonl", *arguments)
+        assert listed.returncode == 0, listed.stderr
+        return [json.loads(line) for line in listed.stdout.splitlines()]
+
+    def kill(self) -> None:
+        """kill -9 of the whole process group, as a crash or a power cut would end it."""
+        if self.process is not None:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self.process.pid, signal.SIGKILL)
+            self.process.wait(10)
+
+    def terminate(self, within: float = 25.0) -> int:
+        """SIGTERM to the master, as a host does it; returns the exit status."""
+        assert self.process is not None
+        self.process.terminate()
+        return self.process.wait(within)
