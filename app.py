@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import os
+import traceback
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -64,8 +65,13 @@ def register_handlers(registry: Registry, modules: Sequence[str]) -> None:
     for name in modules:
         try:
             module = importlib.import_module(name)
-        except ImportError as error:
-            raise ConfigError("HANDLERS", f"cannot import {name}: {error}") from error
+        except Exception as error:  # it is the user's module: whatever it raises
+            where = traceback.extract_tb(error.__traceback__)[-1]
+            raise ConfigError(
+                "HANDLERS",
+                f"cannot import {name}: {type(error).__name__}: {error}"
+                f" ({where.filename}:{where.lineno})",
+            ) from error
         register = getattr(module, "register", None)
         if register is None:
             raise ConfigError("HANDLERS", f"{name} has no function register(registry)")

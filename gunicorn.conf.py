@@ -9,21 +9,20 @@ import socket
 import struct
 import sys
 import time
+import traceback
 
 from dotenv import load_dotenv
 from gunicorn.glogging import Logger
 
-from receiver import ConfigError
 from receiver.config import Config
+from receiver.errors import ConfigError, ReceiverError
 from receiver.logs import logging_config
-from receiver.store import open_store
 
 load_dotenv()
 try:
-    _config = Config.from_env(os.environ)
-    open_store(_config.database_url)
-except ConfigError as error:
     # Here, in the master: a worker that stops at this would be started again and again.
+    _config = Config.from_env(os.environ)
+except ConfigError as error:
     sys.exit(f"zimsend-receiver cannot start. {error}")
 
 wsgi_app = "wsgi:app"
@@ -69,15 +68,28 @@ _DRAIN_WITHIN = 20
 
 
 def on_starting(server):
-    """Migrate before any worker exists. The connection is closed before the first fork."""
-    store = open_store(_config.database_url)
-    try:
-        for step in store.migrate():
-            server.log.info("migrated the database: %s", step)
-    except Exception as error:
-        sys.exit(f"zimsend-receiver cannot start. DATABASE_URL: {error}")
-    finally:
-        store.close()
+    """Try the application and migrate, before any worker exists.
+
+    In a child: what the handlers' modules open at import must not be carried across a fork, and
+    the master keeps no code that a reload could not renew.
+    """
+    child = os.fork()
+    if child == 0:
+        status = 1
+        try:
+            from app import create_app
+
+            for step in create_app().extensions["receiver"].store.migrate():
+                server.log.info("migrated the database: %s", step)
+            status = 0
+        except ReceiverError as error:
+            print(f"zimsend-receiver cannot start. {error}", file=sys.stderr, flush=True)
+        except BaseException:
+            traceback.print_exc()
+        finally:
+            os._exit(status)
+    if os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]):
+        sys.exit(1)
 
 
 def when_ready(server):

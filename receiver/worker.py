@@ -85,7 +85,7 @@ class _Lane:
         return sum(1 for call in self.calls if call.settled and call.started is not None)
 
     def room(self) -> int:
-        """How many more items to claim: few if the calls are slow, ahead of time if they are not."""
+        """How many more items to claim: ahead of time if the calls are quick."""
         threads = self.handler.concurrency - self.overdue
         depth = 1
         if self.average is not None:

@@ -113,4 +113,4 @@ def serve(environ: dict[str, str], tmp_path: Path) -> Iterator[Callable[..., Ser
 
     yield start
     for server in servers:
-        server.kill()
+        server.close()

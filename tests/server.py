@@ -105,6 +105,11 @@ class Server:
         assert listed.returncode == 0, listed.stderr
         return [json.loads(line) for line in listed.stdout.splitlines()]
 
+    def close(self) -> None:
+        """The end of a test: no process and no connection is left."""
+        self.kill()
+        self.client.close()
+
     def kill(self) -> None:
         """kill -9 of the whole process group, as a crash or a power cut would end it."""
         if self.process is not None:

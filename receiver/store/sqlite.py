@@ -53,17 +53,25 @@ class SqliteStore:
 
     # --- connections
 
-    def _connect(self, cache_kib: int) -> Database:
+    def _connect(self, cache_kib: int, patience: float) -> Database:
         # isolation_level=None: no BEGIN behind our back, transactions are where we write them.
         # check_same_thread=False: the writer goes from thread to thread, under its lock.
-        connection = sqlite3.connect(
-            self.path, timeout=_PATIENCE, isolation_level=None, check_same_thread=False
-        )
+        try:
+            connection = sqlite3.connect(
+                self.path,
+                timeout=max(patience, 0),
+                isolation_level=None,
+                check_same_thread=False,
+            )
+        except sqlite3.OperationalError as error:
+            raise StoreUnavailable(f"DATABASE_URL: {self.path}: {error}") from error
         try:
             db = Database(connection, execute_plugins=False)
-            # Only an empty file can become one that gives space back, and only before WAL.
-            db.execute("PRAGMA auto_vacuum = INCREMENTAL")
-            db.execute("PRAGMA journal_mode = WAL").fetchone()
+            # Asked first: to set it, even to what it is, waits for whoever writes.
+            if db.execute("PRAGMA journal_mode").fetchone()[0] != "wal":
+                # Only an empty file can become one that gives space back, and only before WAL.
+                db.execute("PRAGMA auto_vacuum = INCREMENTAL")
+                db.execute("PRAGMA journal_mode = WAL").fetchone()
             # FULL: a commit is on the disk before the 200 leaves. NORMAL would lose the last
             # ones at a power cut.
             db.execute("PRAGMA synchronous = FULL")
@@ -80,7 +88,7 @@ class SqliteStore:
         db: Database | None = getattr(self._readers, "db", None)
         if db is None:
             with _as_unavailable():
-                db = self._readers.db = self._connect(_READER_CACHE_KIB)
+                db = self._readers.db = self._connect(_READER_CACHE_KIB, _PATIENCE)
         return db
 
     def close(self) -> None:
@@ -109,7 +117,7 @@ class SqliteStore:
         try:
             with _as_unavailable():
                 if self._writer is None:
-                    self._writer = self._connect(_WRITER_CACHE_KIB)
+                    self._writer = self._connect(_WRITER_CACHE_KIB, patience)
                     self._writer.execute("PRAGMA busy_timeout = 0")
                 connection = self._writer.conn
                 _begin_immediate(connection, deadline)
