@@ -1,8 +1,7 @@
 """The built-in handlers, one module each. They come in by the same door as yours."""
 
-from receiver import Registry
-
 from handlers import forward, log
+from receiver import Registry
 
 
 def register(registry: Registry) -> None:

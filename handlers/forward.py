@@ -8,9 +8,11 @@ from __future__ import annotations
 import base64
 import binascii
 import os
+import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
+from urllib.parse import quote
 
 import httpx
 from standardwebhooks import Webhook
@@ -28,13 +30,20 @@ SETTINGS = {
 _TIMEOUT = httpx.Timeout(10.0, connect=5.0)
 _CALLS_AT_ONCE = 4
 
+#: What a header carries unchanged; it may hold other things, but not at its ends.
+_FITS_A_HEADER = re.compile(r"[!-~]+")
+
 
 def register(registry: Registry, environ: Mapping[str, str] = os.environ) -> None:
     url = environ.get("FORWARD_URL")
     if not url:
         return
-    parsed = httpx.URL(url)
-    if parsed.scheme not in ("http", "https") or not parsed.host:
+    try:
+        parsed = httpx.URL(url)
+        usable = parsed.scheme in ("http", "https") and bool(parsed.host)
+    except (httpx.InvalidURL, ValueError):
+        usable = False
+    if not usable:
         raise ConfigError("FORWARD_URL", "must be a full http or https URL")
     forward = Forward(url, _signer(environ.get("FORWARD_SECRET")))
     registry.on("*", name="forward", timeout=20, concurrency=_CALLS_AT_ONCE)(forward)
@@ -59,10 +68,11 @@ class Forward:
             mends; else to be tried again, after the answer's `Retry-After` if it has one.
         """
         now = datetime.now(UTC)
+        event_id = event.id if _FITS_A_HEADER.fullmatch(event.id) else quote(event.id)
         headers = {
-            "webhook-id": event.id,
+            "webhook-id": event_id,
             "webhook-timestamp": str(int(now.timestamp())),
-            "webhook-signature": self._signer.sign(event.id, now, event.raw.decode()),
+            "webhook-signature": self._signer.sign(event_id, now, event.raw.decode()),
         }
         try:
             answer = self._client.post(self._url, content=event.raw, headers=headers)
@@ -100,12 +110,14 @@ def _retry_after(header: str | None, now: datetime) -> float | None:
     """Seconds, from either form of the header; `None` if there is none or it makes no sense."""
     if not header:
         return None
-    if header.strip().isdigit():
+    if header.strip().isdecimal():
         seconds = float(header)
     else:
         try:
             moment = parsedate_to_datetime(header)
-        except ValueError:
+        except (ValueError, OverflowError):
             return None
-        seconds = (moment.astimezone(UTC) - now).total_seconds()
+        if moment.tzinfo is None:  # the oldest of HTTP's three forms names no zone: it is UTC
+            moment = moment.replace(tzinfo=UTC)
+        seconds = (moment - now).total_seconds()
     return min(max(seconds, 0.0), float(HandlerError.LONGEST_RETRY_AFTER))

@@ -225,7 +225,7 @@ def _float(digits: str) -> float | str:
 
 
 def _no_constant(name: str) -> NoReturn:
-    raise json.JSONDecodeError(f"{name} is not JSON", name, 0)
+    raise Unusable(f"the body is not JSON: it holds {name}")
 
 
 _DECODER = json.JSONDecoder(parse_int=_integer, parse_float=_float, parse_constant=_no_constant)
@@ -234,6 +234,8 @@ _DECODER = json.JSONDecoder(parse_int=_integer, parse_float=_float, parse_consta
 class _Frozen:
     """Refuses what would change a dict or a list; a copy is an ordinary one."""
 
+    __slots__ = ()
+
     def _refuse(self, *_args: object, **_kwargs: object) -> NoReturn:
         raise TypeError("an event cannot be changed; copy the part you want to change")
 
@@ -241,16 +243,24 @@ class _Frozen:
     clear = pop = popitem = setdefault = update = _refuse
     append = extend = insert = remove = reverse = sort = _refuse
 
+    # By `__reduce__` it takes so many frames a level that 200 levels come near Python's limit.
+    def __deepcopy__(self, _memo: dict[int, Any]) -> Any:
+        return _thaw(self)
+
 
 class FrozenDict(_Frozen, dict[str, Any]):
     """A `dict` that refuses to change. `json.dumps`, `==` and `isinstance` see a dict."""
 
-    def __reduce__(self) -> tuple[Any, ...]:  # copy, deepcopy, pickle
+    __slots__ = ()
+
+    def __reduce__(self) -> tuple[Any, ...]:  # copy, pickle
         return dict, (dict(self),)
 
 
 class FrozenList(_Frozen, list[Any]):
     """A `list` that refuses to change. `json.dumps`, `==` and `isinstance` see a list."""
+
+    __slots__ = ()
 
     def __reduce__(self) -> tuple[Any, ...]:
         return list, (list(self),)
@@ -261,6 +271,14 @@ def _freeze(value: Any) -> Any:
         return FrozenDict({key: _freeze(item) for key, item in value.items()})
     if isinstance(value, list):
         return FrozenList(_freeze(item) for item in value)
+    return value
+
+
+def _thaw(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _thaw(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_thaw(item) for item in value]
     return value
 
 

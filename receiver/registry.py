@@ -75,7 +75,11 @@ class Registry:
         for label, number in (("max_attempts", max_attempts), ("concurrency", concurrency)):
             if not isinstance(number, int) or isinstance(number, bool) or number < 1:
                 raise ValueError(f"{label} must be a whole number from 1 on, not {number!r}")
-        if not 0 < timeout <= 3_600:
+        if (
+            isinstance(timeout, bool)
+            or not isinstance(timeout, int | float)
+            or not 0 < timeout <= 3_600
+        ):
             raise ValueError(f"timeout must lie between 0 and 3600 seconds, not {timeout!r}")
 
         def register(function: HandlerFunction) -> HandlerFunction:
@@ -94,7 +98,8 @@ class Registry:
         return register
 
     def _add(self, handler: Handler) -> None:
-        if not 0 < len(handler.name) <= 200 or not handler.name.isprintable():
+        name = handler.name
+        if not isinstance(name, str) or not 0 < len(name) <= 200 or not name.isprintable():
             raise ValueError(
                 f"{handler.name!r} is no name for a handler: 1 to 200 printable characters"
             )

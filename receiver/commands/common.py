@@ -5,14 +5,16 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
-from flask.cli import with_appcontext
+from flask.cli import ScriptInfo, with_appcontext
 
 from receiver import times
 from receiver.errors import ReceiverError
-from receiver.web import parts
+
+if TYPE_CHECKING:
+    from app import Receiver
 
 _AGO = re.compile(r"(\d{1,9})([dhms])", re.ASCII)
 _UNITS = {"d": times.DAY, "h": times.HOUR, "m": times.MINUTE, "s": times.SECOND}
@@ -33,9 +35,12 @@ class _Moment(click.ParamType[int]):
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
         ago = _AGO.fullmatch(value)
-        moment = (
-            parts().now() - int(ago[1]) * _UNITS[ago[2]] if ago is not None else times.parse(value)
-        )
+        if ago is not None and ctx is not None:
+            # Parameters are read before there is an application context.
+            app = ctx.ensure_object(ScriptInfo).load_app()
+            receiver: Receiver = app.extensions["receiver"]
+            return receiver.now() - int(ago[1]) * _UNITS[ago[2]]
+        moment = times.parse(value)
         if moment is None:
             self.fail(f"{value!r} is no time: write 2026-11-20T08:15:42Z, or 90d, 24h, 15m ago")
         return moment

@@ -1,0 +1,88 @@
+"""The load: signed requests about distinct events in a file, and `wrk` that sends them."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from receiver import times
+from receiver.signature import sign
+from receiver.zimsend.samples import sample
+
+SECRET = "a-secret-for-the-benchmark-only"
+_SCRIPT = Path(__file__).with_name("ingest.lua")
+
+
+@dataclass(frozen=True)
+class Load:
+    """What `wrk` saw. Latencies in milliseconds."""
+
+    accepted: int
+    seconds: float
+    p50: float
+    p99: float
+    #: What makes the numbers worthless; empty for a clean run.
+    problems: tuple[str, ...]
+
+
+def bodies(name: str, count: int) -> Iterator[bytes]:
+    """Events as ZimSend sends them, no two of the same id or about the same message."""
+    now = times.now()
+    for number in range(count):
+        yield sample(
+            ("sms.sent", "sms.delivered")[number % 2],
+            event_id=f"evt_{name}_{number:012}",
+            message_id=f"msg_{name}_{number:012}",
+            to=f"+336{number:08}",
+            now=now,
+        )
+
+
+def write_requests(path: Path, name: str, count: int) -> Path:
+    """Prepare requests, in the form that `ingest.lua` reads."""
+    with path.open("wb") as file:
+        for body in bodies(name, count):
+            request = _http_request(body)
+            file.write(b"%d\n%b" % (len(request), request))
+    return path
+
+
+def _http_request(body: bytes) -> bytes:
+    head = (
+        "POST /webhooks/zimsend HTTP/1.1",
+        "Host: 127.0.0.1",
+        "Content-Type: application/json",
+        f"X-Webhook-Signature: {sign(SECRET.encode(), body)}",
+        f"Content-Length: {len(body)}",
+    )
+    return "\r\n".join((*head, "", "")).encode() + body
+
+
+def send(
+    url: str, requests: Path, *, seconds: int, connections: int, rate: float | None = None
+) -> Load:
+    """Send prepared requests for a while.
+
+    :param rate: requests a second; without it, each connection sends as soon as it is answered.
+    """
+    command = ["wrk", "--threads", "1", "--connections", str(connections), "--timeout", "5s"]
+    command += ["--duration", f"{seconds}s", "--script", str(_SCRIPT), url, "--", str(requests)]
+    if rate is not None:
+        command.append(str(rate))
+    printed = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
+    told = json.loads(printed.splitlines()[-1])
+    problems = {
+        f"{told['refused']} answers other than 200": told["refused"],
+        f"{told['broken']} broken connections or time-outs": told["broken"],
+        "the prepared requests ran out": told["ran_out"],
+    }
+    return Load(
+        accepted=told["answered"] - told["refused"],
+        seconds=told["seconds"],
+        p50=told["p50"],
+        p99=told["p99"],
+        problems=tuple(problem for problem, present in problems.items() if present),
+    )

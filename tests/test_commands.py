@@ -1,0 +1,196 @@
+"""The `flask` commands, and what STORE_TEXT leaves for them to show."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from flask.testing import FlaskCliRunner
+
+from app import Receiver, create_app
+from receiver.times import DAY, HOUR, iso
+from receiver.zimsend.samples import SAMPLES
+from tests.conftest import SECRET, Clock, Provider
+from tests.payloads import envelope, sms
+from tests.server import Server
+
+
+def run(runner: FlaskCliRunner, *arguments: str, status: int = 0) -> str:
+    result = runner.invoke(args=list(arguments))
+    assert result.exit_code == status, result.output
+    return result.output
+
+
+def listed(runner: FlaskCliRunner, *arguments: str) -> list[dict[str, Any]]:
+    lines = run(runner, "events", "list", "--format", "jsonl", *arguments).splitlines()
+    return [json.loads(line) for line in lines]
+
+
+def test_events_list_and_show(runner: FlaskCliRunner, provider: Provider, clock: Clock) -> None:
+    assert listed(runner) == []
+    event = envelope("sms.sent", sms("sent", "m1"), event_id="e1")
+    provider.post(event)
+    provider.post(event)
+    clock.time += HOUR
+    provider.post(envelope("device.connected", {}, event_id="e2", timestamp=None))
+    first, second = listed(runner)
+    assert first == {
+        "event_id": "e1",
+        "type": "sms.sent",
+        "message_id": "m1",
+        "occurred_at": event["data"]["sent_at"],
+        "received_at": iso(clock.time - HOUR),
+        "source": "webhook",
+        "late": False,
+        "repeat": False,
+        "receipts": 2,
+        "deliveries": [
+            {"handler": name, "state": "pending", "attempts": 0, "last_error": None}
+            for name in ("first", "second")
+        ],
+    }
+    assert second["occurred_at"] == second["received_at"] == iso(clock.time)
+    table = run(runner, "events", "list").splitlines()
+    assert [row.split()[1:3] for row in table] == [
+        ["TYPE", "EVENT"], ["sms.sent", "e1"], ["device.connected", "e2"],
+    ]  # fmt: skip
+    assert "received 2 times" in table[1]
+    shown = json.loads(run(runner, "events", "show", "e1"))
+    assert shown["body"] == event
+    assert "no event 'nothing'" in run(runner, "events", "show", "nothing", status=1)
+
+    assert [e["event_id"] for e in listed(runner, "--type", "sent")] == ["e1"]
+    assert [e["event_id"] for e in listed(runner, "--message-id", "m1")] == ["e1"]
+    assert [e["event_id"] for e in listed(runner, "--since", "30m")] == ["e2"]
+    assert [e["event_id"] for e in listed(runner, "--until", "30m")] == ["e1"]
+    assert [e["event_id"] for e in listed(runner, "--since", iso(clock.time))] == ["e2"]
+    assert listed(runner, "--state", "dead") == []
+    assert "is no time" in run(runner, "events", "list", "--since", "soon", status=2)
+
+
+def test_quarantine(runner: FlaskCliRunner, provider: Provider, clock: Clock) -> None:
+    old = envelope("sms.sent", sms("sent", "m1"), timestamp=iso(clock.time - 100 * DAY))
+    assert provider.post(b"nonsense").status_code == 400
+    assert provider.post(old).status_code == 400
+    entries = [
+        json.loads(line)
+        for line in run(runner, "quarantine", "list", "--format", "jsonl").splitlines()
+    ]
+    assert {e["length"] for e in entries} == {8, len(json.dumps(old))}
+    nonsense, too_old = sorted(entries, key=lambda e: e["length"])
+    table = run(runner, "quarantine", "list")
+    assert nonsense["id"][:12] in table
+    assert json.loads(run(runner, "quarantine", "show", nonsense["id"][:12]))["body"] == "nonsense"
+    assert "none begins" in run(runner, "quarantine", "show", "zzz", status=1)
+    output = run(runner, "quarantine", "retry", status=1)
+    assert output.count("still not usable") == 2
+    assert output.splitlines()[-1].endswith("2 could not be used and stay in quarantine")
+    # After the setting was changed it comes in by the usual door.
+    longer = create_app(
+        {**runner_environ(runner), "RETENTION_DAYS": "200"}, clock
+    ).test_cli_runner()
+    output = run(longer, "quarantine", "retry", too_old["id"])
+    assert f"accepted as {old['event_id']}" in output
+    assert [e["event_id"] for e in listed(runner)] == [old["event_id"]]
+    assert "none begins" in run(runner, "quarantine", "show", too_old["id"], status=1)
+
+
+def runner_environ(runner: FlaskCliRunner) -> dict[str, str]:
+    receiver: Receiver = runner.app.extensions["receiver"]
+    return {
+        "ZIMSEND_WEBHOOK_SECRET": SECRET,
+        "DATABASE_URL": receiver.config.database_url,
+        "HANDLERS": "tests.handlers",
+    }
+
+
+def test_replay(
+    runner: FlaskCliRunner, provider: Provider, receiver: Receiver, clock: Clock
+) -> None:
+    for number in range(3):
+        data = sms("sent", f"m{number}")
+        provider.post(envelope("sms.sent", data, event_id=f"e{number}"))
+    provider.post(envelope("device.connected", {}, event_id="d"))
+    before = listed(runner)
+    assert "say which" in run(runner, "replay", status=2)
+    assert "say which" in run(runner, "replay", "--dry-run", status=2)
+    assert "no handler 'third'" in run(runner, "replay", "--handler", "third", status=2)
+    assert "no event none" in run(runner, "replay", "e1", "none", status=1)
+    assert run(runner, "replay", "--failed") == "0 work items are given to handlers again\n"
+    dry = run(runner, "replay", "--type", "sms.*", "--dry-run")
+    assert dry == "6 work items would be given to handlers again\n"
+    assert listed(runner) == before
+    assert run(runner, "replay", "e1").startswith("2 work items are")
+    assert run(runner, "replay", "--handler", "first").startswith("4 work items are")
+    assert run(runner, "replay", "--since", "1h", "--handler", "second").startswith("3 ")
+    # Work that was done is work again.
+    receiver.worker.start()
+    from tests.server import eventually
+
+    try:
+        eventually(lambda: not listed(runner, "--state", "pending"))
+    finally:
+        receiver.worker.drain(5)
+    assert all(d["state"] == "done" for e in listed(runner) for d in e["deliveries"])
+    run(runner, "replay", "e0", "--handler", "second")
+    (event,) = listed(runner, "--state", "pending")
+    states = {d["handler"]: (d["state"], d["attempts"]) for d in event["deliveries"]}
+    assert states == {"first": ("done", 1), "second": ("pending", 0)}
+
+
+def test_migrate_says_what_it_did(environ: dict[str, str]) -> None:
+    runner = create_app(environ).test_cli_runner()
+    assert "flask migrate" in run(runner, "events", "list", status=1).splitlines()[-1]
+    assert run(runner, "migrate").startswith("migrated: ")
+    assert run(runner, "migrate") == "the schema is up to date\n"
+
+
+@pytest.mark.parametrize("mode", ["masked", "none"])
+def test_without_the_text_no_digit_of_it_is_stored_anywhere(
+    environ: dict[str, str], clock: Clock, tmp_path: Path, mode: str
+) -> None:
+    app = create_app({**environ, "STORE_TEXT": mode}, clock)
+    receiver: Receiver = app.extensions["receiver"]
+    receiver.store.migrate()
+    provider, runner = Provider(app.test_client()), app.test_cli_runner()
+    data = sms("sent", "m1", message="Your code: 773914")
+    assert provider.post(envelope("sms.sent", data, event_id="e1")).status_code == 200
+    assert provider.post(b'{"message": "Your code: 773914"}').status_code == 400
+    shown = json.loads(run(runner, "events", "show", "e1"))
+    text = shown["body"]["data"]["message"]
+    assert text == ("Your code: ******" if mode == "masked" else None)
+    (entry,) = run(runner, "quarantine", "list", "--format", "jsonl").splitlines()
+    assert json.loads(entry)["length"] == 32
+    assert json.loads(run(runner, "quarantine", "show", json.loads(entry)["id"]))["body"] is None
+    receiver.store.close()
+    stored = b"".join(path.read_bytes() for path in tmp_path.glob("receiver.db*"))
+    assert b"773914" not in stored
+
+
+def test_trigger_every_documented_type_and_see_the_answers(serve: Callable[..., Server]) -> None:
+    server = serve()
+    for kind in [*SAMPLES, "sent", "delivered", "failed"]:
+        done = server.flask("trigger", kind)
+        assert done.returncode == 0, done.stderr
+        assert '200 {"status": "accepted"' in done.stdout
+    twice = server.flask("trigger", "sms.sent", "--event-id", "e1", "--count", "2")
+    assert [line.partition('"status": ')[2][:11] for line in twice.stdout.splitlines()] == [
+        '"accepted",',
+        '"duplicate"',
+    ]
+    chosen = server.flask("trigger", "sms.failed", "--message-id", "m1", "--to", "+33700000000")
+    assert "m1" in chosen.stdout
+    (event,) = server.events("--message-id", "m1")
+    assert event["type"] == "sms.failed"
+    wrong_secret = {"ZIMSEND_WEBHOOK_SECRET": "some-other-secret-entirely"}
+    refused = server.flask("trigger", "sms.sent", **wrong_secret)
+    assert refused.returncode == 1
+    assert "401" in refused.stdout
+    assert "not accepted" in refused.stderr.splitlines()[-1]
+    nobody = server.flask("trigger", "sms.sent", "--url", "http://127.0.0.1:1/webhooks/zimsend")
+    assert nobody.returncode == 1
+    assert "is the receiver running?" in nobody.stderr.splitlines()[-1]
+    assert server.flask("trigger", "sms.unheard").returncode == 2

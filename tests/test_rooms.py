@@ -1,0 +1,135 @@
+"""Who may import whom, read from the syntax tree: imports go down, or stay on their level."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+
+import pytest
+
+from tests.server import ROOT
+
+#: From the top. A module or a package with all that is in it; the longest name that fits counts.
+LEVELS = (
+    {"wsgi"},
+    {"app"},
+    {"receiver.web", "receiver.commands", "receiver.welcome"},
+    {"receiver.worker", "receiver.ingest", "receiver.zimsend"},
+    {"receiver.store", "receiver.registry"},
+    {
+        "receiver.event",
+        "receiver.status",
+        "receiver.signature",
+        "receiver.config",
+        "receiver.times",
+        "receiver.logs",
+    },
+    {"receiver.errors"},
+)
+LEVEL = {room: number for number, rooms in enumerate(LEVELS) for room in rooms}
+
+FILES = {
+    ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): path
+    for path in (
+        ROOT / "app.py",
+        ROOT / "wsgi.py",
+        *(ROOT / "receiver").rglob("*.py"),
+        *(ROOT / "handlers").rglob("*.py"),
+    )
+}
+RECEIVER = sorted(name for name in FILES if name.startswith("receiver."))
+HANDLERS = sorted(name for name in FILES if name.partition(".")[0] == "handlers")
+
+DRIVERS = {"sqlite3", "sqlite_utils", "psycopg", "psycopg_pool"}
+CLOCKS = {
+    *("time.time", "time.time_ns", "time.localtime", "time.gmtime", "time.ctime"),
+    *("datetime.now", "datetime.utcnow", "datetime.today", "date.today", "times.now"),
+}
+
+
+def nodes(tree: ast.AST) -> Iterator[ast.AST]:
+    """All nodes but those that only a type checker sees."""
+    yield tree
+    for child in ast.iter_child_nodes(tree):
+        if isinstance(child, ast.If) and ast.unparse(child.test).endswith("TYPE_CHECKING"):
+            continue
+        yield from nodes(child)
+
+
+def imports(name: str) -> set[str]:
+    """The modules that a module imports, at its top or in a function."""
+    found = set()
+    for node in nodes(ast.parse(FILES[name].read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert not node.level, f"{name}: a relative import hides what it means"
+            assert node.module
+            for alias in node.names:
+                submodule = f"{node.module}.{alias.name}"
+                found.add(submodule if submodule in FILES else node.module)
+    return found
+
+
+def level(module: str) -> int | None:
+    while module not in LEVEL and "." in module:
+        module = module.rpartition(".")[0]
+    return LEVEL.get(module)
+
+
+def in_room(module: str, *rooms: str) -> bool:
+    return any(module == room or module.startswith(room + ".") for room in rooms)
+
+
+@pytest.mark.parametrize("name", ["app", "wsgi", *RECEIVER])
+def test_imports_go_down(name: str) -> None:
+    mine = level(name)
+    assert mine is not None, f"{name} has no level yet: give it one in LEVELS and docs/design.md"
+    for imported in imports(name):
+        theirs = level(imported)
+        assert theirs is None or mine <= theirs, f"{name} imports {imported}, which is above it"
+
+
+@pytest.mark.parametrize("name", RECEIVER)
+def test_the_receiver_knows_no_handler_and_not_its_own_front_door(name: str) -> None:
+    assert not {m for m in imports(name) if in_room(m, "handlers") or m == "receiver"}
+
+
+def test_the_front_door_shows_what_is_pure() -> None:
+    assert imports("receiver") - {"__future__"} <= {
+        "receiver.errors",
+        "receiver.event",
+        "receiver.registry",
+    }
+
+
+@pytest.mark.parametrize("name", HANDLERS)
+def test_handlers_come_in_by_the_front_door(name: str) -> None:
+    assert not {m for m in imports(name) if m.startswith("receiver.") or in_room(m, "app", "wsgi")}
+
+
+@pytest.mark.parametrize("name", sorted(FILES))
+def test_drivers_and_flask_stay_in_their_rooms(name: str) -> None:
+    packages = {module.partition(".")[0] for module in imports(name)}
+    if not in_room(name, "receiver.store"):
+        assert not packages & DRIVERS
+    if not in_room(name, "app", "receiver.web", "receiver.commands"):
+        assert not packages & {"flask", "werkzeug"}
+
+
+@pytest.mark.parametrize("name", sorted(set(RECEIVER) - {"receiver.times"}))
+def test_the_clock_is_read_in_one_place(name: str) -> None:
+    tree = ast.parse(FILES[name].read_text())
+    called = {ast.unparse(n.func) for n in ast.walk(tree) if isinstance(n, ast.Call)}
+    named = {ast.unparse(n) for n in ast.walk(tree) if isinstance(n, ast.Attribute)}
+    # `now=times.now` as a default is how the clock gets in; to read it there is another thing.
+    read = {".".join(n.split(".")[-2:]) for n in called | (named - {"times.now"})} & CLOCKS
+    assert not read, f"{name} reads the clock: let it be told the time"
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and node.module in ("time", "receiver.times"):
+            assert not {alias.name for alias in node.names} & {"time", "time_ns", "now"}
+
+
+def test_the_list_of_levels_is_of_this_program() -> None:
+    missing = [room for room in LEVEL if room not in FILES]
+    assert not missing

@@ -1,0 +1,303 @@
+"""The worker: its loop against a real store, its steps with a time that the test gives."""
+
+from __future__ import annotations
+
+import json
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from receiver import Event, HandlerError, Registry, event, times
+from receiver.errors import StoreUnavailable
+from receiver.store import Selection, Store
+from receiver.times import DAY, HOUR, SECOND
+from receiver.worker import FIRST_BACKOFF, Worker, backoff
+from tests.payloads import envelope, sms
+from tests.server import eventually
+
+
+def put(store: Store, registry: Registry, message_id: str = "m1", **changes: Any) -> str:
+    """Store one event as the webhook does, and return its id."""
+    payload = envelope("sms.sent", sms("sent", message_id)) | changes
+    item = event.parse(json.dumps(payload).encode(), received_at=times.now(), retention=90 * DAY)
+    assert list(store.ingest([item], registry.wanting, 5)) == ["accepted"]
+    return item.id
+
+
+def delivery(store: Store, event_id: str, handler: str = "h") -> dict[str, Any]:
+    (found,) = store.events(Selection(ids=[event_id]))
+    (one,) = (d for d in found["deliveries"] if d["handler"] == handler)
+    result: dict[str, Any] = one
+    return result
+
+
+@contextmanager
+def running(store: Store, registry: Registry) -> Iterator[Worker]:
+    worker = Worker(store, registry)
+    worker.start()
+    try:
+        yield worker
+    finally:
+        assert worker.drain(5)
+
+
+def stepping(store: Store, registry: Registry) -> tuple[Worker, Callable[[int], None]]:
+    """A worker whose steps the test takes: `step(now)` until everything claimed is settled."""
+    worker = Worker(store, registry)
+
+    def step(now: int) -> None:
+        worker.step(now)
+        eventually(lambda: not any(c for lane in worker._lanes.values() for c in lane.calls)
+                   or worker.step(now))  # fmt: skip
+        worker.step(now)
+
+    return worker, step
+
+
+def test_done_dead_and_tried_again(store: Store) -> None:
+    registry = Registry()
+    outcomes: dict[str, Exception | None] = {}
+
+    @registry.on("*", name="h", max_attempts=3)
+    def handle(event: Event) -> None:
+        error = outcomes[event.id]
+        if error is not None:
+            raise error
+
+    def add(error: Exception | None) -> str:
+        event_id = put(store, registry, f"m{len(outcomes)}")
+        outcomes[event_id] = error
+        return event_id
+
+    fine = add(None)
+    defect = add(ValueError("some text"))
+    permanent = add(HandlerError("no", permanent=True))
+    in_an_hour = add(HandlerError("busy", retry_after=3600))
+    _, step = stepping(store, registry)
+    now = times.now()
+    step(now)
+    assert delivery(store, fine) == {
+        "handler": "h", "state": "done", "attempts": 1, "last_error": None,
+    }  # fmt: skip
+    assert delivery(store, permanent)["state"] == "dead"
+    assert delivery(store, permanent)["last_error"] == "HandlerError: no"
+    assert delivery(store, defect)["state"] == "pending"
+    assert delivery(store, defect)["last_error"] == "ValueError: some text"
+    step(now + HOUR - 1)
+    assert delivery(store, in_an_hour)["attempts"] == 1
+    assert delivery(store, defect)["attempts"] == 2
+    step(now + HOUR)
+    assert delivery(store, in_an_hour)["attempts"] == 2
+    outcomes[in_an_hour] = None
+    step(now + 3 * HOUR)
+    assert delivery(store, defect)["state"] == "dead"
+    assert delivery(store, defect)["attempts"] == 3
+    assert delivery(store, in_an_hour)["state"] == "done"
+
+
+def test_a_handler_may_even_exit(store: Store) -> None:
+    registry = Registry()
+
+    @registry.on("*", name="h")
+    def handle(event: Event) -> None:
+        raise SystemExit(1)
+
+    event_id = put(store, registry)
+    with running(store, registry) as worker:
+        eventually(lambda: delivery(store, event_id)["last_error"] == "SystemExit: 1")
+        assert worker.alive
+
+
+def test_a_call_past_its_timeout_failed_and_holds_a_slot_until_it_returns(store: Store) -> None:
+    registry = Registry()
+    go_on = threading.Event()
+    ran: list[str] = []
+
+    @registry.on("*", name="h", timeout=0.2, concurrency=2)
+    def handle(event: Event) -> None:
+        if event.attempt == 1 and event.message_id != "quick":
+            go_on.wait(30)
+        ran.append(event.id)
+
+    hanging = [put(store, registry, f"m{n}") for n in range(2)]
+    with running(store, registry) as worker:
+        eventually(lambda: worker.stuck == ["h"])
+        for event_id in hanging:
+            eventually(lambda i=event_id: delivery(store, i)["last_error"])
+            assert delivery(store, event_id)["last_error"] == (
+                "TimeoutError: no answer within 0.2 s"
+            )
+        quick = put(store, registry, "quick")
+        worker.wake()
+        go_on.set()
+        # What the overdue calls bring no longer counts, but their threads serve again.
+        eventually(lambda: worker.stuck == [])
+        eventually(lambda: delivery(store, quick)["state"] == "done")
+        assert {delivery(store, event_id)["state"] for event_id in hanging} == {"pending"}
+
+
+def test_a_slow_handler_cannot_take_the_threads_of_another(store: Store) -> None:
+    registry = Registry()
+    go_on = threading.Event()
+    most_at_once = [0, 0]
+
+    @registry.on("*", name="slow", concurrency=3)
+    def slow(event: Event) -> None:
+        most_at_once[0] += 1
+        most_at_once[1] = max(most_at_once)
+        go_on.wait(30)
+        most_at_once[0] -= 1
+
+    @registry.on("*", name="quick")
+    def quick(event: Event) -> None: ...
+
+    ids = [put(store, registry, f"m{n}") for n in range(50)]
+    with running(store, registry):
+        for event_id in ids:
+            eventually(lambda i=event_id: delivery(store, i, "quick")["state"] == "done")
+        assert most_at_once[1] == 3
+        go_on.set()
+        for event_id in ids:
+            eventually(lambda i=event_id: delivery(store, i, "slow")["state"] == "done")
+        assert most_at_once[1] == 3
+
+
+def test_two_workers_never_run_two_events_of_one_message_at_once(store: Store) -> None:
+    registry = Registry()
+    inside: dict[str, int] = {}
+    overlaps: list[str] = []
+    order: dict[str, list[int]] = {}
+    lock = threading.Lock()
+
+    @registry.on("*", name="h", concurrency=8)
+    def handle(event: Event) -> None:
+        message = event.message_id or ""
+        with lock:
+            inside[message] = inside.get(message, 0) + 1
+            if inside[message] > 1:
+                overlaps.append(message)
+            order.setdefault(message, []).append(event.data["n"])
+        time.sleep(0.002)
+        with lock:
+            inside[message] -= 1
+
+    now = times.now()
+    for n in range(30):
+        for message in ("a", "b", "c"):
+            data = sms("sent", message, sent_at=times.iso(now - (100 - n) * 3 * SECOND), n=n)
+            put(store, registry, data=data)
+    with running(store, registry), running(store, registry):
+        eventually(lambda: all(len(order.get(m, [])) == 30 for m in ("a", "b", "c")), 30)
+    assert overlaps == []
+    assert all(numbers == sorted(numbers) for numbers in order.values())
+
+
+def test_a_database_error_is_logged_and_survived(
+    store: Store, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    registry = Registry()
+    registry.on("*", name="h")(lambda event: None)
+    event_id = put(store, registry)
+    broken = threading.Event()
+    broken.set()
+    work = store.work
+
+    def failing(*arguments: Any) -> Any:
+        if broken.is_set():
+            raise StoreUnavailable("disk I/O error")
+        return work(*arguments)
+
+    monkeypatch.setattr(store, "work", failing)
+    with running(store, registry) as worker:
+        eventually(lambda: "disk I/O error" in caplog.text)
+        assert worker.alive
+        broken.clear()
+        eventually(lambda: delivery(store, event_id)["state"] == "done")
+
+
+def test_a_result_that_could_not_be_written_is_written_later(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    registry = Registry()
+    calls: list[str] = []
+    registry.on("*", name="h")(lambda event: calls.append(event.id))
+    event_id = put(store, registry)
+    worker = Worker(store, registry)
+    worker.step(times.now())
+    eventually(lambda: worker._finished)
+    with monkeypatch.context() as patch:
+        patch.setattr(store, "work", lambda *_: (_ for _ in ()).throw(StoreUnavailable("no")))
+        with pytest.raises(StoreUnavailable):
+            worker.step(times.now())
+    worker.step(times.now())
+    assert delivery(store, event_id)["state"] == "done"
+    assert calls == [event_id]
+
+
+def test_no_text_of_an_exception_is_logged(store: Store, caplog: pytest.LogCaptureFixture) -> None:
+    registry = Registry()
+
+    @registry.on("*", name="h")
+    def handle(event: Event) -> None:
+        raise ValueError(event.data["message"])
+
+    event_id = put(store, registry, data=sms("sent", message="code 4711"))
+    with caplog.at_level(logging.DEBUG), running(store, registry):
+        eventually(lambda: delivery(store, event_id)["last_error"])
+    assert "ValueError" in caplog.text
+    assert "test_worker.py" in caplog.text
+    assert "4711" not in caplog.text
+
+
+def test_drain_gives_back_what_no_thread_has_begun(store: Store) -> None:
+    registry = Registry()
+    go_on = threading.Event()
+
+    @registry.on("*", name="h", concurrency=1)
+    def handle(event: Event) -> None:
+        go_on.wait(10)
+
+    ids = [put(store, registry, f"m{n}") for n in range(5)]
+    worker = Worker(store, registry)
+    worker.start()
+    eventually(lambda: any(delivery(store, i)["attempts"] for i in ids))
+    threading.Timer(0.3, go_on.set).start()
+    assert worker.drain(10)
+    assert sorted(delivery(store, i)["state"] for i in ids) == ["done"] + ["pending"] * 4
+    assert sorted(delivery(store, i)["attempts"] for i in ids) == [0, 0, 0, 0, 1]
+
+
+def test_drain_does_not_wait_for_ever(store: Store) -> None:
+    registry = Registry()
+    go_on = threading.Event()
+
+    @registry.on("*", name="h", timeout=60)
+    def handle(event: Event) -> None:
+        go_on.wait(30)
+
+    event_id = put(store, registry)
+    worker = Worker(store, registry)
+    worker.start()
+    eventually(lambda: delivery(store, event_id)["attempts"])
+    began = time.monotonic()
+    assert worker.drain(0.5)
+    assert time.monotonic() - began < 5
+    # The work is due again, and the attempt counts: the handler has seen the event.
+    assert delivery(store, event_id)["state"] == "pending"
+    assert delivery(store, event_id)["attempts"] == 1
+    assert store.backlog(times.now())[0] == 1
+    go_on.set()
+
+
+@given(st.integers(1, 10_000), st.floats(0, 1, exclude_max=True))
+def test_backoff_has_full_jitter_and_grows_to_an_hour(failures: int, drawn: float) -> None:
+    ceiling = min(HOUR, FIRST_BACKOFF * 2 ** (min(failures, 40) - 1))
+    assert backoff(failures, lambda: drawn) == int(ceiling * drawn)
+    assert 0 <= backoff(failures, lambda: drawn) < HOUR
