@@ -1,7 +1,7 @@
 """From many requests to one transaction: group commit, and failing fast while the store is stuck.
 
-The request that gets the lock commits for all that have queued meanwhile. No thread of its own,
-nothing to start or to die.
+A request that finds nobody committing leads: it commits for all that have queued, then hands on to
+the first that has queued meanwhile. No thread of its own, nothing to start or to die.
 """
 
 from __future__ import annotations
@@ -24,13 +24,18 @@ Item = Incoming | Rejected
 class _Ticket:
     """One request's item, and what became of it."""
 
-    __slots__ = ("error", "item", "outcome", "since")
+    __slots__ = ("error", "item", "leads", "outcome", "since", "told")
 
     def __init__(self, item: Item) -> None:
         self.item = item
         self.since = time.monotonic()
         self.outcome: Outcome | None = None
         self.error: Exception | None = None
+        #: Its request is to commit the next group.
+        self.leads = False
+        #: Held until there is something to know: an end, or that it leads.
+        self.told = threading.Lock()
+        self.told.acquire()
 
     @property
     def ended(self) -> bool:
@@ -68,7 +73,9 @@ class Ingest:
         self._wanting = wanting
         self._on_commit = on_commit
         self._queue: deque[_Ticket] = deque()
-        self._committing = threading.Lock()
+        #: Guards the queue and who leads; never held while the store works.
+        self._guard = threading.Lock()
+        self._led = False
         self._stuck = False
 
     def submit(self, item: Item) -> Outcome:
@@ -78,27 +85,47 @@ class Ingest:
             stored; its next delivery is then a duplicate.
         """
         ticket = _Ticket(item)
-        if self._stuck:
-            if not self._committing.acquire(blocking=False):
+        with self._guard:
+            if self._led and self._stuck:
                 raise StoreUnavailable("the store is stuck, and another request is probing it")
             self._queue.append(ticket)
-        else:
-            self._queue.append(ticket)
-            if not self._committing.acquire(timeout=self.PATIENCE):
+            if not self._led:
+                self._led = ticket.leads = True
+        if not ticket.leads and not ticket.told.acquire(timeout=self.PATIENCE):
+            with self._guard:
+                if not ticket.leads and not ticket.ended:
+                    ticket.error = StoreUnavailable("the store does not commit in time")
+            if ticket.error is not None:
                 self._declare_stuck("a commit takes longer than a request can wait")
-                ticket.error = StoreUnavailable("the store does not commit in time")
-                raise ticket.error
-        try:
-            while not ticket.ended:
-                self._commit(self._next_group())
-        finally:
-            self._committing.release()
+        if ticket.leads:
+            ticket.told.acquire(blocking=False)  # also where the wait ended just before the word
+            self._lead()
         if ticket.outcome is None:
-            raise ticket.error or StoreUnavailable("no outcome")
+            raise ticket.error or StoreUnavailable("the commit was interrupted")
         return ticket.outcome
 
+    def _lead(self) -> None:
+        """Commit the group at the head of the queue, hand on, and tell those who wait.
+
+        The next leader comes first: its commit runs while this group's answers are written.
+        """
+        with self._guard:
+            group = self._next_group()
+        try:
+            self._commit(group)
+        finally:
+            with self._guard:
+                while self._queue and self._queue[0].ended:
+                    self._queue.popleft()
+                self._led = bool(self._queue)
+                if self._queue:
+                    self._queue[0].leads = True
+                    self._queue[0].told.release()
+            for ticket in group:
+                ticket.told.release()
+
     def _next_group(self) -> list[_Ticket]:
-        """Take what has queued, without those who have stopped waiting. Needs the lock."""
+        """Take what has queued, without those who have stopped waiting. Needs the guard."""
         group: list[_Ticket] = []
         while self._queue and len(group) < self.LARGEST_GROUP:
             ticket = self._queue.popleft()
@@ -107,17 +134,21 @@ class Ingest:
         return group
 
     def _commit(self, group: Sequence[_Ticket]) -> None:
-        """Commit a group, or give each of it an error. Needs the lock."""
+        """Commit a group, or give each of it an error."""
         patience = self.PROBE_PATIENCE if self._stuck else self.LOCK_PATIENCE
         oldest = min(ticket.since for ticket in group)
         patience = min(patience, oldest + self.PATIENCE - time.monotonic())
         try:
             outcomes = self._store.ingest([t.item for t in group], self._wanting, patience)
         except StoreUnavailable as error:
-            # Whoever queued meanwhile would only wait for the same failure.
-            waiting = [self._queue.popleft() for _ in range(len(self._queue))]
-            self._fail([*group, *waiting], error)
             self._declare_stuck(str(error))
+            self._fail(group, error)
+            with self._guard:  # whoever queued meanwhile would only wait for the same failure
+                waiting = list(self._queue)
+                self._queue.clear()
+                self._fail(waiting, error)
+            for ticket in waiting:
+                ticket.told.release()
         except Exception as error:
             if len(group) == 1:
                 self._fail(group, error)

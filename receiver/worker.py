@@ -125,8 +125,8 @@ class Worker:
 
     #: Seconds between two looks at whether other processes have committed.
     LOOK = 0.05
-    #: Seconds between two rounds at least, so that under load one commit serves many calls.
-    PACE = 0.005
+    #: Seconds between two commits at least, so that under load one of them serves many calls.
+    PACE = 0.02
     #: Seconds that a round waits for the store; short, because webhooks wait for the same lock.
     PATIENCE = 0.3
 
@@ -144,7 +144,7 @@ class Worker:
         self._bury_at = 0
         self._thread: threading.Thread | None = None
         self._stopping = False
-        self._last_round = time.monotonic()
+        self._last_round = self._last_commit = time.monotonic()
 
     # --- from outside
 
@@ -215,7 +215,7 @@ class Worker:
             time.sleep(pause)
         else:
             self._heard.wait(self.LOOK)
-            time.sleep(self.PACE)
+            time.sleep(max(0.0, self._last_commit + self.PACE - time.monotonic()))
         self._heard.clear()
         try:
             self.step(self._now())
@@ -244,6 +244,7 @@ class Worker:
         wants = [] if self._stopping else self._wants(now)
         if self._settlements or wants:
             claims = self._store.work(now, self._settlements, wants, self.PATIENCE)
+            self._last_commit = time.monotonic()
             self._settlements = []
             self._hand_out(claims, wants, now)
         if now >= self._bury_at and not self._stopping:

@@ -29,11 +29,10 @@ from receiver.store import (
     Settlement,
     Want,
 )
+from receiver.store.sqlite_group import write_group
 from receiver.store.sqlite_schema import migrations
-from receiver.times import SECOND, iso
+from receiver.times import iso
 
-#: Two reports of one thing lie less than this apart (CONTRACT: two webhooks, one message).
-_SAME_REPORT = 2 * SECOND
 _WRITER_CACHE_KIB = 8_192
 _READER_CACHE_KIB = 1_024
 #: Seconds that a command or a reader waits for other writers.
@@ -77,7 +76,10 @@ class SqliteStore:
             db.execute("PRAGMA synchronous = FULL")
             db.execute("PRAGMA foreign_keys = ON")
             db.execute(f"PRAGMA cache_size = -{cache_kib}")
-            db.execute("PRAGMA journal_size_limit = 16777216")
+            # Fewer checkpoints than every 1,000 pages: each one copies and syncs the whole file
+            # while a request waits.
+            db.execute("PRAGMA wal_autocheckpoint = 4000")
+            db.execute("PRAGMA journal_size_limit = 33554432")
         except BaseException:
             connection.close()
             raise
@@ -164,81 +166,8 @@ class SqliteStore:
         wanting: Callable[[str], Sequence[str]],
         patience: float,
     ) -> list[Outcome]:
-        outcomes: list[Outcome] = []
-        rows: dict[str, status.Row] = {}  # the messages that this group touches
-        touched: dict[str, tuple[Any, ...]] = {}
-        deliveries: list[tuple[Any, ...]] = []
         with self._transaction(patience) as connection:
-            for item in items:
-                if isinstance(item, Rejected):
-                    connection.execute(_QUARANTINE, _quarantine_values(item))
-                    outcomes.append("quarantined")
-                    continue
-                before: status.Row = {}
-                after: status.Row = {}
-                late = False
-                if item.says is not None and item.message_id is not None:
-                    before = self._row(connection, item.message_id, rows)
-                    after = status.merge(before, item.says)
-                    late = status.is_late(before, after, status.STATE_OF_TYPE[item.type])
-                # A message without a row cannot have had an event of a type that makes one.
-                new = item.says is not None and not before
-                repeat, first_error = (False, False) if new else _repeats(connection, item)
-                inserted = connection.execute(
-                    _INSERT_EVENT,
-                    (
-                        item.id,
-                        item.type,
-                        item.message_id,
-                        item.occurred_at,
-                        item.received_at,
-                        item.reported_at,
-                        item.has_error,
-                        item.source,
-                        late,
-                        repeat,
-                        item.redacted,
-                        item.body,
-                    ),
-                )
-                if not inserted.rowcount:
-                    connection.execute(
-                        "UPDATE events SET receipts = receipts + 1 WHERE id = ?", (item.id,)
-                    )
-                    outcomes.append("duplicate")
-                    continue
-                outcomes.append("accepted")
-                if item.says is not None and item.message_id is not None:
-                    rows[item.message_id] = after
-                    touched[item.message_id] = (
-                        item.message_id,
-                        status.status(after),
-                        item.received_at,
-                        json.dumps(after, separators=(",", ":")),
-                    )
-                if not repeat or first_error:
-                    deliveries += [
-                        (inserted.lastrowid, name, item.message_id, item.occurred_at,
-                         item.received_at)
-                        for name in wanting(item.type)
-                    ]  # fmt: skip
-            if touched:
-                connection.executemany(_UPSERT_MESSAGE, touched.values())
-            if deliveries:
-                connection.executemany(_INSERT_DELIVERY, deliveries)
-        return outcomes
-
-    def _row(
-        self, connection: sqlite3.Connection, message_id: str, rows: dict[str, status.Row]
-    ) -> status.Row:
-        row = rows.get(message_id)
-        if row is None:
-            found = connection.execute(
-                "SELECT registers FROM messages WHERE id = ?", (message_id,)
-            ).fetchone()
-            row = json.loads(found[0]) if found else {}
-            rows[message_id] = row
-        return row
+            return write_group(connection, items, wanting)
 
     # --- work
 
@@ -248,7 +177,7 @@ class SqliteStore:
         claims: list[Claim] = []
         with self._transaction(patience) as connection:
             if settlements:
-                connection.executemany(_SETTLE, [_settle_values(s) for s in settlements])
+                connection.execute(_SETTLE, (json.dumps([_settled(s) for s in settlements]),))
             for want in wants:
                 claims += self._claim(connection, now, want)
         return claims
@@ -264,9 +193,9 @@ class SqliteStore:
                 connection.execute(_BURY_ONE, (error, seq, want.handler))
             else:
                 claims.append(Claim(seq, want.handler, fence + 1, attempts + 1, *event))
-        connection.executemany(
-            _LEASE, [(now + want.lease, claim.event_seq, want.handler) for claim in claims]
-        )
+        if claims:
+            leased = json.dumps([claim.event_seq for claim in claims])
+            connection.execute(_LEASE, (now + want.lease, want.handler, leased))
         return claims
 
     def next_due(self, handler: str, after: int) -> int | None:
@@ -455,7 +384,7 @@ def _begin_immediate(connection: sqlite3.Connection, deadline: float) -> None:
             if time.monotonic() + pause >= deadline:
                 raise
         time.sleep(pause)
-        pause = min(pause * 1.5, 0.02)
+        pause = min(pause * 1.5, 0.002)
 
 
 def _is_outage(error: BaseException) -> bool:
@@ -481,38 +410,6 @@ def _as_unavailable() -> Iterator[None]:
 
 # --- SQL and its values
 
-_INSERT_EVENT = """
-INSERT INTO events (id, type, message_id, occurred_at, received_at, reported_at, has_error,
-                    source, late, repeat, redacted, body)
-VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
-ON CONFLICT (id) DO NOTHING
-"""
-
-_UPSERT_MESSAGE = """
-INSERT INTO messages (id, status, received_at, registers) VALUES (?, ?, ?, ?)
-ON CONFLICT (id) DO UPDATE SET
-    status = excluded.status,
-    received_at = max(received_at, excluded.received_at),
-    registers = excluded.registers
-"""
-
-_INSERT_DELIVERY = """
-INSERT INTO deliveries (event_seq, handler, message_id, occurred_at, due_at)
-VALUES (?, ?, ?, ?, ?)
-"""
-
-_QUARANTINE = """
-INSERT INTO quarantine (digest, received_at, length, reason, body) VALUES (?, ?, ?, ?, ?)
-ON CONFLICT (digest) DO UPDATE SET receipts = receipts + 1
-"""
-
-_REPEATED = """
-SELECT 1 FROM events
-WHERE message_id = ? AND type = ? AND has_error = ? AND reported_at > ? AND reported_at < ?
-    AND id <> ?
-LIMIT 1
-"""
-
 # Among the items of one message: none while another is leased, then the earliest that is due.
 _CLAIMABLE = """
 SELECT d.event_seq, d.attempts, d.fence, e.id, e.type, e.message_id, e.occurred_at,
@@ -530,12 +427,19 @@ ORDER BY d.due_at, d.event_seq LIMIT :limit
 
 _LEASE = """
 UPDATE deliveries SET leased = 1, due_at = ?, fence = fence + 1, attempts = attempts + 1
-WHERE event_seq = ? AND handler = ?
+WHERE handler = ? AND event_seq IN (SELECT value FROM json_each(?))
 """
 
+# Only while the lease is the one that is settled: the fence says so.
 _SETTLE = """
-UPDATE deliveries SET state = ?, due_at = ?, last_error = ?, attempts = attempts - ?, leased = 0
-WHERE event_seq = ? AND handler = ? AND fence = ? AND leased = 1 AND state = 'pending'
+UPDATE deliveries AS d
+SET state = ended.state, due_at = ended.due_at, last_error = ended.error,
+    attempts = attempts - ended.given_back, leased = 0
+FROM (SELECT value ->> 0 AS seq, value ->> 1 AS handler, value ->> 2 AS fence, value ->> 3 AS state,
+             value ->> 4 AS due_at, value ->> 5 AS error, value ->> 6 AS given_back
+      FROM json_each(?)) AS ended
+WHERE d.event_seq = ended.seq AND d.handler = ended.handler AND d.fence = ended.fence
+  AND d.leased = 1 AND d.state = 'pending'
 """
 
 _BURY_ONE = """
@@ -556,32 +460,17 @@ ON CONFLICT (event_seq, handler) DO UPDATE SET
 """
 
 
-def _repeats(connection: sqlite3.Connection, item: Incoming) -> tuple[bool, bool]:
-    """Whether the item reports what an event of its message has reported already, and whether
-    it is the first to say why."""
-    if item.message_id is None or item.reported_at is None:
-        return False, False
-    bounds = (item.reported_at - _SAME_REPORT, item.reported_at + _SAME_REPORT, item.id)
-    same = (item.message_id, item.type)
-    explained = connection.execute(_REPEATED, (*same, 1, *bounds)).fetchone() is not None
-    repeat = explained or connection.execute(_REPEATED, (*same, 0, *bounds)).fetchone() is not None
-    return repeat, repeat and item.has_error and not explained
-
-
-def _quarantine_values(item: Rejected) -> tuple[Any, ...]:
-    return item.digest, item.received_at, item.length, item.reason, item.body
-
-
-def _settle_values(settlement: Settlement) -> tuple[Any, ...]:
+def _settled(settlement: Settlement) -> tuple[Any, ...]:
     claim = settlement.claim
     return (
-        settlement.state,
-        settlement.due_at,
-        settlement.error,
-        settlement.given_back,
         claim.event_seq,
         claim.handler,
         claim.fence,
+        settlement.state,
+        settlement.due_at,
+        # JSON's functions end a text at NUL.
+        settlement.error and settlement.error.replace("\0", "\ufffd"),
+        int(settlement.given_back),
     )
 
 
