@@ -66,17 +66,20 @@ class _Lane:
     """The threads of one handler, so that no handler can take those of another."""
 
     #: Claimed ahead for each thread at most, and for how many seconds of work at most.
-    DEEPEST = 16
+    DEEPEST = 64
     AHEAD = 0.1
+    #: Seconds of work that are worth waking one more thread for.
+    WORTH_A_THREAD = 0.005
 
     def __init__(self, handler: Handler, finished: Callable[[_Lane, _Call], None]) -> None:
         self.handler = handler
         self.calls: list[_Call] = []  # claimed and not finished; only the worker's loop changes it
         self.stuck = False
         self.look_at = 0  # when to ask the store for work again, unless something is heard before
-        self.average: float | None = None  # seconds that a call takes, lately
+        self._average: float | None = None  # seconds that a call takes, lately
         self._finished = finished
-        self._queue: SimpleQueue[_Call] = SimpleQueue()
+        self._waiting: deque[_Call] = deque()
+        self._bell: SimpleQueue[None] = SimpleQueue()
         self._threads = 0
 
     @property
@@ -88,33 +91,50 @@ class _Lane:
         """How many more items to claim: ahead of time if the calls are quick."""
         threads = self.handler.concurrency - self.overdue
         depth = 1
-        if self.average is not None:
-            depth = max(1, min(self.DEEPEST, int(self.AHEAD / max(self.average, 1e-6))))
+        if self._average is not None:
+            depth = max(1, min(self.DEEPEST, int(self.AHEAD / max(self._average, 1e-6))))
         return max(0, threads * depth - (len(self.calls) - self.overdue))
 
     def measure(self, took: float) -> None:
-        self.average = took if self.average is None else 0.9 * self.average + 0.1 * took
+        self._average = took if self._average is None else 0.9 * self._average + 0.1 * took
 
-    def run(self, call: _Call) -> None:
+    def add(self, call: _Call) -> None:
         self.calls.append(call)
-        if self._threads < min(self.handler.concurrency, len(self.calls)):
+        self._waiting.append(call)
+
+    def ring(self) -> None:
+        """Wake as many threads as what waits is worth: a thread takes one call after the other."""
+        waiting = len(self._waiting)
+        if not waiting:
+            return
+        wanted = waiting
+        if self._average is not None:
+            wanted = min(waiting, 1 + int(waiting * self._average / self.WORTH_A_THREAD))
+        for _ in range(min(wanted, self.handler.concurrency)):
+            self._bell.put(None)
+        # Whoever was woken before may hang: then the next round wakes another one.
+        while self._threads < min(self.handler.concurrency, wanted + self.overdue + 1):
             self._threads += 1
             # A daemon: a call that hangs must not keep the process from its exit.
             threading.Thread(
                 target=self._work, name=f"handler {self.handler.name}", daemon=True
             ).start()
-        self._queue.put(call)
 
     def _work(self) -> None:
         while True:
-            call = self._queue.get()
-            if call.taken.acquire(blocking=False):
-                call.started = time.monotonic()
+            self._bell.get()
+            while self._waiting:
                 try:
-                    self.handler.function(event_of(call.claim))
-                except BaseException as error:  # also SystemExit: a handler ends no thread of ours
-                    call.failure = error
-            self._finished(self, call)
+                    call = self._waiting.popleft()
+                except IndexError:  # another thread was quicker
+                    break
+                if call.taken.acquire(blocking=False):
+                    call.started = time.monotonic()
+                    try:
+                        self.handler.function(event_of(call.claim))
+                    except BaseException as error:  # also SystemExit: it ends no thread of ours
+                        call.failure = error
+                self._finished(self, call)
 
 
 class Worker:
@@ -240,6 +260,8 @@ class Worker:
         """Settle what has ended, claim what is due, hand it to the threads."""
         self._collect(now)
         self._time_out(now)
+        for lane in self._lanes.values():
+            lane.ring()
         self._give_back(all_of_them=False)
         wants = [] if self._stopping else self._wants(now)
         if self._settlements or wants:
@@ -355,9 +377,10 @@ class Worker:
         got = dict.fromkeys((want.handler for want in wants), 0)
         for claim in claims:
             got[claim.handler] += 1
-            self._lanes[claim.handler].run(_Call(claim, clock))
+            self._lanes[claim.handler].add(_Call(claim, clock))
         for want in wants:
             lane = self._lanes[want.handler]
+            lane.ring()
             if got[want.handler] < want.limit:
                 # All that was due is taken, or waits for an item of the same message.
                 later = self._store.next_due(want.handler, now)
@@ -368,7 +391,8 @@ class Worker:
     def _finish(self, lane: _Lane, call: _Call) -> None:
         """Called by a handler's thread."""
         self._finished.append((lane, call))
-        self._heard.set()
+        if not self._heard.is_set():
+            self._heard.set()
 
 
 def event_of(claim: Claim) -> Event:
