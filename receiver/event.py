@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cached_property
-from typing import Any, NoReturn
+from typing import Any, NamedTuple, NoReturn
 
 from receiver import status, times
 from receiver.errors import Unusable
@@ -34,8 +34,7 @@ _DIGIT = re.compile(r"\d")
 TEXT_MODES = ("full", "masked", "none")
 
 
-@dataclass(frozen=True, slots=True)
-class Incoming:
+class Incoming(NamedTuple):
     """An event on its way into the store. Times are microseconds."""
 
     id: str
@@ -53,8 +52,7 @@ class Incoming:
     source: str = "webhook"
 
 
-@dataclass(frozen=True, slots=True)
-class Rejected:
+class Rejected(NamedTuple):
     """A signed body on its way into quarantine."""
 
     digest: str

@@ -49,7 +49,7 @@ def backoff(failures: int, draw: Callable[[], float] = random.random) -> int:
 class _Call:
     """One claimed item on its way through a thread."""
 
-    __slots__ = ("claim", "claimed", "failure", "settled", "started", "taken")
+    __slots__ = ("claim", "claimed", "failure", "settled", "started", "taken", "took")
 
     def __init__(self, claim: Claim, claimed: float) -> None:
         self.claim = claim
@@ -57,6 +57,7 @@ class _Call:
         #: Acquired once, by the thread that begins the call or by the loop that gives it back.
         self.taken = threading.Lock()
         self.started: float | None = None
+        self.took = 0.0  # seconds, once it has ended
         #: Its end is decided (given back, or timed out): what the thread brings no longer counts.
         self.settled = False
         self.failure: BaseException | None = None
@@ -73,7 +74,9 @@ class _Lane:
 
     def __init__(self, handler: Handler, finished: Callable[[_Lane, _Call], None]) -> None:
         self.handler = handler
-        self.calls: list[_Call] = []  # claimed and not finished; only the worker's loop changes it
+        self.calls: set[_Call] = (
+            set()
+        )  # claimed and not finished; only the worker's loop changes it
         self.stuck = False
         self.look_at = 0  # when to ask the store for work again, unless something is heard before
         self._average: float | None = None  # seconds that a call takes, lately
@@ -99,7 +102,7 @@ class _Lane:
         self._average = took if self._average is None else 0.9 * self._average + 0.1 * took
 
     def add(self, call: _Call) -> None:
-        self.calls.append(call)
+        self.calls.add(call)
         self._waiting.append(call)
 
     def ring(self) -> None:
@@ -134,6 +137,7 @@ class _Lane:
                         self.handler.function(event_of(call.claim))
                     except BaseException as error:  # also SystemExit: it ends no thread of ours
                         call.failure = error
+                    call.took = time.monotonic() - call.started
                 self._finished(self, call)
 
 
@@ -280,7 +284,7 @@ class Worker:
             lane, call = self._finished.popleft()
             lane.calls.remove(call)
             if call.started is not None:
-                lane.measure(time.monotonic() - call.started)
+                lane.measure(call.took)
             if lane.stuck and lane.overdue < lane.handler.concurrency:
                 lane.stuck = False
                 log.warning("handler %s is no longer stuck", lane.handler.name)

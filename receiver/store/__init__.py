@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, NamedTuple, Protocol
 
 from receiver.errors import ConfigError
 from receiver.event import Incoming, Rejected
@@ -23,8 +23,7 @@ DeliveryState = Literal["pending", "done", "dead"]
 SILENT_ATTEMPTS = 3
 
 
-@dataclass(frozen=True, slots=True)
-class Want:
+class Want(NamedTuple):
     """What a worker has room for.
 
     :param limit: work items at most.
@@ -38,8 +37,7 @@ class Want:
     max_attempts: int
 
 
-@dataclass(frozen=True, slots=True)
-class Claim:
+class Claim(NamedTuple):
     """A leased work item with its event. `fence` tells this lease from every other of the item."""
 
     event_seq: int
@@ -57,8 +55,7 @@ class Claim:
     body: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class Settlement:
+class Settlement(NamedTuple):
     """The end of one lease. It counts only if nobody has leased the item since.
 
     :param due_at: when the item may run again; for ended items it does not matter.

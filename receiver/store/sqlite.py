@@ -174,29 +174,38 @@ class SqliteStore:
     def work(
         self, now: int, settlements: Sequence[Settlement], wants: Sequence[Want], patience: float
     ) -> list[Claim]:
-        claims: list[Claim] = []
+        leased: list[tuple[int, str, int, int]] = []
         with self._transaction(patience) as connection:
             if settlements:
                 connection.execute(_SETTLE, (json.dumps([_settled(s) for s in settlements]),))
             for want in wants:
-                claims += self._claim(connection, now, want)
-        return claims
+                leased += self._lease(connection, now, want)
+        if not leased:
+            return []
+        # The events are read when the write lock is free again, each once for all its handlers.
+        seqs = json.dumps(list({seq for seq, *_ in leased}))
+        with _as_unavailable():
+            events = {seq: event for seq, *event in self._reader.execute(_EVENTS, (seqs,))}
+        return [Claim(*lease, *events[lease[0]]) for lease in leased]
 
-    def _claim(self, connection: sqlite3.Connection, now: int, want: Want) -> list[Claim]:
+    def _lease(
+        self, connection: sqlite3.Connection, now: int, want: Want
+    ) -> list[tuple[int, str, int, int]]:
+        """Lease what is claimable: seq, handler, fence and attempt of each item."""
         found = connection.execute(
             _CLAIMABLE, {"handler": want.handler, "now": now, "limit": want.limit}
-        ).fetchall()
-        claims: list[Claim] = []
-        for seq, attempts, fence, *event in found:
+        ).fetchone()[0]
+        leased = []
+        for seq, attempts, fence in json.loads(found):
             if attempts >= want.max_attempts + SILENT_ATTEMPTS:
                 error = f"given up: {attempts} attempts, the last ones ended without a word"
                 connection.execute(_BURY_ONE, (error, seq, want.handler))
             else:
-                claims.append(Claim(seq, want.handler, fence + 1, attempts + 1, *event))
-        if claims:
-            leased = json.dumps([claim.event_seq for claim in claims])
-            connection.execute(_LEASE, (now + want.lease, want.handler, leased))
-        return claims
+                leased.append((seq, want.handler, fence + 1, attempts + 1))
+        if leased:
+            seqs = json.dumps([seq for seq, *_ in leased])
+            connection.execute(_LEASE, (now + want.lease, want.handler, seqs))
+        return leased
 
     def next_due(self, handler: str, after: int) -> int | None:
         with _as_unavailable():
@@ -412,17 +421,21 @@ def _as_unavailable() -> Iterator[None]:
 
 # Among the items of one message: none while another is leased, then the earliest that is due.
 _CLAIMABLE = """
-SELECT d.event_seq, d.attempts, d.fence, e.id, e.type, e.message_id, e.occurred_at,
-       e.received_at, e.source, e.late, e.redacted, e.body
-FROM deliveries AS d INDEXED BY deliveries_due JOIN events AS e ON e.seq = d.event_seq
-WHERE d.handler = :handler AND d.state = 'pending' AND d.due_at <= :now
-  AND (d.message_id IS NULL OR NOT EXISTS (
-    SELECT 1 FROM deliveries AS o
-    WHERE o.message_id = d.message_id AND o.handler = d.handler AND o.state = 'pending'
-      AND o.event_seq <> d.event_seq
-      AND CASE WHEN o.due_at > :now THEN o.leased
-               ELSE (o.occurred_at, o.event_seq) < (d.occurred_at, d.event_seq) END))
-ORDER BY d.due_at, d.event_seq LIMIT :limit
+SELECT json_group_array(json_array(event_seq, attempts, fence)) FROM (
+    SELECT d.event_seq, d.attempts, d.fence FROM deliveries AS d INDEXED BY deliveries_due
+    WHERE d.handler = :handler AND d.state = 'pending' AND d.due_at <= :now
+      AND (d.message_id IS NULL OR NOT EXISTS (
+        SELECT 1 FROM deliveries AS o
+        WHERE o.message_id = d.message_id AND o.handler = d.handler AND o.state = 'pending'
+          AND o.event_seq <> d.event_seq
+          AND CASE WHEN o.due_at > :now THEN o.leased
+                   ELSE (o.occurred_at, o.event_seq) < (d.occurred_at, d.event_seq) END))
+    ORDER BY d.due_at, d.event_seq LIMIT :limit)
+"""
+
+_EVENTS = """
+SELECT seq, id, type, message_id, occurred_at, received_at, source, late, redacted, body
+FROM events WHERE seq IN (SELECT value FROM json_each(?))
 """
 
 _LEASE = """

@@ -23,6 +23,8 @@ _SAME_REPORT = 2 * SECOND
 #: Rows in one INSERT at most; SQLite takes 32,766 parameters.
 _ROWS = 500
 
+_ENCODE = json.JSONEncoder(separators=(",", ":"), check_circular=False).encode
+
 Report = tuple[str, str]  # message id and event type
 
 
@@ -61,7 +63,7 @@ def write_group(
                 item.message_id,
                 status.status(after),
                 item.received_at,
-                json.dumps(after, separators=(",", ":")),
+                _ENCODE(after),
             )
         repeat, dispatched = repeats.judge(item)
         events.append(

@@ -51,9 +51,8 @@ def receive() -> Response:
         receiver.ingest.submit(item)
     if isinstance(item, Rejected):
         return problem(400, item.reason)
-    return Response(
-        json.dumps({"status": outcome, "event_id": item.id}), content_type="application/json"
-    )
+    answer = json.dumps({"status": outcome, "event_id": item.id})
+    return Response(answer, content_type="application/json")
 
 
 def read_body(environ: Mapping[str, Any], limit: int) -> bytes:
