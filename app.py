@@ -65,17 +65,22 @@ def register_handlers(registry: Registry, modules: Sequence[str]) -> None:
     for name in modules:
         try:
             module = importlib.import_module(name)
-        except Exception as error:  # it is the user's module: whatever it raises
-            where = traceback.extract_tb(error.__traceback__)[-1]
-            raise ConfigError(
-                "HANDLERS",
-                f"cannot import {name}: {type(error).__name__}: {error}"
-                f" ({where.filename}:{where.lineno})",
-            ) from error
+        except Exception as error:
+            raise _handlers_error(f"cannot import {name}", error) from error
         register = getattr(module, "register", None)
         if register is None:
             raise ConfigError("HANDLERS", f"{name} has no function register(registry)")
         try:
             register(registry)
-        except ValueError as error:
-            raise ConfigError("HANDLERS", f"{name}: {error}") from error
+        except ConfigError:
+            raise
+        except Exception as error:
+            raise _handlers_error(f"{name} cannot register", error) from error
+
+
+def _handlers_error(what: str, error: Exception) -> ConfigError:
+    """It is the user's module, so it may be anything: say what, and where."""
+    where = traceback.extract_tb(error.__traceback__)[-1]
+    return ConfigError(
+        "HANDLERS", f"{what}: {type(error).__name__}: {error} ({where.filename}:{where.lineno})"
+    )

@@ -48,13 +48,21 @@ control_socket_disable = True
 
 
 class _Logger(Logger):
-    """Writes access lines only where asked to (`--access-logfile -`).
+    """gunicorn's logger, without what anybody on the network could fill a disk with."""
 
-    With a `logconfig_dict` gunicorn would write one for each request: what the sender asked is in
-    the store already, and the line costs more than the commit.
-    """
+    def exception(self, msg, *args, **kwargs):
+        """A request that stays half-sent until the receive time-out is no error of ours."""
+        if isinstance(sys.exc_info()[1], BlockingIOError):
+            self.debug("a half-sent request was given up")
+        else:
+            super().exception(msg, *args, **kwargs)
 
     def access(self, resp, req, environ, request_time):
+        """Only where asked for (`--access-logfile -`).
+
+        With a `logconfig_dict` gunicorn would write a line for each request: what the sender
+        asked is in the store already, and the line costs more than the commit.
+        """
         if self.cfg.accesslog:
             super().access(resp, req, environ, request_time)
 

@@ -57,7 +57,7 @@ class Config:
         for setting in SETTINGS:
             text = environ.get(setting.name) or setting.default
             if text is None:
-                raise ConfigError(setting.name, f"not set; {setting.meaning}")
+                raise ConfigError(setting.name, f"not set; give it {setting.meaning}")
             try:
                 values[setting.field] = setting.read(text)
             except ValueError as error:

@@ -75,7 +75,7 @@ def parse(body: bytes, *, received_at: int, retention: int, text_mode: str = "fu
     if not isinstance(payload, dict):
         raise Unusable("the body is JSON, but not an object")
     named = payload.get("event")
-    if not isinstance(named, str):
+    if type(named) is not str:
         raise Unusable("the object has no string `event`")
     timestamp = times.parse(payload.get("timestamp"))
     if timestamp is not None and timestamp < received_at - retention:
@@ -91,14 +91,14 @@ def parse(body: bytes, *, received_at: int, retention: int, text_mode: str = "fu
 
     event_type = _clean_type(ALIASES.get(named, named))
     event_id = payload.get("event_id")
-    if not isinstance(event_id, str) or not event_id:
+    if type(event_id) is not str or not event_id:
         event_id = "sha256:" + hashlib.sha256(body).hexdigest()
     event_id = clean_id(event_id)
     data = payload.get("data")
     if not isinstance(data, dict):
         data = {}
     message_id = data.get("message_id")
-    message_id = clean_id(message_id) if isinstance(message_id, str) and message_id else None
+    message_id = clean_id(message_id) if type(message_id) is str and message_id else None
 
     own_time = _own_time(event_type, data, received_at, retention)
     reported_at = own_time if own_time is not None else timestamp
@@ -210,16 +210,22 @@ def _nesting(value: Any) -> int:
     return depth
 
 
-def _integer(digits: str) -> int | str:
+class Digits(str):
+    """A number that Python cannot hold. No text: `type(value) is str` tells them apart."""
+
+    __slots__ = ()
+
+
+def _integer(digits: str) -> int | Digits:
     try:
         return int(digits)
     except ValueError:  # more digits than Python converts
-        return digits
+        return Digits(digits)
 
 
-def _float(digits: str) -> float | str:
+def _float(digits: str) -> float | Digits:
     number = float(digits)
-    return number if math.isfinite(number) else digits
+    return number if math.isfinite(number) else Digits(digits)
 
 
 def _no_constant(name: str) -> NoReturn:

@@ -36,7 +36,7 @@ Row = dict[str, Register]
 
 
 def _text(value: object) -> bool:
-    return isinstance(value, str)
+    return type(value) is str  # a number too big for Python is a subclass of it
 
 
 #: What a row keeps of `data` beside states and error, each with the type it must have.

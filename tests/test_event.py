@@ -891,3 +891,14 @@ def test_threads_may_share_it(event: Event) -> None:
     for thread in threads:
         thread.join()
     assert seen == [FAILED] * 8
+
+
+def test_a_number_too_big_for_python_is_no_text() -> None:
+    """It stays exact in `data`, but it is neither a type nor an id."""
+    huge = "9" * 5_000
+    with pytest.raises(Unusable, match="no string `event`"):
+        parse(b'{"event": 1e999}', received_at=times.now(), retention=90 * times.DAY)
+    body = f'{{"event": "sms.sent", "event_id": 1e999, "data": {{"message_id": {huge}}}}}'.encode()
+    item = parse(body, received_at=times.now(), retention=90 * times.DAY)
+    assert item.id.startswith("sha256:")
+    assert item.message_id is None

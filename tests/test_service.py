@@ -171,11 +171,13 @@ def test_a_wrong_setting_stops_the_start_with_one_line_and_status_1(
         ["-m", "flask", "--app", str(ROOT / "wsgi.py"), "migrate"],
     ):
         server = Server({**environ, **settings, "FLASK_SKIP_DOTENV": "1"}, tmp_path, SECRET)
-        server.spawn(arguments)
-        assert server.process is not None
-        assert server.process.wait(20) == 1
-        last_line = server.log.read_text().strip().splitlines()[-1]
-        assert name in last_line
-        assert "too-short" not in server.log.read_text()
-        assert "Traceback" not in server.log.read_text()
-        server.close()
+        try:
+            server.spawn(arguments)
+            assert server.process is not None
+            assert server.process.wait(20) == 1
+        finally:
+            server.close()
+        printed = server.log.read_text()
+        assert name in printed.strip().splitlines()[-1]
+        assert "too-short" not in printed
+        assert "Traceback" not in printed

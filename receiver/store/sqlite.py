@@ -156,7 +156,9 @@ class SqliteStore:
         with self._transaction(_CHECK_PATIENCE):
             assert self._writer is not None
             if migrations.pending(self._writer):
-                raise SchemaMismatch("the database's schema is too old: run `flask migrate`")
+                raise SchemaMismatch(
+                    "the database's schema is not that of this release: run `flask migrate`"
+                )
 
     # --- ingest
 
