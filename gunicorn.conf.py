@@ -118,7 +118,8 @@ def post_worker_init(worker):
 
     def stop(number, frame):
         # At once, so that requests and handlers come to their ends side by side.
-        worker.stopping_since = time.monotonic()
+        # Hosts may send it twice; the first one counts.
+        worker.stopping_since = getattr(worker, "stopping_since", time.monotonic())
         runner.stop()
         gunicorn_stop(number, frame)
 

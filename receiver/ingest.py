@@ -95,8 +95,7 @@ class Ingest:
             with self._guard:
                 if not ticket.leads and not ticket.ended:
                     ticket.error = StoreUnavailable("the store does not commit in time")
-            if ticket.error is not None:
-                self._declare_stuck("a commit takes longer than a request can wait")
+                    self._declare_stuck("a commit takes longer than a request can wait")
         if ticket.leads:
             ticket.told.acquire(blocking=False)  # also where the wait ended just before the word
             self._lead()

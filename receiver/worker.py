@@ -113,15 +113,17 @@ class _Lane:
         wanted = waiting
         if self._average is not None:
             wanted = min(waiting, 1 + int(waiting * self._average / self.WORTH_A_THREAD))
-        for _ in range(min(wanted, self.handler.concurrency)):
+        # What has rung and was not heard yet will be: no bell is needed twice.
+        for _ in range(min(wanted, self.handler.concurrency) - self._bell.qsize()):
             self._bell.put(None)
-        # Whoever was woken before may hang: then the next round wakes another one.
-        while self._threads < min(self.handler.concurrency, wanted + self.overdue + 1):
-            self._threads += 1
+        # Threads that are in a call may hang there, so they count as missing.
+        busy = sum(1 for call in self.calls if call.started is not None)
+        while self._threads < min(self.handler.concurrency, busy + wanted):
             # A daemon: a call that hangs must not keep the process from its exit.
             threading.Thread(
                 target=self._work, name=f"handler {self.handler.name}", daemon=True
             ).start()
+            self._threads += 1
 
     def _work(self) -> None:
         while True:
@@ -200,7 +202,7 @@ class Worker:
         """
         self.stop()
         if self._thread is not None and self._thread is not threading.current_thread():
-            self._patience_ends = time.monotonic() + patience
+            self._patience_ends = min(self._patience_ends, time.monotonic() + patience)
             self._thread.join(patience + 2)
             return not self._thread.is_alive()
         return True
@@ -297,11 +299,10 @@ class Worker:
         error, claim = call.failure, call.claim
         if error is None:
             return Settlement(claim, "done", now)
-        permanent = isinstance(error, HandlerError) and error.permanent
+        permanent, wait = _wishes(error)
         dead = permanent or claim.attempt >= handler.max_attempts
-        wait = backoff(claim.attempt)
-        if isinstance(error, HandlerError) and error.retry_after is not None:
-            wait = int(error.retry_after * times.SECOND)
+        if wait is None:
+            wait = backoff(claim.attempt)
         # Neither the exception's text nor its arguments: they may hold what an SMS says.
         log.log(
             logging.ERROR if dead else logging.WARNING,
@@ -313,12 +314,11 @@ class Worker:
             _place(error),
             "it is dead" if dead else f"next attempt in {wait / times.SECOND:.0f} s",
         )
-        text = f"{type(error).__name__}: {error}".encode("utf-8", "replace").decode()
         return Settlement(
             claim,
             "dead" if dead else "pending",
             now if dead else now + wait,
-            error=text[:_LONGEST_ERROR],
+            error=_text(error),
         )
 
     def _time_out(self, now: int) -> None:
@@ -413,6 +413,30 @@ def event_of(claim: Claim) -> Event:
         raw=claim.body,
         attempt=claim.attempt,
     )
+
+
+def _wishes(error: BaseException) -> tuple[bool, int | None]:
+    """Whether the failure is permanent, and after how many microseconds to try again.
+
+    Never raises: it may be a subclass that did not call its base, or was changed since.
+    """
+    if not isinstance(error, HandlerError):
+        return False, None
+    permanent = getattr(error, "permanent", False) is True
+    seconds = getattr(error, "retry_after", None)
+    if not isinstance(seconds, int | float) or not 0 <= seconds <= error.LONGEST_RETRY_AFTER:
+        return permanent, None
+    return permanent, int(seconds * times.SECOND)
+
+
+def _text(error: BaseException) -> str:
+    """What is stored of a failure. Never raises, whatever the exception makes of `str()`."""
+    name = type(error).__name__
+    try:
+        text = f"{name}: {error}"
+    except Exception:
+        text = name
+    return text[:_LONGEST_ERROR].encode("utf-8", "replace").decode()
 
 
 def _place(error: BaseException) -> str:

@@ -115,6 +115,62 @@ def test_a_handler_may_even_exit(store: Store) -> None:
         assert worker.alive
 
 
+class Unpleasant(HandlerError):
+    """A failure that forgets its base, and that nobody can print."""
+
+    def __init__(self) -> None: ...
+
+    def __str__(self) -> str:
+        raise RuntimeError("no text")
+
+
+def test_whatever_a_handler_raises_its_work_is_settled(store: Store) -> None:
+    registry = Registry()
+
+    @registry.on("*", name="h", max_attempts=2)
+    def handle(event: Event) -> None:
+        if event.message_id == "m1":
+            raise Unpleasant
+        error = HandlerError("x")
+        error.retry_after = float("inf")
+        raise error
+
+    ids = [put(store, registry, "m1"), put(store, registry, "m2")]
+    _, step = stepping(store, registry)
+    now = times.now()
+    step(now)
+    assert [delivery(store, i)["state"] for i in ids] == ["pending", "pending"]
+    assert delivery(store, ids[0])["last_error"] == "Unpleasant"
+    step(now + HOUR)
+    assert [delivery(store, i)["state"] for i in ids] == ["dead", "dead"]
+
+
+def test_a_quick_handler_that_turns_slow_still_gets_all_its_threads(store: Store) -> None:
+    registry = Registry()
+    go_on = threading.Event()
+    inside: list[str] = []
+
+    @registry.on("*", name="h", concurrency=4)
+    def handle(event: Event) -> None:
+        if event.data.get("slow"):
+            inside.append(event.id)
+            go_on.wait(30)
+
+    with running(store, registry) as worker:
+        for number in range(20):
+            quick = put(store, registry, f"quick{number}")
+            worker.wake()
+            eventually(lambda i=quick: delivery(store, i)["state"] == "done")
+        for number in range(8):
+            put(store, registry, data=sms("sent", f"slow{number}", slow=True))
+        worker.wake()
+        eventually(lambda: len(inside) == 4)
+        # Nobody hears the bell meanwhile, so it does not ring again and again.
+        assert worker._lanes["h"]._bell.qsize() <= 4
+        go_on.set()
+        eventually(lambda: len(inside) == 8)
+
+
 def test_a_call_past_its_timeout_failed_and_holds_a_slot_until_it_returns(store: Store) -> None:
     registry = Registry()
     go_on = threading.Event()

@@ -122,8 +122,8 @@ class SqliteStore:
                     self._writer = self._connect(_WRITER_CACHE_KIB, patience)
                     self._writer.execute("PRAGMA busy_timeout = 0")
                 connection = self._writer.conn
-                _begin_immediate(connection, deadline)
                 try:
+                    _begin_immediate(connection, deadline)
                     yield connection
                     connection.execute("COMMIT")
                 except BaseException as error:
@@ -134,7 +134,7 @@ class SqliteStore:
                             connection.execute("ROLLBACK")
                     except sqlite3.Error:
                         self._drop_writer()
-                    if _is_outage(error):
+                    if _is_outage(error) and not _is_locked(error):
                         self._drop_writer()
                     raise
         finally:
@@ -390,12 +390,16 @@ def _begin_immediate(connection: sqlite3.Connection, deadline: float) -> None:
             connection.execute("BEGIN IMMEDIATE")
             return
         except sqlite3.OperationalError as error:
-            if error.sqlite_errorcode & 0xFF not in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
-                raise
-            if time.monotonic() + pause >= deadline:
+            if not _is_locked(error) or time.monotonic() + pause >= deadline:
                 raise
         time.sleep(pause)
         pause = min(pause * 1.5, 0.002)
+
+
+def _is_locked(error: BaseException) -> bool:
+    """Whether somebody else holds the lock, and nothing is wrong with the connection."""
+    code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+    return code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
 
 
 def _is_outage(error: BaseException) -> bool:

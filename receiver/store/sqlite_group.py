@@ -62,7 +62,7 @@ def write_group(
             messages[item.message_id] = (
                 item.message_id,
                 status.status(after),
-                item.received_at,
+                max(item.received_at, messages.get(item.message_id, (0, 0, 0))[2]),
                 _ENCODE(after),
             )
         repeat, dispatched = repeats.judge(item)
