@@ -72,7 +72,6 @@ logconfig_dict = logging_config(_config.log_format, _config.log_level)
 
 #: Seconds without a byte after which a half-sent request gives its thread back.
 _RECEIVE_TIMEOUT = 5
-_DRAIN_WITHIN = 20
 
 
 def on_starting(server):
@@ -132,6 +131,5 @@ def worker_exit(server, worker):
     if application is None or not _config.embedded_worker:
         return
     since = getattr(worker, "stopping_since", time.monotonic())
-    application.extensions["receiver"].worker.drain(
-        max(0.0, since + _DRAIN_WITHIN - time.monotonic())
-    )
+    runner = application.extensions["receiver"].worker
+    runner.drain(max(0.0, since + runner.DRAIN - time.monotonic()))

@@ -155,12 +155,13 @@ class Worker:
     PACE = 0.02
     #: Seconds that a round waits for the store; short, because webhooks wait for the same lock.
     PATIENCE = 0.3
+    #: Seconds after `stop` until which calls may end by themselves: a host allows 30.
+    DRAIN = 20.0
 
     def __init__(
         self, store: Store, registry: Registry, now: Callable[[], int] = times.now
     ) -> None:
         self._store = store
-        self._registry = registry
         self._now = now
         self._finished: deque[tuple[_Lane, _Call]] = deque()
         self._lanes = {h.name: _Lane(h, self._finish) for h in registry}
@@ -170,6 +171,7 @@ class Worker:
         self._bury_at = 0
         self._thread: threading.Thread | None = None
         self._stopping = False
+        self._patience_ends = float("inf")  # when stopping: until then what runs may end
         self._last_round = self._last_commit = time.monotonic()
 
     # --- from outside
@@ -218,14 +220,12 @@ class Worker:
         """The handlers all of whose threads are held by calls past their time-out."""
         return [name for name, lane in self._lanes.items() if lane.stuck]
 
-    _patience_ends = float("inf")
-
     def run(self) -> None:
         """The loop: until `stop`, and then until what runs has ended or patience has."""
         pause = self.LOOK
         while not self._stopping:
             pause = self._round(pause)
-        self._patience_ends = min(self._patience_ends, time.monotonic() + 20)
+        self._patience_ends = min(self._patience_ends, time.monotonic() + self.DRAIN)
         while True:
             over = time.monotonic() >= self._patience_ends
             self._give_back(all_of_them=over)

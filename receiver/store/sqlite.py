@@ -182,12 +182,10 @@ class SqliteStore:
                 connection.execute(_SETTLE, (json.dumps([_settled(s) for s in settlements]),))
             for want in wants:
                 leased += self._lease(connection, now, want)
-        if not leased:
-            return []
-        # The events are read when the write lock is free again, each once for all its handlers.
-        seqs = json.dumps(list({seq for seq, *_ in leased}))
-        with _as_unavailable():
-            events = {seq: event for seq, *event in self._reader.execute(_EVENTS, (seqs,))}
+            # Each event once for all its handlers; and before the commit, so that a read that
+            # fails leases nothing.
+            seqs = json.dumps(list({seq for seq, *_ in leased}))
+            events = {seq: event for seq, *event in connection.execute(_EVENTS, (seqs,))}
         return [Claim(*lease, *events[lease[0]]) for lease in leased]
 
     def _lease(
