@@ -3,6 +3,7 @@
 gunicorn reads this file by itself: `gunicorn wsgi:app`.
 """
 
+import gc
 import os
 import signal
 import socket
@@ -13,6 +14,7 @@ import traceback
 
 from dotenv import load_dotenv
 from gunicorn.glogging import Logger
+from gunicorn.workers.gthread import ThreadWorker
 
 from receiver.config import Config
 from receiver.errors import ConfigError, ReceiverError
@@ -25,13 +27,54 @@ try:
 except ConfigError as error:
     sys.exit(f"zimsend-receiver cannot start. {error}")
 
+
+class _Joined:
+    """A socket that holds the first piece sent, an answer's head, until there is more to send."""
+
+    def __init__(self, sock):
+        self._sock = sock
+        self._head = None
+
+    def __getattr__(self, name):
+        self.flush()  # whatever else is done with the socket comes after
+        return getattr(self._sock, name)
+
+    def sendall(self, data):
+        if self._head is None:
+            self._head = data
+        else:
+            head, self._head = self._head, b""
+            self._sock.sendall(head + data)
+
+    def flush(self):
+        if self._head:
+            self.sendall(b"")
+
+
+class _Worker(ThreadWorker):
+    """Threads, as `gthread`; but head and body of a short answer leave in one packet.
+
+    gunicorn sends them apart, which wakes the other side twice, and gives Python's lock away
+    once more: under load that is a tenth of the time that an event takes.
+    """
+
+    def handle_request(self, req, conn):
+        plain, conn.sock = conn.sock, _Joined(conn.sock)
+        try:
+            keepalive = super().handle_request(req, conn)
+            conn.sock.flush()
+            return keepalive
+        finally:
+            conn.sock = plain
+
+
 wsgi_app = "wsgi:app"
 bind = f"0.0.0.0:{_config.port}"
 workers = _config.web_concurrency
 
 # Threads: a request waits for its commit without using the processor, and those that wait
 # together share one commit. More threads than useful work needs also outlast slow senders.
-worker_class = "gthread"
+worker_class = _Worker
 threads = _config.web_threads
 
 # ZimSend hangs up after 5 s; behind a proxy, connections live on between two events.
@@ -109,6 +152,9 @@ def when_ready(server):
 
 def post_worker_init(worker):
     """Start the embedded worker: after the fork, because threads do not survive one."""
+    # What is loaded stays: the garbage collector need not look through it again and again.
+    gc.collect()
+    gc.freeze()
     if not _config.embedded_worker:
         return
     runner = worker.wsgi.extensions["receiver"].worker

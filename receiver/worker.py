@@ -151,8 +151,12 @@ class Worker:
 
     #: Seconds between two looks at whether other processes have committed.
     LOOK = 0.05
-    #: Seconds between two commits at least, so that under load one of them serves many calls.
+    #: Seconds between two rounds at least, so that under load one commit serves many calls.
     PACE = 0.02
+    #: And so many times what the last round took, up to `LONGEST_PACE` seconds: where requests
+    #: keep the processor or the store busy, they go first.
+    YIELD = 4
+    LONGEST_PACE = 0.1
     #: Seconds that a round waits for the store; short, because webhooks wait for the same lock.
     PATIENCE = 0.3
     #: Seconds after `stop` until which calls may end by themselves: a host allows 30.
@@ -172,7 +176,7 @@ class Worker:
         self._thread: threading.Thread | None = None
         self._stopping = False
         self._patience_ends = float("inf")  # when stopping: until then what runs may end
-        self._last_round = self._last_commit = time.monotonic()
+        self._last_round = self._rest_until = time.monotonic()
 
     # --- from outside
 
@@ -241,8 +245,9 @@ class Worker:
             time.sleep(pause)
         else:
             self._heard.wait(self.LOOK)
-            time.sleep(max(0.0, self._last_commit + self.PACE - time.monotonic()))
+            time.sleep(max(0.0, self._rest_until - time.monotonic()))
         self._heard.clear()
+        began = time.monotonic()
         try:
             self.step(self._now())
         except Exception as error:
@@ -257,7 +262,9 @@ class Worker:
             self._version = None  # whatever was missed meanwhile: look again
         else:
             pause = self.LOOK
-        self._last_round = time.monotonic()
+        self._last_round = ended = time.monotonic()
+        rest = min(self.LONGEST_PACE, self.YIELD * (ended - began))
+        self._rest_until = ended + max(self.PACE, rest)
         return pause
 
     # --- one round
@@ -272,7 +279,6 @@ class Worker:
         wants = [] if self._stopping else self._wants(now)
         if self._settlements or wants:
             claims = self._store.work(now, self._settlements, wants, self.PATIENCE)
-            self._last_commit = time.monotonic()
             self._settlements = []
             self._hand_out(claims, wants, now)
         if now >= self._bury_at and not self._stopping:

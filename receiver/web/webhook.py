@@ -51,7 +51,7 @@ def receive() -> Response:
         receiver.ingest.submit(item)
     if isinstance(item, Rejected):
         return problem(400, item.reason)
-    answer = json.dumps({"status": outcome, "event_id": item.id})
+    answer = f'{{"status": "{outcome}", "event_id": {json.dumps(item.id)}}}'
     return Response(answer, content_type="application/json")
 
 
