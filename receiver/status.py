@@ -28,6 +28,7 @@ STATES = ("queued", "processing", "sent", "delivered", "failed", "cancelled")
 #: Event type to the state that it reports. An expired message is a failed one.
 STATE_OF_TYPE = {f"sms.{state}": state for state in STATES} | {"sms.expired": "failed"}
 
+_TIME_OF_STATE = {state: f"{state}_at" for state in STATES}
 _FURTHEST_FIRST = ("sent", "processing", "queued")
 _RECEIPT = "~"
 
@@ -112,14 +113,14 @@ def project(
     own = STATE_OF_TYPE.get(event_type)
     if own is None:
         return None
-    own_time = usable_time(data.get(f"{own}_at"), received_at, retention)
+    own_time = usable_time(data.get(_TIME_OF_STATE[own]), received_at, retention)
     order = timestamp if timestamp is not None else own_time
     suffix = ""
     if order is None:
         order, suffix = received_at, _RECEIPT
     row: Row = {own + suffix: [order, event_id, own_time if own_time is not None else order]}
-    for state in STATES:
-        if state != own and (key := f"{state}_at") in data:
+    for state, key in _TIME_OF_STATE.items():
+        if key in data and state != own:
             carried = usable_time(data[key], received_at, retention)
             if carried is not None:
                 row[state + suffix] = [order, event_id, carried]

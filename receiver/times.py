@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 
 MILLISECOND = 1_000
 SECOND = 1_000_000
@@ -29,8 +30,13 @@ def parse(value: object) -> int | None:
     """
     if not isinstance(value, str) or len(value) > _LONGEST_TIME_TEXT:
         return None
+    return _parse_text(value)
+
+
+@lru_cache(maxsize=64)  # one event says the same time in several places
+def _parse_text(text: str) -> int | None:
     try:
-        moment = datetime.fromisoformat(value.upper())
+        moment = datetime.fromisoformat(text.upper())
     except ValueError:
         return None
     if moment.tzinfo is None:

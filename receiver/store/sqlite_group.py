@@ -91,18 +91,20 @@ def write_group(
     _insert(connection, _EVENTS, events)
     _insert(connection, _MESSAGES, messages.values(), _MESSAGES_AGAIN)
     _insert(connection, _DELIVERIES, deliveries)
-    connection.executemany(
-        "UPDATE events SET receipts = receipts + ? WHERE id = ?",
-        [(count, event_id) for event_id, count in again.items()],
-    )
-    connection.executemany(
-        _QUARANTINE,
-        [
-            (item.digest, item.received_at, item.length, item.reason, item.body)
-            for item in items
-            if isinstance(item, Rejected)
-        ],
-    )
+    if again:
+        connection.executemany(
+            "UPDATE events SET receipts = receipts + ? WHERE id = ?",
+            [(count, event_id) for event_id, count in again.items()],
+        )
+    if len(arrivals) < len(items):
+        connection.executemany(
+            _QUARANTINE,
+            [
+                (item.digest, item.received_at, item.length, item.reason, item.body)
+                for item in items
+                if isinstance(item, Rejected)
+            ],
+        )
     return outcomes
 
 

@@ -67,7 +67,7 @@ def read_body(environ: Mapping[str, Any], limit: int) -> bytes:
     declared = _declared_length(environ)
     stream = environ["wsgi.input"]
     try:
-        body: bytes = stream.read(limit + 1)
+        body: bytes = stream.read(limit + 1 if declared is None else min(declared, limit + 1))
         if len(body) > limit:
             remaining = _THROWN_AWAY
             while remaining > 0 and (thrown := stream.read(min(remaining, 65_536))):
