@@ -42,6 +42,8 @@ class Incoming(NamedTuple):
     message_id: str | None
     occurred_at: int
     received_at: int
+    #: The envelope's own time, if it can be believed.
+    timestamp: int | None
     #: The time by which repeats are told: the state's own, else the envelope's.
     reported_at: int | None
     has_error: bool
@@ -118,6 +120,7 @@ def parse(body: bytes, *, received_at: int, retention: int, text_mode: str = "fu
         message_id=message_id,
         occurred_at=reported_at if reported_at is not None else received_at,
         received_at=received_at,
+        timestamp=timestamp,
         reported_at=reported_at,
         has_error=says is not None and "error" in says,
         body=body,
@@ -135,6 +138,19 @@ def reject(body: bytes, reason: str, *, received_at: int, text_mode: str = "full
         received_at=received_at,
         body=body if text_mode == "full" else None,
     )
+
+
+#: Why the store refuses an event whose id it may have forgotten.
+EXPIRED = (
+    "its `timestamp` is not later than that of an event that has expired, so it may be a replay "
+    "of an event whose id has been forgotten"
+)
+
+
+def reject_expired(item: Incoming) -> Rejected:
+    """What quarantine keeps of an event that came too late to tell whether it is a replay."""
+    text_mode = "none" if item.redacted else "full"
+    return reject(item.body, EXPIRED, received_at=item.received_at, text_mode=text_mode)
 
 
 def clean_id(value: str) -> str:

@@ -149,7 +149,7 @@ def status(row: Mapping[str, Register]) -> str | None:
     for final in ("delivered", "cancelled"):
         if final in row or final + _RECEIPT in row:
             return final
-    failure = _latest(row, "failed")
+    failure = latest(row, "failed")
     if failure is None:
         for state in _FURTHEST_FIRST:
             if state in row or state + _RECEIPT in row:
@@ -178,7 +178,7 @@ def describe(row: Mapping[str, Register]) -> dict[str, Any]:
     current = status(row)
     view: dict[str, Any] = {"status": current}
     for state in STATES:
-        register = _latest(row, state)
+        register = latest(row, state)
         view[f"{state}_at"] = None if register is None else register[2]
     for name in FIELDS:
         view[name] = row[name][2] if name in row else None
@@ -186,7 +186,7 @@ def describe(row: Mapping[str, Register]) -> dict[str, Any]:
     return view
 
 
-def _latest(row: Mapping[str, Register], state: str) -> Register | None:
+def latest(row: Mapping[str, Register], state: str) -> Register | None:
     """The state's register with the greatest stamp, whether it rests on a receipt or not."""
     registers = [row[key] for key in (state, state + _RECEIPT) if key in row]
     return max(registers, key=lambda register: (register[0], register[1]), default=None)

@@ -19,6 +19,7 @@ LEVELS = (
     {
         "receiver.event",
         "receiver.status",
+        "receiver.mirror",
         "receiver.signature",
         "receiver.config",
         "receiver.times",

@@ -87,6 +87,8 @@ def _retry(entry: dict[str, Any]) -> str | None:
     except Unusable:
         return None
     (outcome,) = receiver.store.ingest([item], receiver.registry.wanting, _PATIENCE)
+    if outcome == "quarantined":
+        return None
     receiver.store.release(entry["digest"])
     return f"{outcome} as {item.id}"
 

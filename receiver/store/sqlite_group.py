@@ -10,13 +10,14 @@ from __future__ import annotations
 import json
 import sqlite3
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from collections.abc import Callable, Container, Iterable, Sequence
+from typing import Any, NamedTuple
 
-from receiver import status
-from receiver.event import Incoming, Rejected
+from receiver import mirror, status
+from receiver.event import Incoming, Rejected, reject_expired
+from receiver.mirror import Cell, Summary
 from receiver.store import Outcome
-from receiver.times import SECOND
+from receiver.times import DAY, SECOND
 
 #: Two reports of one thing lie less than this apart: the provider tells two webhooks.
 _SAME_REPORT = 2 * SECOND
@@ -36,35 +37,39 @@ def write_group(
     """See `receiver.store.Store.ingest`. The transaction is open, and holds the write lock: what
     is read here stays true until it is committed."""
     arrivals = [item for item in items if isinstance(item, Incoming)]
-    stored, rows, seq = _known(connection, arrivals)
-    repeats = _Repeats(connection, [a for a in arrivals if a.id not in stored], rows)
+    known = _known(connection, arrivals)
+    stored, messages, seq = known.ids, known.messages, known.seq
+    repeats = _Repeats(connection, [a for a in arrivals if a.id not in stored], messages.keys())
     outcomes: list[Outcome] = []
     events: list[tuple[Any, ...]] = []
     deliveries: list[tuple[Any, ...]] = []
-    messages: dict[str, tuple[Any, ...]] = {}
-    again: Counter[str] = Counter()
+    quarantined = [item for item in items if isinstance(item, Rejected)]
+    again: list[Incoming] = []
+    touched: dict[str, int] = {}
     for item in items:
         if isinstance(item, Rejected):
             outcomes.append("quarantined")
             continue
         if item.id in stored:
-            again[item.id] += 1
+            again.append(item)
             outcomes.append("duplicate")
+            continue
+        if item.timestamp is not None and item.timestamp <= known.expired:
+            quarantined.append(reject_expired(item))
+            outcomes.append("quarantined")
             continue
         stored.add(item.id)
         outcomes.append("accepted")
         seq += 1
         late = False
-        if item.says is not None and item.message_id is not None:
-            before = rows.get(item.message_id, {})
-            after = rows[item.message_id] = status.merge(before, item.says)
-            late = status.is_late(before, after, status.STATE_OF_TYPE[item.type])
-            messages[item.message_id] = (
-                item.message_id,
-                status.status(after),
-                max(item.received_at, messages.get(item.message_id, (0, 0, 0))[2]),
-                _ENCODE(after),
-            )
+        if item.message_id is not None:
+            if item.says is not None:
+                message = messages.setdefault(item.message_id, _Message(item.received_at))
+                late = message.take(item, item.says)
+            else:
+                touched[item.message_id] = max(
+                    touched.get(item.message_id, 0), item.received_at, item.occurred_at
+                )
         repeat, dispatched = repeats.judge(item)
         events.append(
             (
@@ -74,12 +79,15 @@ def write_group(
                 item.message_id,
                 item.occurred_at,
                 item.received_at,
+                item.timestamp,
+                item.received_at,
                 item.reported_at,
                 item.has_error,
                 item.source,
                 late,
                 repeat,
                 item.redacted,
+                item.says is None or item.message_id is None,
                 item.body,
             )
         )
@@ -88,39 +96,139 @@ def write_group(
                 (seq, name, item.message_id, item.occurred_at, item.received_at)
                 for name in wanting(item.type)
             ]
+    changed = {name: message for name, message in messages.items() if message.changed}
     _insert(connection, _EVENTS, events)
-    _insert(connection, _MESSAGES, messages.values(), _MESSAGES_AGAIN)
+    _insert(
+        connection,
+        _MESSAGES,
+        [(name, *message.columns()) for name, message in changed.items()],
+        _MESSAGES_AGAIN,
+    )
+    _count(connection, changed.values())
     _insert(connection, _DELIVERIES, deliveries)
     if again:
-        connection.executemany(
-            "UPDATE events SET receipts = receipts + ? WHERE id = ?",
-            [(count, event_id) for event_id, count in again.items()],
-        )
-    if len(arrivals) < len(items):
+        connection.executemany(_RECEIVED_AGAIN, [(a.received_at, a.id) for a in again])
+        connection.executemany(_TOUCHED_AGAIN, [(a.received_at, a.id) for a in again])
+    if touched:
+        connection.executemany(_TOUCHED, [(time, name) for name, time in touched.items()])
+    if quarantined:
         connection.executemany(
             _QUARANTINE,
             [
-                (item.digest, item.received_at, item.length, item.reason, item.body)
-                for item in items
-                if isinstance(item, Rejected)
+                (q.digest, q.received_at, q.received_at, q.length, q.reason, q.body)
+                for q in quarantined
             ],
         )
     return outcomes
 
 
-def _known(
-    connection: sqlite3.Connection, arrivals: Sequence[Incoming]
-) -> tuple[set[str], dict[str, status.Row], int]:
-    """Which of the ids are stored, the rows of their messages, and the last `seq`."""
-    ids, registers, seq = connection.execute(
+class _Message:
+    """A message's row in the mirror, as this group finds it and changes it."""
+
+    __slots__ = (
+        "before",
+        "changed",
+        "first_received_at",
+        "indexed",
+        "row",
+        "summary",
+        "touched_at",
+    )
+
+    def __init__(self, received_at: int) -> None:
+        self.row: status.Row = {}
+        #: The cell that it counts in so far; `None` for a new message.
+        self.before: Cell | None = None
+        self.summary: Summary | None = None
+        self.first_received_at = received_at
+        self.touched_at = 0
+        self.indexed = True
+        self.changed = False
+
+    @classmethod
+    def stored(
+        cls,
+        registers: str,
+        cell: Cell,
+        first_received_at: int,
+        touched_at: int,
+        indexed: int,
+    ) -> _Message:
+        message = cls(first_received_at)
+        message.row = json.loads(registers)
+        message.before = cell
+        message.touched_at = touched_at
+        message.indexed = bool(indexed)
+        return message
+
+    def take(self, item: Incoming, says: status.Row) -> bool:
+        """Merge what an event says; returns whether the event is late."""
+        before, after = self.row, status.merge(self.row, says)
+        if after.get("message") != before.get("message"):
+            self.indexed = False
+        self.row = after
+        self.first_received_at = min(self.first_received_at, item.received_at)
+        self.touched_at = max(
+            self.touched_at, item.received_at, item.occurred_at, mirror.latest_time(says)
+        )
+        self.changed = True
+        return status.is_late(before, after, status.STATE_OF_TYPE[item.type])
+
+    def columns(self) -> tuple[Any, ...]:
+        self.summary = mirror.summarize(self.row, self.first_received_at)
+        return (
+            *self.summary,
+            self.first_received_at,
+            self.touched_at,
+            self.indexed,
+            _ENCODE(self.row),
+        )
+
+
+def _count(connection: sqlite3.Connection, messages: Iterable[_Message]) -> None:
+    """Move the messages of a group from the cells that they counted in to those of now."""
+    moves: Counter[Cell] = Counter()
+    for message in messages:
+        assert message.summary is not None
+        moves[message.summary.cell] += 1
+        if message.before is not None:
+            moves[message.before] -= 1
+    _insert(
+        connection,
+        _STATISTICS,
+        [(*cell, count, count) for cell, count in moves.items() if count],
+        _STATISTICS_AGAIN,
+    )
+
+
+class _Known(NamedTuple):
+    """What the store knows of a group's arrivals."""
+
+    ids: set[str]
+    messages: dict[str, _Message]
+    #: The greatest ever given to an event.
+    seq: int
+    #: Events with this `timestamp` or an earlier one may have been forgotten.
+    expired: int
+
+
+def _known(connection: sqlite3.Connection, arrivals: Sequence[Incoming]) -> _Known:
+    ids, messages, seq, forgotten_seq, expired = connection.execute(
         _KNOWN,
         (
             json.dumps([arrival.id for arrival in arrivals]),
             json.dumps([a.message_id for a in arrivals if a.says is not None]),
         ),
     ).fetchone()
-    rows = {message_id: json.loads(row) for message_id, row in json.loads(registers)}
-    return set(json.loads(ids)), rows, seq
+    return _Known(
+        set(json.loads(ids)),
+        {
+            message_id: _Message.stored(registers, Cell(at // DAY, device_id, state), *rest)
+            for message_id, registers, at, device_id, state, *rest in json.loads(messages)
+        },
+        max(seq, forgotten_seq),
+        expired,
+    )
 
 
 class _Repeats:
@@ -130,7 +238,7 @@ class _Repeats:
         self,
         connection: sqlite3.Connection,
         arrivals: Sequence[Incoming],
-        rows: dict[str, status.Row],
+        messages: Container[str],
     ) -> None:
         # A message without a row cannot have had an event of a type that makes one.
         asked = [
@@ -138,7 +246,7 @@ class _Repeats:
             for a in arrivals
             if a.message_id is not None
             and a.reported_at is not None
-            and (a.says is None or a.message_id in rows)
+            and (a.says is None or a.message_id in messages)
         ]
         #: For each id: has such a report been stored, without and with an error?
         self._stored: dict[str, tuple[int, int]] = {}
@@ -179,9 +287,12 @@ def _insert(
 
 _KNOWN = """
 SELECT (SELECT json_group_array(id) FROM events WHERE id IN (SELECT value FROM json_each(?))),
-       (SELECT json_group_array(json_array(id, registers)) FROM messages
-        WHERE id IN (SELECT value FROM json_each(?))),
-       (SELECT coalesce(max(seq), 0) FROM events)
+       (SELECT json_group_array(json_array(id, registers, at, device_id, status,
+                                           first_received_at, touched_at, indexed))
+        FROM messages WHERE id IN (SELECT value FROM json_each(?))),
+       (SELECT coalesce(max(seq), 0) FROM events),
+       (SELECT value FROM marks WHERE name = 'seq'),
+       (SELECT value FROM marks WHERE name = 'timestamp')
 """
 
 _REPORTED = f"""
@@ -201,21 +312,44 @@ FROM json_each(?) AS asked
 """
 
 _EVENTS = """
-INSERT INTO events (seq, id, type, message_id, occurred_at, received_at, reported_at, has_error,
-                    source, late, repeat, redacted, body)
+INSERT INTO events (seq, id, type, message_id, occurred_at, received_at, timestamp,
+                    last_received_at, reported_at, has_error, source, late, repeat, redacted,
+                    loose, body)
 """
 
-_MESSAGES = "INSERT INTO messages (id, status, received_at, registers)"
+_MESSAGES = """
+INSERT INTO messages (id, status, at, device_id, number, first_received_at, touched_at, indexed,
+                      registers)
+"""
 _MESSAGES_AGAIN = """
 ON CONFLICT (id) DO UPDATE SET
-    status = excluded.status,
-    received_at = max(received_at, excluded.received_at),
-    registers = excluded.registers
+    status = excluded.status, at = excluded.at, device_id = excluded.device_id,
+    number = excluded.number, first_received_at = excluded.first_received_at,
+    touched_at = excluded.touched_at, indexed = excluded.indexed, registers = excluded.registers
+"""
+
+_STATISTICS = "INSERT INTO statistics (day, device_id, status, total, live)"
+_STATISTICS_AGAIN = """
+ON CONFLICT (day, device_id, status) DO UPDATE SET
+    total = total + excluded.total, live = live + excluded.live
 """
 
 _DELIVERIES = "INSERT INTO deliveries (event_seq, handler, message_id, occurred_at, due_at)"
 
+# What has just come again is kept for as long as what has just come.
+_RECEIVED_AGAIN = """
+UPDATE events SET receipts = receipts + 1, last_received_at = max(last_received_at, ?)
+WHERE id = ?
+"""
+_TOUCHED_AGAIN = """
+UPDATE messages SET touched_at = max(touched_at, ?)
+WHERE id = (SELECT message_id FROM events WHERE id = ?)
+"""
+_TOUCHED = "UPDATE messages SET touched_at = max(touched_at, ?) WHERE id = ?"
+
 _QUARANTINE = """
-INSERT INTO quarantine (digest, received_at, length, reason, body) VALUES (?, ?, ?, ?, ?)
-ON CONFLICT (digest) DO UPDATE SET receipts = receipts + 1
+INSERT INTO quarantine (digest, received_at, last_received_at, length, reason, body)
+VALUES (?, ?, ?, ?, ?, ?)
+ON CONFLICT (digest) DO UPDATE SET
+    receipts = receipts + 1, last_received_at = max(last_received_at, excluded.last_received_at)
 """

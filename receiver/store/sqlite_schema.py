@@ -2,14 +2,67 @@
 
 from __future__ import annotations
 
+import json
+
 from sqlite_utils import Database, Migrations
+
+from receiver import mirror, times
+from receiver.errors import Unusable
+from receiver.event import read_json
+from receiver.mirror import Cell
+from receiver.status import STATE_OF_TYPE
 
 migrations = Migrations("receiver")
 
 
 @migrations()
 def create_tables(db: Database) -> None:
-    for statement in _TABLES.split(";\n"):
+    _run(db, _TABLES)
+
+
+@migrations()
+def mirror_is_searched_counted_and_expires(db: Database) -> None:
+    _run(db, _MIRROR)
+    for (seq,) in db.execute("SELECT seq FROM events").fetchall():
+        body, received_at = db.execute(
+            "SELECT body, received_at FROM events WHERE seq = ?", (seq,)
+        ).fetchone()
+        timestamp = _timestamp(body, received_at)
+        db.execute("UPDATE events SET timestamp = ? WHERE seq = ?", (timestamp, seq))
+    counts: dict[Cell, int] = {}
+    for (key,) in db.execute("SELECT key FROM messages").fetchall():
+        message_id, registers = db.execute(
+            "SELECT id, registers FROM messages WHERE key = ?", (key,)
+        ).fetchone()
+        row = json.loads(registers)
+        first, last = db.execute(
+            "SELECT min(received_at), max(received_at) FROM events WHERE message_id = ?",
+            (message_id,),
+        ).fetchone()
+        summary = mirror.summarize(row, first)
+        touched_at = max(last, mirror.latest_time(row))
+        db.execute(
+            "UPDATE messages SET at = ?, device_id = ?, number = ?, first_received_at = ?,"
+            " touched_at = ?, indexed = ? WHERE key = ?",
+            (*summary[1:], first, touched_at, "message" not in row, key),
+        )
+        counts[summary.cell] = counts.get(summary.cell, 0) + 1
+    for cell, count in counts.items():
+        db.execute("INSERT INTO statistics VALUES (?, ?, ?, ?, ?)", (*cell, count, count))
+    _run(db, _MIRROR_INDEXES)
+
+
+def _timestamp(body: bytes, received_at: int) -> int | None:
+    try:
+        timestamp = times.parse(read_json(body).get("timestamp"))
+    except Unusable:
+        return None
+    return None if timestamp is None or timestamp > received_at + times.DAY else timestamp
+
+
+def _run(db: Database, script: str) -> None:
+    """Statement by statement: `executescript` would commit what came before."""
+    for statement in script.split(";\n"):
         if statement.strip():
             db.execute(statement)
 
@@ -80,4 +133,75 @@ CREATE TABLE quarantine (
     reason      TEXT    NOT NULL,
     body        BLOB
 );
+"""
+
+_MIRROR = f"""
+-- The envelope's own time, for telling a replay of what has been forgotten; the last receipt.
+ALTER TABLE events ADD COLUMN timestamp INTEGER;
+ALTER TABLE events ADD COLUMN last_received_at INTEGER NOT NULL DEFAULT 0;
+-- 1: it leaves the mirror alone, so it expires by itself.
+ALTER TABLE events ADD COLUMN loose INTEGER NOT NULL DEFAULT 0;
+UPDATE events SET last_received_at = received_at,
+    loose = message_id IS NULL OR type NOT IN ({", ".join(f"'{t}'" for t in STATE_OF_TYPE)});
+
+ALTER TABLE quarantine ADD COLUMN last_received_at INTEGER NOT NULL DEFAULT 0;
+UPDATE quarantine SET last_received_at = received_at;
+
+-- The mirror again, with what it is found by (receiver/mirror.py), and a key that search refers to.
+CREATE TABLE found_by (
+    key               INTEGER PRIMARY KEY,
+    id                TEXT    NOT NULL UNIQUE,
+    status            TEXT    NOT NULL,
+    at                INTEGER NOT NULL,
+    device_id         TEXT    NOT NULL,
+    number            TEXT    NOT NULL,
+    first_received_at INTEGER NOT NULL,
+    touched_at        INTEGER NOT NULL,
+    indexed           INTEGER NOT NULL,
+    registers         TEXT    NOT NULL
+);
+INSERT INTO found_by (id, status, at, device_id, number, first_received_at, touched_at, indexed,
+                      registers)
+    SELECT id, status, 0, '', '', 0, 0, 0, registers FROM messages ORDER BY rowid;
+DROP TABLE messages;
+ALTER TABLE found_by RENAME TO messages;
+
+-- The texts, in the form that search compares. Filled a little later than messages, many rows at a
+-- time: in the transaction of each event it would cost as much as the event itself.
+CREATE VIRTUAL TABLE search
+    USING fts5 (text, tokenize = 'trigram case_sensitive 1', detail = 'none');
+
+-- How many messages there are, cell by cell: with those that have expired, and without.
+CREATE TABLE statistics (
+    day       INTEGER NOT NULL,
+    device_id TEXT    NOT NULL,
+    status    TEXT    NOT NULL,
+    total     INTEGER NOT NULL,
+    live      INTEGER NOT NULL,
+    PRIMARY KEY (day, device_id, status)
+) WITHOUT ROWID;
+
+-- What must survive the rows that it came from, and when who may do what next:
+-- `seq`: the greatest of an event that has expired; `timestamp`: the latest of one that has.
+-- `expiry`: not before this time.
+CREATE TABLE marks (name TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID;
+INSERT INTO marks VALUES ('seq', 0), ('timestamp', {-(2**63)}), ('expiry', 0);
+"""
+
+_MIRROR_INDEXES = """
+-- History without a filter, and by date. With what else is asked for, so that a row that does not
+-- match need not be read. Expiry takes the other end.
+CREATE INDEX messages_by_time ON messages (at DESC, id, status, device_id);
+
+-- History by status, by device, by number: the page is read from the index alone.
+CREATE INDEX messages_by_status ON messages (status, at DESC, id);
+CREATE INDEX messages_by_device ON messages (device_id, at DESC, id);
+CREATE INDEX messages_by_number ON messages (number, at DESC, id);
+
+-- What search does not know yet: nearly nothing.
+CREATE INDEX messages_unindexed ON messages (key) WHERE indexed = 0;
+
+-- Events that expire by themselves, oldest first.
+CREATE INDEX events_loose ON events (last_received_at) WHERE loose = 1;
+CREATE INDEX quarantine_by_age ON quarantine (last_received_at);
 """

@@ -48,9 +48,11 @@ def receive() -> Response:
         log.exception("an event could not be stored and goes into quarantine")
         reason = "the store refused it; after an update, `flask quarantine retry` may take it"
         item = event.reject(body, reason, received_at=now, text_mode=config.text_mode)
-        receiver.ingest.submit(item)
+        outcome = receiver.ingest.submit(item)
     if isinstance(item, Rejected):
         return problem(400, item.reason)
+    if outcome == "quarantined":
+        return problem(400, event.EXPIRED)
     answer = f'{{"status": "{outcome}", "event_id": {json.dumps(item.id)}}}'
     return Response(answer, content_type="application/json")
 
