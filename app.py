@@ -14,7 +14,8 @@ from receiver import ConfigError, Registry, commands, times, web
 from receiver.config import Config
 from receiver.ingest import Ingest
 from receiver.store import Store, open_store
-from receiver.web import ops, webhook
+from receiver.upkeep import Upkeep
+from receiver.web import mirror, ops, webhook
 from receiver.worker import Worker
 
 
@@ -27,6 +28,7 @@ class Receiver:
     registry: Registry
     ingest: Ingest
     worker: Worker
+    upkeep: Upkeep
     #: The wall clock, in microseconds.
     now: Callable[[], int]
 
@@ -46,11 +48,14 @@ def create_app(
     register_handlers(registry, config.handlers)
     worker = Worker(store, registry, now)
     wake = worker.wake if config.embedded_worker else lambda: None
+    upkeep = Upkeep(store, config.retention, now)
     ingest = Ingest(store, registry.wanting, wake)
 
     app = Flask(__name__, static_folder=None)
-    app.extensions["receiver"] = Receiver(config, store, registry, ingest, worker, now)
+    app.url_map.merge_slashes = False  # an id may hold any of them
+    app.extensions["receiver"] = Receiver(config, store, registry, ingest, worker, upkeep, now)
     app.register_blueprint(webhook.blueprint)
+    app.register_blueprint(mirror.blueprint)
     app.register_blueprint(ops.blueprint)
     web.register_errors(app)
     commands.register(app)

@@ -157,8 +157,10 @@ def post_worker_init(worker):
     gc.freeze()
     if not _config.embedded_worker:
         return
-    runner = worker.wsgi.extensions["receiver"].worker
+    receiver = worker.wsgi.extensions["receiver"]
+    runner = receiver.worker
     runner.start()
+    receiver.upkeep.start()
     gunicorn_stop = signal.getsignal(signal.SIGTERM)
 
     def stop(number, frame):
@@ -166,6 +168,7 @@ def post_worker_init(worker):
         # Hosts may send it twice; the first one counts.
         worker.stopping_since = getattr(worker, "stopping_since", time.monotonic())
         runner.stop()
+        receiver.upkeep.stop()
         gunicorn_stop(number, frame)
 
     signal.signal(signal.SIGTERM, stop)

@@ -44,6 +44,8 @@ class Config:
     retention: int
     max_body_bytes: int
     text_mode: str
+    api_key: bytes | None = field(repr=False)
+    client_id: bytes | None = field(repr=False)
     log_format: str
     log_level: str
 
@@ -116,6 +118,13 @@ def _module_names(text: str) -> tuple[str, ...]:
     return names
 
 
+def _credential(text: str) -> bytes | None:
+    credential = text.strip()
+    if not credential.isprintable() or not credential.isascii():
+        raise ValueError("holds what no HTTP header can; copy it again from ZimSend's dashboard")
+    return credential.encode() or None
+
+
 def _days(text: str) -> int:
     return _number(1, 3_650)(text) * DAY
 
@@ -175,6 +184,20 @@ SETTINGS = (
         "full",
         "what is kept of an SMS's text: `full`, `masked` (its digits hidden) or `none`",
         _one_of(*TEXT_MODES),
+    ),
+    Setting(
+        "ZIMSEND_API_KEY",
+        "api_key",
+        "",
+        "your key at ZimSend; with `ZIMSEND_CLIENT_ID` it also opens this service's `/v1`",
+        _credential,
+    ),
+    Setting(
+        "ZIMSEND_CLIENT_ID",
+        "client_id",
+        "",
+        "your client id at ZimSend; without key and id, `/v1` is closed",
+        _credential,
     ),
     Setting(
         "LOG_FORMAT", "log_format", "text", "`json`: one object a line", _one_of("text", "json")

@@ -14,7 +14,7 @@ LEVELS = (
     {"wsgi"},
     {"app"},
     {"receiver.web", "receiver.commands", "receiver.welcome"},
-    {"receiver.worker", "receiver.ingest", "receiver.zimsend"},
+    {"receiver.worker", "receiver.ingest", "receiver.upkeep", "receiver.zimsend"},
     {"receiver.store", "receiver.registry"},
     {
         "receiver.event",

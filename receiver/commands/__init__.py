@@ -12,6 +12,7 @@ def register(app: Flask) -> None:
     for command in (
         run.migrate,
         run.work,
+        run.expire,
         trigger.trigger,
         events.events,
         quarantine.quarantine,

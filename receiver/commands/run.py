@@ -1,13 +1,16 @@
-"""`flask migrate` and `flask work`."""
+"""`flask migrate`, `flask work` and `flask expire`."""
 
 from __future__ import annotations
 
 import logging
 import signal
+import sys
 
 import click
 
+from receiver import upkeep
 from receiver.commands.common import command
+from receiver.store import Expired
 from receiver.web import parts
 
 log = logging.getLogger(__name__)
@@ -26,12 +29,44 @@ def migrate() -> None:
 def work() -> None:
     """Run the handlers, until SIGTERM or Ctrl-C.
 
-    For deployments with EMBEDDED_WORKER=0; any number may run at once."""
+    For deployments with EMBEDDED_WORKER=0; any number may run at once. Expires old data, too."""
     receiver = parts()
     receiver.store.check()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: receiver.worker.stop())
     names = ", ".join(handler.name for handler in receiver.registry)
     log.info("working for: %s", names or "no handler at all; see HANDLERS")
+    receiver.upkeep.start()
     receiver.worker.run()
+    receiver.upkeep.stop()
     receiver.store.close()
+
+
+@command()
+@click.option("--dry-run", is_flag=True, help="only say what would be deleted")
+def expire(dry_run: bool) -> None:
+    """Delete what is older than RETENTION_DAYS.
+
+    The service does so by itself, once an hour. Statistics stay."""
+    receiver = parts()
+    before = receiver.now() - receiver.config.retention
+    if dry_run:
+        click.echo(f"would delete {_told(receiver.store.expirable(before))}")
+        return
+    terminal = sys.stderr.isatty()
+
+    def progress(so_far: Expired) -> None:
+        if terminal:
+            click.echo(f"\r{_told(so_far)}", nl=False, err=True)
+
+    expired = upkeep.expire(receiver.store, before, progress=progress)
+    if terminal:
+        click.echo("\r", nl=False, err=True)
+    click.echo(f"deleted {_told(expired)}")
+
+
+def _told(expired: Expired) -> str:
+    return (
+        f"{expired.messages} messages, {expired.events} events, "
+        f"{expired.quarantined} bodies in quarantine"
+    )

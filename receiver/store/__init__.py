@@ -12,6 +12,7 @@ from typing import Any, Literal, NamedTuple, Protocol
 
 from receiver.errors import ConfigError
 from receiver.event import Incoming, Rejected
+from receiver.mirror import Search
 from receiver.status import Row
 
 #: What became of an arrival.
@@ -87,6 +88,21 @@ class Selection:
     handler: str | None = None
 
 
+#: A message's id and its row.
+MirrorRow = tuple[str, Row]
+
+
+class Expired(NamedTuple):
+    """How much has been deleted, or would be."""
+
+    messages: int = 0
+    events: int = 0
+    quarantined: int = 0
+
+    def plus(self, other: Expired) -> Expired:
+        return Expired(*(mine + theirs for mine, theirs in zip(self, other, strict=True)))
+
+
 class Store(Protocol):
     """What an engine must do. The same tests run against each of them."""
 
@@ -137,6 +153,46 @@ class Store(Protocol):
 
     def message(self, message_id: str) -> Row | None:
         """A message's row in the mirror."""
+
+    def evidence(self, message_id: str, limit: int) -> tuple[int, list[dict[str, Any]]]:
+        """How many events a message has, and the first of them as they came in."""
+
+    def history(self, search: Search, offset: int, limit: int) -> tuple[int, list[MirrorRow]]:
+        """A page of messages, newest first, then by id; and how many there are in all."""
+
+    def statistics(
+        self, first: int | None, last: int | None, device_id: str | None
+    ) -> list[tuple[int, str, int]]:
+        """Numbers of messages by day and status, with those that have expired.
+
+        :param first, last: days since 1970-01-01, both included.
+        """
+
+    def index_texts(self, patience: float) -> bool:
+        """Make some of the new texts quick to search.
+
+        :returns: whether there are more.
+        """
+
+    def expire(self, before: int, patience: float) -> Expired:
+        """Delete a small batch of what was last touched before a time, in one transaction.
+
+        Work that is owed stays, and what it belongs to. Statistics do not change.
+
+        :returns: what was deleted; nothing, if there is no more.
+        """
+
+    def expirable(self, before: int) -> Expired:
+        """What `expire` would delete, called again and again."""
+
+    def shrink(self, patience: float) -> bool:
+        """Give a little of the space that is free back to the disk.
+
+        :returns: whether there is more to give.
+        """
+
+    def claim_turn(self, name: str, now: int, until: int) -> bool:
+        """Whether it is this caller's turn to do something, and nobody else's before `until`."""
 
     def events(self, selection: Selection) -> Iterator[dict[str, Any]]:
         """The selected events with their deliveries, oldest first."""

@@ -21,17 +21,22 @@ from sqlite_utils import Database
 from receiver import status
 from receiver.errors import SchemaMismatch, StoreUnavailable
 from receiver.event import Incoming, Rejected
+from receiver.mirror import Search
 from receiver.store import (
     SILENT_ATTEMPTS,
     Claim,
+    Expired,
+    MirrorRow,
     Outcome,
     Selection,
     Settlement,
     Want,
+    sqlite_expiry,
+    sqlite_mirror,
 )
 from receiver.store.sqlite_group import write_group
 from receiver.store.sqlite_schema import migrations
-from receiver.times import iso
+from receiver.times import DAY, iso
 
 _WRITER_CACHE_KIB = 8_192
 _READER_CACHE_KIB = 1_024
@@ -39,6 +44,9 @@ _READER_CACHE_KIB = 1_024
 _PATIENCE = 5.0
 _CHECK_PATIENCE = 1.0
 _PAGE = 200
+#: Pages given back to the disk in one go, and those that are kept for what comes next.
+_FREED_AT_ONCE = 128
+_FREE_PAGES_KEPT = 256
 
 
 class SqliteStore:
@@ -241,7 +249,57 @@ class SqliteStore:
             ).fetchone()
         return count, now - oldest if oldest is not None else 0
 
+    # --- upkeep
+
+    def index_texts(self, patience: float) -> bool:
+        with self._reading() as connection:
+            if not sqlite_mirror.has_unindexed(connection):
+                return False
+        with self._transaction(patience) as connection:
+            return sqlite_mirror.index_texts(connection)
+
+    def expire(self, before: int, patience: float) -> Expired:
+        with self._transaction(patience) as connection:
+            return sqlite_expiry.expire_batch(connection, before)
+
+    def expirable(self, before: int) -> Expired:
+        with self._reading() as connection:
+            return sqlite_expiry.expirable(connection, before)
+
+    def shrink(self, patience: float) -> bool:
+        with _as_unavailable():
+            (free,) = self._reader.execute("PRAGMA freelist_count").fetchone()
+        if free <= _FREE_PAGES_KEPT:
+            return False
+        with self._transaction(patience):
+            pass  # waits for its turn, and connects
+        with self._writing, _as_unavailable():
+            if self._writer is not None:
+                # `execute` frees one page; a script frees them all, in a transaction of its own.
+                self._writer.conn.executescript(f"PRAGMA incremental_vacuum({_FREED_AT_ONCE})")
+        return True
+
+    def claim_turn(self, name: str, now: int, until: int) -> bool:
+        with self._transaction() as connection:
+            # A time that lies far ahead was written by a clock that was wrong.
+            turn = connection.execute(
+                "UPDATE marks SET value = ? WHERE name = ? AND (value <= ? OR value > ?)",
+                (until, name, now, now + DAY),
+            )
+            return turn.rowcount == 1
+
     # --- reading
+
+    @contextmanager
+    def _reading(self) -> Iterator[sqlite3.Connection]:
+        """One read transaction: all that is read is of one moment."""
+        with _as_unavailable():
+            connection = self._reader.conn
+            connection.execute("BEGIN")
+            try:
+                yield connection
+            finally:
+                connection.execute("COMMIT")
 
     def message(self, message_id: str) -> status.Row | None:
         with _as_unavailable():
@@ -249,6 +307,30 @@ class SqliteStore:
                 "SELECT registers FROM messages WHERE id = ?", (message_id,)
             ).fetchone()
         return json.loads(found[0]) if found else None
+
+    def evidence(self, message_id: str, limit: int) -> tuple[int, list[dict[str, Any]]]:
+        with self._reading() as connection:
+            (count,) = connection.execute(
+                "SELECT count(*) FROM events WHERE message_id = ?", (message_id,)
+            ).fetchone()
+            found = connection.execute(
+                "SELECT id, type, occurred_at, received_at, source, late, repeat, receipts"
+                " FROM events WHERE message_id = ? ORDER BY seq LIMIT ?",
+                (message_id, limit),
+            )
+            names = [column[0] for column in found.description]
+            return count, [dict(zip(names, event, strict=True)) for event in found]
+
+    def history(self, search: Search, offset: int, limit: int) -> tuple[int, list[MirrorRow]]:
+        with self._reading() as connection:
+            total, rows = sqlite_mirror.page(connection, search, offset, limit)
+        return total, [(message_id, json.loads(registers)) for message_id, registers in rows]
+
+    def statistics(
+        self, first: int | None, last: int | None, device_id: str | None
+    ) -> list[tuple[int, str, int]]:
+        with self._reading() as connection:
+            return sqlite_mirror.statistics(connection, first, last, device_id)
 
     def body(self, event_id: str) -> bytes | None:
         with _as_unavailable():

@@ -6,7 +6,7 @@ import json
 import logging
 from typing import TYPE_CHECKING, cast
 
-from flask import Flask, Response, current_app
+from flask import Flask, Response, current_app, request
 from werkzeug.exceptions import HTTPException
 from werkzeug.http import HTTP_STATUS_CODES
 
@@ -26,17 +26,38 @@ def parts() -> Receiver:
     return cast("Receiver", current_app.extensions["receiver"])
 
 
+class ApiError(Exception):
+    """An answer under `/v1`, in ZimSend's error shape."""
+
+    def __init__(self, status: int, code: str, message: str) -> None:
+        super().__init__(message)
+        self.status = status
+        self.code = code
+        self.message = message
+
+
+def api_problem(
+    status: int, code: str, message: str, headers: dict[str, str] | None = None
+) -> Response:
+    """An error as ZimSend's API tells it."""
+    body = {"success": False, "error": {"code": code, "message": message}}
+    return Response(json.dumps(body), status, headers=headers, content_type="application/json")
+
+
 def problem(status: int, detail: str, headers: dict[str, str] | None = None) -> Response:
-    """An error as RFC 9457 wants it."""
-    body = {
-        "type": "about:blank",
-        "title": HTTP_STATUS_CODES.get(status, "Error"),
-        "status": status,
-        "detail": detail,
-    }
+    """An error as RFC 9457 wants it; under `/v1`, as ZimSend's clients want it."""
+    title = HTTP_STATUS_CODES.get(status, "Error")
+    if in_api():
+        return api_problem(status, title.upper().replace(" ", "_"), detail, headers)
+    body = {"type": "about:blank", "title": title, "status": status, "detail": detail}
     return Response(
         json.dumps(body), status, headers=headers, content_type="application/problem+json"
     )
+
+
+def in_api() -> bool:
+    """Whether the request is for `/v1`, known path or not."""
+    return request.path == "/v1" or request.path.startswith("/v1/")
 
 
 def register_errors(app: Flask) -> None:
@@ -50,6 +71,10 @@ def register_errors(app: Flask) -> None:
                 answer.headers[name] = value
         return answer
 
+    @app.errorhandler(ApiError)
+    def api_error(error: ApiError) -> Response:
+        return api_problem(error.status, error.code, error.message)
+
     @app.errorhandler(BodyError)
     def body_error(error: BodyError) -> Response:
         return problem(error.status, error.detail)
@@ -58,7 +83,7 @@ def register_errors(app: Flask) -> None:
     def unavailable(error: StoreUnavailable) -> Response:
         return problem(
             503,
-            "the store cannot be written at this moment; send it again",
+            "the store cannot be used at this moment; try again",
             {"Retry-After": str(RETRY_AFTER)},
         )
 

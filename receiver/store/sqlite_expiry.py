@@ -1,0 +1,98 @@
+"""Forgetting in SQLite: one small batch of what has expired, in one transaction."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+
+from receiver.store import Expired
+
+#: Messages and events in one batch: it bounds what a webhook may have to wait for.
+_BATCH = 64
+_EVENTS = 512
+
+
+def expire_batch(connection: sqlite3.Connection, before: int) -> Expired:
+    """See `receiver.store.Store.expire`. Needs the write lock."""
+    messages = connection.execute(_MESSAGES, (before, before, _BATCH)).fetchall()
+    ids = json.dumps([message_id for _, message_id in messages])
+    events = connection.execute(_EVENTS_OF, (ids, _EVENTS)).fetchall()
+    if len(events) == _EVENTS:
+        messages = []  # one of them has very many: they go with the last of their events
+    if not events:
+        events = connection.execute(_LOOSE, (before, before, before, _BATCH)).fetchall()
+    quarantined = connection.execute(_QUARANTINE, (before, _BATCH)).fetchall()
+
+    seqs = json.dumps([seq for (seq,) in events])
+    keys = json.dumps([key for key, _ in messages])
+    # What must be known of the rows when they are gone.
+    connection.execute(_MARK_SEQ)
+    connection.execute(_MARK_TIMESTAMP, (seqs,))
+    connection.execute(_UNCOUNT, (keys,))
+    # Its work goes with an event, by the foreign key.
+    connection.execute("DELETE FROM events WHERE seq IN (SELECT value FROM json_each(?))", (seqs,))
+    connection.execute(
+        "DELETE FROM search WHERE rowid IN (SELECT value FROM json_each(?))", (keys,)
+    )
+    connection.execute(
+        "DELETE FROM messages WHERE key IN (SELECT value FROM json_each(?))", (keys,)
+    )
+    connection.executemany("DELETE FROM quarantine WHERE digest = ?", quarantined)
+    return Expired(len(messages), len(events), len(quarantined))
+
+
+def expirable(connection: sqlite3.Connection, before: int) -> Expired:
+    """How much `expire_batch`, called until it finds nothing, would delete."""
+    messages = connection.execute(_MESSAGES, (before, before, -1)).fetchall()
+    ids = json.dumps([message_id for _, message_id in messages])
+    (events,) = connection.execute(
+        "SELECT count(*) FROM events WHERE message_id IN (SELECT value FROM json_each(?))", (ids,)
+    ).fetchone()
+    loose = connection.execute(_LOOSE, (before, before, before, -1)).fetchall()
+    quarantined = connection.execute(_QUARANTINE, (before, -1)).fetchall()
+    return Expired(len(messages), events + len(loose), len(quarantined))
+
+
+# A message's `at` is one of the times that `touched_at` is the latest of, so those that have
+# expired are at the old end of this index; few others are among them.
+_MESSAGES = """
+SELECT key, id FROM messages AS m INDEXED BY messages_by_time
+WHERE at < ? AND touched_at < ?
+  AND NOT EXISTS (SELECT 1 FROM deliveries WHERE message_id = m.id AND state = 'pending')
+ORDER BY at LIMIT ?
+"""
+
+_EVENTS_OF = """
+SELECT seq FROM events WHERE message_id IN (SELECT value FROM json_each(?)) LIMIT ?
+"""
+
+# One that leaves the mirror alone and belongs to a message all the same goes with it.
+_LOOSE = """
+SELECT seq FROM events AS e INDEXED BY events_loose
+WHERE loose = 1 AND last_received_at < ? AND occurred_at < ? AND coalesce(timestamp, 0) < ?
+  AND NOT EXISTS (SELECT 1 FROM deliveries WHERE event_seq = e.seq AND state = 'pending')
+  AND NOT EXISTS (SELECT 1 FROM messages WHERE id = e.message_id)
+ORDER BY last_received_at LIMIT ?
+"""
+
+_QUARANTINE = """
+SELECT digest FROM quarantine WHERE last_received_at < ? ORDER BY last_received_at LIMIT ?
+"""
+
+_MARK_SEQ = """
+UPDATE marks SET value = max(value, (SELECT coalesce(max(seq), 0) FROM events)) WHERE name = 'seq'
+"""
+_MARK_TIMESTAMP = """
+UPDATE marks SET value = max(value, (
+    SELECT coalesce(max(timestamp), value) FROM events
+    WHERE seq IN (SELECT value FROM json_each(?))))
+WHERE name = 'timestamp'
+"""
+
+_UNCOUNT = """
+UPDATE statistics SET live = live - gone.count
+FROM (SELECT at / 86400000000 - (at % 86400000000 < 0) AS day, device_id, status, count(*) AS count
+      FROM messages WHERE key IN (SELECT value FROM json_each(?)) GROUP BY 1, 2, 3) AS gone
+WHERE statistics.day = gone.day AND statistics.device_id = gone.device_id
+  AND statistics.status = gone.status
+"""

@@ -1,0 +1,256 @@
+"""What readers ask of the mirror, in SQLite: pages of messages, their number, statistics, search.
+
+Each function is called inside one read transaction, so that a page and its total agree.
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Iterator
+from typing import Any
+
+from receiver import mirror
+from receiver.mirror import Search
+from receiver.times import DAY
+
+#: The shortest text that the index knows.
+_TRIGRAM = 3
+#: Trigrams of a long text that are asked for: more of them exclude next to nothing more.
+_MOST_TRIGRAMS = 24
+#: With more matches than this, the page is found by walking through history instead.
+_MANY = 20_000
+#: Messages that are indexed in one transaction.
+_INDEXED_AT_ONCE = 200
+
+_NEWEST_FIRST = "ORDER BY m.at DESC, m.id"
+
+Page = tuple[int, list[tuple[str, str]]]  # total; ids and registers
+
+
+def page(connection: sqlite3.Connection, search: Search, offset: int, limit: int) -> Page:
+    """See `receiver.store.Store.history`."""
+    if search.text:
+        return _searched(connection, search, offset, limit)
+    total = _count(connection, search)
+    if offset >= total:
+        return total, []
+    where, values = _conditions(search)
+    found = connection.execute(
+        f"SELECT m.key FROM messages AS m WHERE {where} {_NEWEST_FIRST} LIMIT ? OFFSET ?",
+        (*values, limit, offset),
+    )
+    return total, _read(connection, [key for (key,) in found])
+
+
+def _read(connection: sqlite3.Connection, keys: list[int]) -> list[tuple[str, str]]:
+    """The rows in the order of their keys in the list."""
+    rows = connection.execute(
+        "SELECT m.id, m.registers FROM json_each(?) AS wanted"
+        " CROSS JOIN messages AS m ON m.key = wanted.value ORDER BY wanted.key",
+        (json.dumps(keys),),
+    )
+    return rows.fetchall()
+
+
+def _conditions(search: Search) -> tuple[str, list[object]]:
+    """All but the text."""
+    where: list[str] = ["true"]
+    values: list[object] = []
+    for condition, value in (
+        ("m.status = ?", search.status),
+        ("m.device_id = ?", search.device_id),
+        ("m.number = ?", search.number),
+        ("m.at >= ?", search.since),
+        ("m.at <= ?", search.until),
+    ):
+        if value is not None:
+            where.append(condition)
+            values.append(value)
+    return " AND ".join(where), values
+
+
+# --- how many
+
+
+def _count(connection: sqlite3.Connection, search: Search) -> int:
+    """The number of messages: whole days from the statistics, the rest by counting."""
+    if search.number is not None:
+        return _count_rows(connection, search)
+    days = _whole_days(search)
+    if days is None:
+        return _count_rows(connection, search)
+    first, last = days
+    total = sum(
+        live for *_, live in _cells(connection, first, last, search.device_id, search.status)
+    )
+    if first is not None and search.since is not None and search.since < first * DAY:
+        total += _count_rows(connection, _between(search, search.since, first * DAY - 1))
+    if last is not None and search.until is not None and search.until >= (last + 1) * DAY:
+        total += _count_rows(connection, _between(search, (last + 1) * DAY, search.until))
+    return total
+
+
+def _whole_days(search: Search) -> tuple[int | None, int | None] | None:
+    """The first and the last whole day between the bounds; `None` if there is none."""
+    first = None if search.since is None else -(-search.since // DAY)
+    last = None if search.until is None else (search.until + 1) // DAY - 1
+    if first is not None and last is not None and first > last:
+        return None
+    return first, last
+
+
+def _between(search: Search, since: int, until: int) -> Search:
+    return Search(search.status, search.device_id, search.number, since, until)
+
+
+def _count_rows(connection: sqlite3.Connection, search: Search) -> int:
+    where, values = _conditions(search)
+    found = connection.execute(f"SELECT count(*) FROM messages AS m WHERE {where}", values)
+    count: int = found.fetchone()[0]
+    return count
+
+
+def _cells(
+    connection: sqlite3.Connection,
+    first: int | None,
+    last: int | None,
+    device_id: str | None,
+    status: str | None = None,
+) -> Iterator[tuple[int, str, int, int]]:
+    """Day, status, total and live, of the days from first to last, both included."""
+    where: list[str] = ["true"]
+    values: list[object] = []
+    for condition, value in (
+        ("day >= ?", first),
+        ("day <= ?", last),
+        ("device_id = ?", device_id),
+        ("status = ?", status),
+    ):
+        if value is not None:
+            where.append(condition)
+            values.append(value)
+    yield from connection.execute(
+        "SELECT day, status, sum(total), sum(live) FROM statistics"
+        f" WHERE {' AND '.join(where)} GROUP BY day, status",
+        values,
+    )
+
+
+def statistics(
+    connection: sqlite3.Connection, first: int | None, last: int | None, device_id: str | None
+) -> list[tuple[int, str, int]]:
+    """See `receiver.store.Store.statistics`."""
+    return [(day, state, n) for day, state, n, _ in _cells(connection, first, last, device_id)]
+
+
+# --- search
+
+
+def _searched(connection: sqlite3.Connection, search: Search, offset: int, limit: int) -> Page:
+    assert search.text
+    where, values = _conditions(search)
+    fresh = json.dumps(_matching_unindexed(connection, search.text))
+    indexed, asked = _match(search.text)
+    if where == "true" and _is_common(connection, search.text):
+        total = _count_common(connection, search.text) + len(json.loads(fresh))
+        common = connection.execute(
+            "SELECT m.key FROM messages AS m INDEXED BY messages_by_time WHERE"
+            " (EXISTS (SELECT 1 FROM search WHERE rowid = m.key AND instr(text, ?)) AND m.key"
+            "  NOT IN (SELECT key FROM messages WHERE indexed = 0))"
+            " OR m.key IN (SELECT value FROM json_each(?))"
+            f" {_NEWEST_FIRST} LIMIT ? OFFSET ?",
+            (search.text, fresh, limit, offset),
+        )
+        return total, _read(connection, [key for (key,) in common])
+    matches = (
+        f"SELECT m.key, m.at, m.id FROM search CROSS JOIN messages AS m ON m.key = search.rowid"
+        f" WHERE {indexed} AND m.indexed = 1 AND {where}"
+        " UNION ALL SELECT m.key, m.at, m.id FROM json_each(?) AS fresh"
+        f" CROSS JOIN messages AS m ON m.key = fresh.value WHERE {where}"
+    )
+    found = connection.execute(
+        f"SELECT m.key, count(*) OVER () FROM ({matches}) AS m {_NEWEST_FIRST} LIMIT ? OFFSET ?",
+        (*asked, *values, fresh, *values, limit, offset),
+    ).fetchall()
+    if found:
+        return found[0][1], _read(connection, [key for key, _ in found])
+    (total,) = connection.execute(
+        f"SELECT count(*) FROM ({matches})", (*asked, *values, fresh, *values)
+    ).fetchone()
+    return total, []
+
+
+def _match(text: str) -> tuple[str, list[object]]:
+    """A condition on `search`: its index finds candidates, and the text decides."""
+    if len(text) < _TRIGRAM:
+        return "instr(search.text, ?)", [text]
+    return "search MATCH ? AND instr(search.text, ?)", [_trigrams(text), text]
+
+
+def _trigrams(text: str) -> str:
+    parts = dict.fromkeys(text[i : i + _TRIGRAM] for i in range(len(text) - _TRIGRAM + 1))
+    quoted = ['"' + part.replace('"', '""') + '"' for part in list(parts)[:_MOST_TRIGRAMS]]
+    return " AND ".join(quoted)
+
+
+def _is_common(connection: sqlite3.Connection, text: str) -> bool:
+    """Whether it has many matches. The index alone tells, nearly, and stops at enough."""
+    if len(text) < _TRIGRAM:
+        return True
+    found = connection.execute(
+        "SELECT count(*) FROM (SELECT 1 FROM search WHERE search MATCH ? LIMIT ?)",
+        (_trigrams(text), _MANY),
+    ).fetchone()
+    return bool(found[0] == _MANY)
+
+
+def _count_common(connection: sqlite3.Connection, text: str) -> int:
+    """Read all texts once: for many matches quicker than one by one."""
+    total, stale = connection.execute(
+        "SELECT (SELECT count(*) FROM search WHERE instr(text, ?)),"
+        " (SELECT count(*) FROM messages AS m CROSS JOIN search ON search.rowid = m.key"
+        "  WHERE m.indexed = 0 AND instr(text, ?))",
+        (text, text),
+    ).fetchone()
+    count: int = total - stale
+    return count
+
+
+def _matching_unindexed(connection: sqlite3.Connection, text: str) -> list[int]:
+    return [key for key, folded in _unindexed(connection, -1) if text in folded]
+
+
+def _unindexed(connection: sqlite3.Connection, limit: int) -> list[tuple[int, str]]:
+    """Messages whose text the index does not know (as it is now), with the folded text."""
+    found = connection.execute(
+        "SELECT key, registers FROM messages INDEXED BY messages_unindexed WHERE indexed = 0"
+        " LIMIT ?",
+        (limit,),
+    )
+    return [(key, _text(json.loads(registers))) for key, registers in found]
+
+
+def _text(row: dict[str, Any]) -> str:
+    return mirror.fold(row["message"][2]) if "message" in row else ""
+
+
+def has_unindexed(connection: sqlite3.Connection) -> bool:
+    """Whether there is a text that the index does not know."""
+    return bool(_unindexed(connection, 1))
+
+
+def index_texts(connection: sqlite3.Connection) -> bool:
+    """Tell the index of some of the texts that it does not know. Needs the write lock.
+
+    :returns: whether there are more.
+    """
+    unindexed = _unindexed(connection, _INDEXED_AT_ONCE)
+    connection.executemany("DELETE FROM search WHERE rowid = ?", [(key,) for key, _ in unindexed])
+    connection.executemany(
+        "INSERT INTO search (rowid, text) VALUES (?, ?)", [pair for pair in unindexed if pair[1]]
+    )
+    connection.executemany(
+        "UPDATE messages SET indexed = 1 WHERE key = ?", [(key,) for key, _ in unindexed]
+    )
+    return len(unindexed) == _INDEXED_AT_ONCE

@@ -1,0 +1,114 @@
+"""What the service does by itself in the background: it makes texts searchable, and it forgets.
+
+Both go in small batches, each a transaction of its own, with a rest after each: the webhook
+writes through the same lock. Killed at any point, what is left is done by the next one.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable
+from typing import TypeVar
+
+from receiver import times
+from receiver.errors import ReceiverError, StoreUnavailable
+from receiver.store import Expired, Store
+
+Result = TypeVar("Result")
+
+log = logging.getLogger(__name__)
+
+#: Seconds that a batch waits for other writers.
+_PATIENCE = 2.0
+#: A batch rests so many times what it took, and at least so many seconds.
+_YIELD = 3
+_SHORTEST_REST = 0.005
+
+
+def expire(
+    store: Store,
+    before: int,
+    *,
+    progress: Callable[[Expired], None] = lambda so_far: None,
+    stopped: Callable[[], bool] = lambda: False,
+) -> Expired:
+    """Delete all that was last touched before a time, and give the space back to the disk.
+
+    :param progress: told how much has been deleted so far, after each batch.
+    :param stopped: asked after each batch whether to leave the rest to another time.
+    """
+    total = Expired()
+    while not stopped():
+        batch = _patiently(lambda: store.expire(before, _PATIENCE))
+        if not any(batch):
+            break
+        total = total.plus(batch)
+        progress(total)
+    while not stopped() and _patiently(lambda: store.shrink(_PATIENCE)):
+        pass
+    return total
+
+
+def _patiently(batch: Callable[[], Result]) -> Result:
+    """Run one batch, and rest; a store that is busy gets two more chances."""
+    for chance in (1, 2, 3):
+        began = time.monotonic()
+        try:
+            result = batch()
+        except StoreUnavailable:
+            if chance == 3:
+                raise
+            time.sleep(_PATIENCE)
+        else:
+            time.sleep(max(_SHORTEST_REST, _YIELD * (time.monotonic() - began)))
+            return result
+    raise AssertionError("unreachable")
+
+
+class Upkeep:
+    """The background thread of one process; the store says whose turn it is.
+
+    :param retention: microseconds that everything is kept.
+    :param now: the wall clock, in microseconds.
+    """
+
+    #: Seconds between two looks for new texts.
+    LOOK = 1.0
+    #: How often everything is looked through for what has expired.
+    EVERY = times.HOUR
+
+    def __init__(self, store: Store, retention: int, now: Callable[[], int] = times.now) -> None:
+        self._store = store
+        self._retention = retention
+        self._now = now
+        self._stopped = threading.Event()
+        self._thread: threading.Thread | None = None
+
+    def start(self) -> None:
+        """Run in a thread of its own. After a fork, never before one."""
+        self._thread = threading.Thread(target=self._run, name="upkeep", daemon=True)
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End after the batch in hand."""
+        self._stopped.set()
+
+    def _run(self) -> None:
+        while not self._stopped.wait(self.LOOK):
+            try:
+                self.step(self._now())
+            except Exception as error:
+                known = isinstance(error, ReceiverError)
+                log.error("upkeep failed and goes on: %s", error, exc_info=None if known else error)
+                self._stopped.wait(10 * self.LOOK)
+
+    def step(self, now: int) -> None:
+        """Index what is new; expire, if it is this process's turn."""
+        while not self._stopped.is_set() and _patiently(lambda: self._store.index_texts(_PATIENCE)):
+            pass
+        if self._store.claim_turn("expiry", now, now + self.EVERY):
+            expired = expire(self._store, now - self._retention, stopped=self._stopped.is_set)
+            if any(expired):
+                log.info("expired: %d messages, %d events, %d bodies in quarantine", *expired)

@@ -1,0 +1,203 @@
+"""`/v1`: what became of each message, in the shapes of ZimSend's own API."""
+
+from __future__ import annotations
+
+import hmac
+import json
+import re
+from datetime import date
+from typing import Any
+
+from flask import Blueprint, Response, request
+
+from receiver import mirror, status, times
+from receiver.event import clean_id
+from receiver.mirror import Search
+from receiver.web import ApiError, in_api, parts
+
+blueprint = Blueprint("mirror", __name__, url_prefix="/v1")
+
+#: Events that a status answer shows at most; it tells how many there are.
+MOST_EVENTS = 200
+_USUAL_LIMIT, _LARGEST_LIMIT = 50, 100
+#: A `+` that was not encoded in a URL arrives as a space.
+_LOST_PLUS = re.compile(r"(T\S+) (?=\d\d:?\d\d$)", re.ASCII)
+
+
+def _answer(body: dict[str, Any]) -> Response:
+    return Response(json.dumps(body), content_type="application/json")
+
+
+@blueprint.before_app_request  # before it is known whether there is such a path
+def authenticate() -> None:
+    """ZimSend's two headers, with the values that this service itself uses at ZimSend.
+
+    :raises ApiError: also where none are set: nothing here is ever open to everybody.
+    """
+    if not in_api():
+        return
+    config = parts().config
+    if config.api_key is None or config.client_id is None:
+        raise ApiError(
+            503,
+            "NOT_CONFIGURED",
+            "This API is closed: set ZIMSEND_API_KEY and ZIMSEND_CLIENT_ID where it runs.",
+        )
+    key, client = request.headers.get("X-API-Key"), request.headers.get("X-Client-ID")
+    if not key or not client:
+        raise ApiError(400, "MISSING_AUTH_HEADERS", "X-API-Key and X-Client-ID are required.")
+    # Both are compared, so that the time taken does not tell which one was wrong.
+    key_matches = hmac.compare_digest(key.encode(), config.api_key)
+    client_matches = hmac.compare_digest(client.encode(), config.client_id)
+    if not key_matches:
+        raise ApiError(401, "INVALID_API_KEY", "The API key is not valid.")
+    if not client_matches:
+        raise ApiError(401, "INVALID_CLIENT_ID", "The client id is not valid.")
+
+
+@blueprint.get("/sms/status/<path:message_id>", provide_automatic_options=False)
+def sms_status(message_id: str) -> Response:
+    """All that is known of one message, and from which events."""
+    store = parts().store
+    message_id = clean_id(message_id)
+    row = store.message(message_id)
+    if row is None:
+        raise ApiError(404, "MESSAGE_NOT_FOUND", "No message with this id is known here.")
+    count, events = store.evidence(message_id, MOST_EVENTS)
+    shown = [
+        {
+            "event_id": event["id"],
+            "type": event["type"],
+            "occurred_at": times.iso(event["occurred_at"]),
+            "received_at": times.iso(event["received_at"]),
+            "source": event["source"],
+            "late": bool(event["late"]),
+            "repeat": bool(event["repeat"]),
+            "receipts": event["receipts"],
+        }
+        for event in events
+    ]
+    return _answer(
+        {"success": True, **_message(message_id, row), "events_total": count, "events": shown}
+    )
+
+
+@blueprint.get("/sms/history", provide_automatic_options=False)
+def sms_history() -> Response:
+    """A page of messages, newest first; see `mirror.summarize` for the time that counts."""
+    page = _number("page", 1)
+    limit = min(_number("limit", _USUAL_LIMIT), _LARGEST_LIMIT)
+    total, rows = parts().store.history(_search(), (page - 1) * limit, limit)
+    pages = -(-total // limit)
+    return _answer(
+        {
+            "success": True,
+            "data": [_message(message_id, row) for message_id, row in rows],
+            "pagination": {
+                # One of the provider's documents, and the other.
+                "current_page": page,
+                "per_page": limit,
+                "total_pages": pages,
+                "total_items": total,
+                "page": page,
+                "limit": limit,
+                "total": total,
+                "pages": pages,
+            },
+        }
+    )
+
+
+@blueprint.get("/sms/stats", provide_automatic_options=False)
+def sms_stats() -> Response:
+    """Numbers of messages by UTC day; those that have expired are still counted."""
+    since, until = _period()
+    counts = parts().store.statistics(
+        None if since is None else since // times.DAY,
+        None if until is None else until // times.DAY,
+        _device(),
+    )
+    asked = {"from": _argument("from_date"), "to": _argument("to_date")}
+    return _answer({"success": True, "period": asked, "stats": mirror.statistics(counts)})
+
+
+def _message(message_id: str, row: status.Row) -> dict[str, Any]:
+    view = status.describe(row)
+    view["created_at"] = view["queued_at"]
+    return {"message_id": message_id} | {
+        name: times.iso(value) if name.endswith("_at") and value is not None else value
+        for name, value in view.items()
+    }
+
+
+# --- parameters
+
+
+def _argument(name: str) -> str | None:
+    """A parameter as it came; an empty one is none."""
+    return request.args.get(name) or None
+
+
+def _number(name: str, default: int) -> int:
+    text = _argument(name)
+    if text is None:
+        return default
+    if not re.fullmatch(r"[0-9]{1,15}", text) or int(text) < 1:
+        raise ApiError(400, "INVALID_PARAMETER", f"{name} must be a whole number from 1 on.")
+    return int(text)
+
+
+def _search() -> Search:
+    state = _argument("status")
+    if state is not None and state not in status.STATES:
+        raise ApiError(
+            400, "INVALID_PARAMETER", f"status must be one of {', '.join(status.STATES)}."
+        )
+    to, text = _argument("to"), _argument("search")
+    since, until = _period()
+    return Search(
+        status=state,
+        device_id=_device(),
+        number=None if to is None else mirror.number(to),
+        since=since,
+        until=until,
+        text=None if text is None else mirror.fold(text),
+    )
+
+
+def _device() -> str | None:
+    device = _argument("device_id")
+    return None if device is None else clean_id(device)
+
+
+def _period() -> tuple[int | None, int | None]:
+    """`from_date` and `to_date`; both belong to the period, and a bare date is a whole UTC day."""
+    since, until = _moment("from_date"), _moment("to_date", end_of_day=True)
+    if since is not None and until is not None and since > until:
+        raise ApiError(400, "INVALID_PARAMETER", "from_date must not be later than to_date.")
+    return since, until
+
+
+def _moment(name: str, *, end_of_day: bool = False) -> int | None:
+    text = _argument(name)
+    if text is None:
+        return None
+    moment = times.parse(_LOST_PLUS.sub(r"\1+", text))
+    if moment is None:
+        raise ApiError(
+            400,
+            "INVALID_PARAMETER",
+            f"{name} must be a date or a time in ISO 8601, like 2026-11-20 or "
+            "2026-11-20T08:15:42Z.",
+        )
+    if end_of_day and _is_date(text):
+        moment += times.DAY - 1
+    return moment
+
+
+def _is_date(text: str) -> bool:
+    try:
+        date.fromisoformat(text)
+    except ValueError:
+        return False
+    return True
