@@ -99,10 +99,13 @@ def fold(text: str) -> str:
 
     Character by character, so that the form of a part is a part of the form of the whole.
     """
-    if text.isascii():
-        return text.lower().translate(_ALIKE)
-    decomposed = unicodedata.normalize("NFKD", unicodedata.normalize("NFKD", text).casefold())
-    folded = "".join(character for character in decomposed if not _is_accent(character))
+    return "".join(map(_fold_character, text))
+
+
+@lru_cache(maxsize=4096)
+def _fold_character(character: str) -> str:
+    decomposed = unicodedata.normalize("NFKD", character).casefold()
+    folded = "".join(c for c in unicodedata.normalize("NFKD", decomposed) if not _is_accent(c))
     # No database takes half a surrogate pair, and not each takes NUL.
     return folded.translate(_ALIKE).encode("utf-8", "replace").decode()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 from typing import Any
 
 from receiver import times
@@ -19,6 +20,12 @@ def envelope(event: str, data: Any, **changes: Any) -> dict[str, Any]:
         "data": data,
         **changes,
     }
+
+
+def body_of(event: str, data: Any, **envelope_fields: Any) -> bytes:
+    """A body with an id of its own, and nothing in the envelope that is not given."""
+    fields = {"event": event, "event_id": f"evt_{next(_numbers)}", "data": data}
+    return json.dumps(fields | envelope_fields).encode()
 
 
 def ago(seconds: float) -> str:

@@ -43,14 +43,17 @@ def expire_batch(connection: sqlite3.Connection, before: int) -> Expired:
 
 def expirable(connection: sqlite3.Connection, before: int) -> Expired:
     """How much `expire_batch`, called until it finds nothing, would delete."""
-    messages = connection.execute(_MESSAGES, (before, before, -1)).fetchall()
-    ids = json.dumps([message_id for _, message_id in messages])
-    (events,) = connection.execute(
-        "SELECT count(*) FROM events WHERE message_id IN (SELECT value FROM json_each(?))", (ids,)
-    ).fetchone()
-    loose = connection.execute(_LOOSE, (before, before, before, -1)).fetchall()
-    quarantined = connection.execute(_QUARANTINE, (before, -1)).fetchall()
-    return Expired(len(messages), events + len(loose), len(quarantined))
+    counts = []
+    for query, values in (
+        (_MESSAGES, (before, before, -1)),
+        (_EVENTS_OF_ALL, (before, before, -1)),
+        (_LOOSE, (before, before, before, -1)),
+        (_QUARANTINE, (before, -1)),
+    ):
+        found = connection.execute(f"SELECT count(*) FROM ({query})", values)
+        counts.append(found.fetchone()[0])
+    messages, events, loose, quarantined = counts
+    return Expired(messages, events + loose, quarantined)
 
 
 # A message's `at` is one of the times that `touched_at` is the latest of, so those that have
@@ -65,6 +68,8 @@ ORDER BY at LIMIT ?
 _EVENTS_OF = """
 SELECT seq FROM events WHERE message_id IN (SELECT value FROM json_each(?)) LIMIT ?
 """
+
+_EVENTS_OF_ALL = f"SELECT seq FROM events WHERE message_id IN (SELECT id FROM ({_MESSAGES}))"
 
 # One that leaves the mirror alone and belongs to a message all the same goes with it.
 _LOOSE = """
