@@ -8,7 +8,7 @@ import sqlite3
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,7 @@ from receiver.upkeep import Upkeep
 from receiver.zimsend.samples import sample
 from tests.conftest import Clock, Provider
 from tests.payloads import body_of
-from tests.server import ROOT
+from tests.server import ROOT, Server, eventually
 
 KILLS = 20 if os.environ.get("TORTURE") else 5
 RETENTION = 90 * DAY
@@ -297,17 +297,20 @@ def test_upkeep_goes_on_after_an_error(
 def fill(store: Store, count: int, received_at: int) -> None:
     """Messages with two events each, in groups."""
     bodies = [
-        body
-        for n in range(count)
-        for body in (
-            report("sent", f"old{n}", received_at),
-            report("delivered" if n % 3 else "failed", f"old{n}", received_at + SECOND),
+        body_of(
+            f"sms.{state}",
+            {"message_id": f"old{n}", "message": f"Bonjour, commande CMD-{n:06}"},
+            timestamp=iso(received_at),
         )
+        for n in range(count)
+        for state in ("sent", "delivered" if n % 3 else "failed")
     ]
     for start in range(0, len(bodies), 500):
         some = bodies[start : start + 500]
         items = [parse(b, received_at=received_at, retention=RETENTION) for b in some]
         store.ingest(items, lambda _: (), 5)
+    while store.index_texts(5):
+        pass
 
 
 def test_expire_says_what_it_does(receiver: Receiver, runner: FlaskCliRunner, clock: Clock) -> None:
@@ -353,8 +356,26 @@ def test_killed_at_any_point_it_ends_the_same(environ: dict[str, str], tmp_path:
     assert all_statistics(store) == before
     live = {(day, state): n for day, state, n in live_statistics(tmp_path)}
     assert live == {(now // DAY, "sent"): 1}
+    with reading(tmp_path) as connection:
+        assert connection.execute("SELECT count(*) FROM search").fetchone() == (0,)
     store.close()
     assert page_count(tmp_path) < min(pages, 300)  # some free pages are kept for what comes next
+
+
+def test_the_service_forgets_by_itself(
+    serve: Callable[..., Server], environ: dict[str, str]
+) -> None:
+    store = open_store(environ["DATABASE_URL"])
+    store.migrate()
+    now = times.now()
+    fill(store, 200, now - 91 * DAY)
+    put(store, body_of("sms.sent", {"message_id": "young", "message": "Bonjour"}), now)
+    before = all_statistics(store)
+    serve(WEB_CONCURRENCY="2")
+    eventually(lambda: messages(store) == {"young"})
+    eventually(lambda: not store.index_texts(5) and store.history(Search(text="jour"), 0, 1)[0])
+    assert all_statistics(store) == before
+    store.close()
 
 
 def expire_process(environ: dict[str, str]) -> subprocess.Popen[bytes]:
