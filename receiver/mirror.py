@@ -73,15 +73,14 @@ def summarize(row: Mapping[str, Register], first_received_at: int) -> Summary:
 
 def latest_time(row: Mapping[str, Register]) -> int:
     """The latest time that a row tells of: no state of it is younger."""
-    return max(
-        (
-            moment
-            for state in status.STATES
-            if (register := status.latest(row, state)) is not None
-            for moment in (register[0], register[2])
-        ),
-        default=0,
-    )
+    latest = 0
+    for name, register in row.items():
+        order, _, value = register
+        if order > latest:
+            latest = order
+        if type(value) is int and value > latest and name.rstrip("~") in status.STATES:
+            latest = value
+    return latest
 
 
 @lru_cache(maxsize=1024)

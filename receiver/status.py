@@ -188,5 +188,7 @@ def describe(row: Mapping[str, Register]) -> dict[str, Any]:
 
 def latest(row: Mapping[str, Register], state: str) -> Register | None:
     """The state's register with the greatest stamp, whether it rests on a receipt or not."""
-    registers = [row[key] for key in (state, state + _RECEIPT) if key in row]
-    return max(registers, key=lambda register: (register[0], register[1]), default=None)
+    told, received = row.get(state), row.get(state + _RECEIPT)
+    if told is None or received is None:
+        return received if told is None else told
+    return max(told, received, key=lambda register: (register[0], register[1]))

@@ -267,8 +267,7 @@ class SqliteStore:
             return sqlite_expiry.expirable(connection, before)
 
     def shrink(self, patience: float) -> bool:
-        with _as_unavailable():
-            (free,) = self._reader.execute("PRAGMA freelist_count").fetchone()
+        free = self._free_pages()
         if free <= _FREE_PAGES_KEPT:
             return False
         with self._transaction(patience):
@@ -277,7 +276,13 @@ class SqliteStore:
             if self._writer is not None:
                 # `execute` frees one page; a script frees them all, in a transaction of its own.
                 self._writer.conn.executescript(f"PRAGMA incremental_vacuum({_FREED_AT_ONCE})")
-        return True
+        # A file that was not made by us may be of a kind that gives nothing back.
+        return _FREE_PAGES_KEPT < self._free_pages() < free
+
+    def _free_pages(self) -> int:
+        with _as_unavailable():
+            count: int = self._reader.execute("PRAGMA freelist_count").fetchone()[0]
+        return count
 
     def claim_turn(self, name: str, now: int, until: int) -> bool:
         with self._transaction() as connection:
