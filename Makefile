@@ -21,7 +21,7 @@ test: $(VENV)/.test  ## everything that must hold before a change lands
 	@$(BIN)/python -m pytest
 
 torture: $(VENV)/.test  ## 1,000 kills under load, and other long runs
-	@TORTURE=1 $(BIN)/python -m pytest tests/test_crash.py
+	@TORTURE=1 $(BIN)/python -m pytest tests/test_crash.py tests/test_expiry.py
 
 benchmark: $(VENV)/.test  ## how fast it receives; see benchmarks/
 	@$(BIN)/python benchmarks/ingest.py

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from receiver import mirror
@@ -18,7 +18,7 @@ from receiver.times import DAY
 _TRIGRAM = 3
 #: Trigrams of a long text that are asked for: more of them exclude next to nothing more.
 _MOST_TRIGRAMS = 24
-#: With more matches than this, the page is found by walking through history instead.
+#: With more matches than this, to sort them takes longer than to walk through history.
 _MANY = 20_000
 #: Messages that are indexed in one transaction.
 _INDEXED_AT_ONCE = 200
@@ -150,35 +150,70 @@ def statistics(
 def _searched(connection: sqlite3.Connection, search: Search, offset: int, limit: int) -> Page:
     assert search.text
     where, values = _conditions(search)
-    fresh = json.dumps(_matching_unindexed(connection, search.text))
-    indexed, asked = _match(search.text)
     if where == "true" and _is_common(connection, search.text):
-        total = _count_common(connection, search.text) + len(json.loads(fresh))
-        common = connection.execute(
-            "SELECT m.key FROM messages AS m INDEXED BY messages_by_time WHERE"
-            " (EXISTS (SELECT 1 FROM search WHERE rowid = m.key AND instr(text, ?)) AND m.key"
-            "  NOT IN (SELECT key FROM messages WHERE indexed = 0))"
-            " OR m.key IN (SELECT value FROM json_each(?))"
-            f" {_NEWEST_FIRST} LIMIT ? OFFSET ?",
-            (search.text, fresh, limit, offset),
-        )
-        return total, _read(connection, [key for (key,) in common])
+        return _searched_by_reading(connection, search.text, offset, limit)
+    indexed, asked = _match(search.text)
     matches = (
-        f"SELECT m.key, m.at, m.id FROM search CROSS JOIN messages AS m ON m.key = search.rowid"
+        "SELECT m.key, m.at, m.id FROM search CROSS JOIN messages AS m ON m.key = search.rowid"
         f" WHERE {indexed} AND m.indexed = 1 AND {where}"
         " UNION ALL SELECT m.key, m.at, m.id FROM json_each(?) AS fresh"
         f" CROSS JOIN messages AS m ON m.key = fresh.value WHERE {where}"
     )
+    fresh = json.dumps(_matching_unindexed(connection, search.text))
+    return _sorted_page(connection, matches, (*asked, *values, fresh, *values), offset, limit)
+
+
+def _sorted_page(
+    connection: sqlite3.Connection,
+    matches: str,
+    values: Sequence[object],
+    offset: int,
+    limit: int,
+) -> Page:
+    """A page of all matches, given as a query for `key`, `at` and `id`."""
     found = connection.execute(
         f"SELECT m.key, count(*) OVER () FROM ({matches}) AS m {_NEWEST_FIRST} LIMIT ? OFFSET ?",
-        (*asked, *values, fresh, *values, limit, offset),
+        (*values, limit, offset),
     ).fetchall()
     if found:
         return found[0][1], _read(connection, [key for key, _ in found])
-    (total,) = connection.execute(
-        f"SELECT count(*) FROM ({matches})", (*asked, *values, fresh, *values)
-    ).fetchone()
+    (total,) = connection.execute(f"SELECT count(*) FROM ({matches})", values).fetchone()
     return total, []
+
+
+def _searched_by_reading(
+    connection: sqlite3.Connection, text: str, offset: int, limit: int
+) -> Page:
+    """For a text that the index knows nothing of, or too much: read all texts, one after another.
+
+    They lie side by side in the index's own table; through the index it takes twice as long.
+    """
+    fresh = _matching_unindexed(connection, text)
+    indexed = (
+        "SELECT id FROM search_content WHERE instr(c0, ?)"
+        " AND id NOT IN (SELECT key FROM messages WHERE indexed = 0)"
+    )
+    found = connection.execute(f"{indexed} LIMIT ?", (text, _MANY)).fetchall()
+    if len(found) < _MANY:
+        keys = json.dumps([*(key for (key,) in found), *fresh])
+        matches = (
+            "SELECT m.key, m.at, m.id FROM json_each(?) AS found"
+            " CROSS JOIN messages AS m ON m.key = found.value"
+        )
+        return _sorted_page(connection, matches, (keys,), offset, limit)
+    (total,) = connection.execute(f"SELECT count(*) FROM ({indexed})", (text,)).fetchone()
+    if offset >= total + len(fresh):
+        return total + len(fresh), []
+    # So many match that they are soon met on the way through history.
+    page = connection.execute(
+        "SELECT m.key FROM messages AS m INDEXED BY messages_by_time"
+        " WHERE EXISTS (SELECT 1 FROM search_content WHERE id = m.key AND instr(c0, ?)"
+        "               AND id NOT IN (SELECT key FROM messages WHERE indexed = 0))"
+        " OR m.key IN (SELECT value FROM json_each(?))"
+        f" {_NEWEST_FIRST} LIMIT ? OFFSET ?",
+        (text, json.dumps(fresh), limit, offset),
+    )
+    return total + len(fresh), _read(connection, [key for (key,) in page])
 
 
 def _match(text: str) -> tuple[str, list[object]]:
@@ -203,18 +238,6 @@ def _is_common(connection: sqlite3.Connection, text: str) -> bool:
         (_trigrams(text), _MANY),
     ).fetchone()
     return bool(found[0] == _MANY)
-
-
-def _count_common(connection: sqlite3.Connection, text: str) -> int:
-    """Read all texts once: for many matches quicker than one by one."""
-    total, stale = connection.execute(
-        "SELECT (SELECT count(*) FROM search WHERE instr(text, ?)),"
-        " (SELECT count(*) FROM messages AS m CROSS JOIN search ON search.rowid = m.key"
-        "  WHERE m.indexed = 0 AND instr(text, ?))",
-        (text, text),
-    ).fetchone()
-    count: int = total - stale
-    return count
 
 
 def _matching_unindexed(connection: sqlite3.Connection, text: str) -> list[int]:

@@ -193,9 +193,10 @@ _MIRROR_INDEXES = """
 -- match need not be read. Expiry takes the other end.
 CREATE INDEX messages_by_time ON messages (at DESC, id, status, device_id);
 
--- History by status, by device, by number: the page is read from the index alone.
+-- History by status, by device (with or without a status), by number: the page is read from the
+-- index alone.
 CREATE INDEX messages_by_status ON messages (status, at DESC, id);
-CREATE INDEX messages_by_device ON messages (device_id, at DESC, id);
+CREATE INDEX messages_by_device ON messages (device_id, at DESC, id, status);
 CREATE INDEX messages_by_number ON messages (number, at DESC, id);
 
 -- What search does not know yet: nearly nothing.
