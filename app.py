@@ -53,6 +53,7 @@ def create_app(
 
     app = Flask(__name__, static_folder=None)
     app.url_map.merge_slashes = False  # an id may hold any of them
+    app.url_map.converters["anytext"] = mirror.AnyText
     app.extensions["receiver"] = Receiver(config, store, registry, ingest, worker, upkeep, now)
     app.register_blueprint(webhook.blueprint)
     app.register_blueprint(mirror.blueprint)

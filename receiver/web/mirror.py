@@ -9,6 +9,7 @@ from datetime import date
 from typing import Any
 
 from flask import Blueprint, Response, request
+from werkzeug.routing import BaseConverter
 
 from receiver import mirror, status, times
 from receiver.event import clean_id
@@ -24,8 +25,21 @@ _USUAL_LIMIT, _LARGEST_LIMIT = 50, 100
 _LOST_PLUS = re.compile(r"(T\S+) (?=\d\d:?\d\d$)", re.ASCII)
 
 
+class AnyText(BaseConverter):
+    """The rest of a path, whatever it holds: an id may begin with a slash, or hold a new line."""
+
+    regex = "(?s:.+)"
+    part_isolating = False
+
+
 def _answer(body: dict[str, Any]) -> Response:
-    return Response(json.dumps(body), content_type="application/json")
+    text = json.dumps(body, ensure_ascii=False)
+    try:
+        encoded = text.encode()
+    except UnicodeEncodeError:
+        # Half a surrogate pair in one SMS; strict readers would refuse the whole document.
+        encoded = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace").encode()
+    return Response(encoded, content_type="application/json")
 
 
 @blueprint.before_app_request  # before it is known whether there is such a path
@@ -55,7 +69,7 @@ def authenticate() -> None:
         raise ApiError(401, "INVALID_CLIENT_ID", "The client id is not valid.")
 
 
-@blueprint.get("/sms/status/<path:message_id>", provide_automatic_options=False)
+@blueprint.get("/sms/status/<anytext:message_id>", provide_automatic_options=False)
 def sms_status(message_id: str) -> Response:
     """All that is known of one message, and from which events."""
     store = parts().store
@@ -158,7 +172,7 @@ def _search() -> Search:
     return Search(
         status=state,
         device_id=_device(),
-        number=None if to is None else mirror.number(to),
+        number=None if to is None else mirror.number(to) or None,
         since=since,
         until=until,
         text=None if text is None else mirror.fold(text),
@@ -197,7 +211,7 @@ def _moment(name: str, *, end_of_day: bool = False) -> int | None:
 
 def _is_date(text: str) -> bool:
     try:
-        date.fromisoformat(text)
+        date.fromisoformat(text.upper())
     except ValueError:
         return False
     return True

@@ -23,6 +23,8 @@ TRIES = (0, MINUTE, 5 * MINUTE)
 #: Failure codes, as documented.
 FAILURES = ("INVALID_NUMBER", "NO_CREDIT", "BLOCKED_NUMBER", "DEVICE_ERROR", "TIMEOUT")
 OTP_TRIES = 3
+#: The reports that a webhook of the account gets.
+REPORTS = ("sms.sent", "sms.delivered", "sms.failed")
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,7 +150,7 @@ class World:
         self.messages: dict[str, Message] = {}
         self.events: list[WebhookEvent] = []
         self.webhooks: dict[str, Webhook] = {}
-        self.posts: list[Post] = []
+        self._posts: list[Post] = []
         #: What each per-message `webhook_url` is signed with.
         self.secret = b""
         self._free_at = dict.fromkeys(self.devices, began)
@@ -158,13 +160,17 @@ class World:
     # --- time
 
     def advance(self, now: int) -> list[Post]:
-        """Let time pass; returns the requests that are due."""
+        """Let time pass, and take the requests that are due."""
+        self.pass_time(now)
+        posts, self._posts = self._posts, []
+        return posts
+
+    def pass_time(self, now: int) -> None:
+        """Let time pass; the requests that are due wait to be taken."""
         while self._plans and self._plans[0][0] <= now:
             self.now, _, happen = heapq.heappop(self._plans)
             happen()
         self.now = max(self.now, now)
-        posts, self.posts = self.posts, []
-        return posts
 
     @property
     def next_at(self) -> int | None:
@@ -302,7 +308,7 @@ class World:
         lost = chance.random() < self.weather.drop or begins <= self.now < ends
         answer_lost = chance.random() < self.weather.lost_answers
         event.tries.append(Try(self.now))
-        self.posts.append(Post(event, number, lost, answer_lost))
+        self._posts.append(Post(event, number, lost, answer_lost))
 
     def answered(self, post: Post, outcome: str) -> None:
         """Tell what came back of a request.
