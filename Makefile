@@ -5,7 +5,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help run test torture benchmark clean
+.PHONY: help run demo test torture benchmark clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -13,6 +13,9 @@ help:  ## list the targets
 run: $(VENV)/.run .env  ## serve on http://localhost:3000, with SQLite and the settings of .env
 	@$(BIN)/python -m receiver.welcome
 	@$(BIN)/gunicorn wsgi:app
+
+demo: $(VENV)/.run  ## a simulated ZimSend sends 50 SMS, and the receiver tells what became of them
+	@$(BIN)/python -m receiver.demo
 
 test: $(VENV)/.test  ## everything that must hold before a change lands
 	@$(BIN)/ruff check .

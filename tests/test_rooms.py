@@ -13,7 +13,7 @@ from tests.server import ROOT
 LEVELS = (
     {"wsgi"},
     {"app"},
-    {"receiver.web", "receiver.commands", "receiver.welcome"},
+    {"receiver.web", "receiver.commands", "receiver.welcome", "receiver.demo"},
     {"receiver.worker", "receiver.ingest", "receiver.upkeep", "receiver.zimsend"},
     {"receiver.store", "receiver.registry"},
     {

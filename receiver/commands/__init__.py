@@ -7,13 +7,14 @@ from flask import Flask
 
 def register(app: Flask) -> None:
     """Add all of them to the application."""
-    from receiver.commands import events, quarantine, replay, run, trigger
+    from receiver.commands import events, quarantine, replay, run, simulate, trigger
 
     for command in (
         run.migrate,
         run.work,
         run.expire,
         trigger.trigger,
+        simulate.simulate,
         events.events,
         quarantine.quarantine,
         replay.replay,

@@ -17,7 +17,7 @@ from typing import Any
 import httpx
 from flask import Flask, Response, request
 from werkzeug.exceptions import HTTPException
-from werkzeug.serving import make_server
+from werkzeug.serving import WSGIRequestHandler, make_server
 
 from receiver import times
 from receiver.mirror import statistics
@@ -343,7 +343,8 @@ def create_api(simulator: Simulator) -> Flask:
 
 def serve(simulator: Simulator, host: str, port: int) -> Callable[[], None]:
     """Start the API and the phones; returns what ends them."""
-    server = make_server(host, port, create_api(simulator), threaded=True)
+    api = create_api(simulator)
+    server = make_server(host, port, api, threaded=True, request_handler=_Quiet)
     thread = threading.Thread(target=server.serve_forever, name="api", daemon=True)
     thread.start()
     simulator.start()
@@ -354,6 +355,11 @@ def serve(simulator: Simulator, host: str, port: int) -> Callable[[], None]:
         simulator.stop()
 
     return close
+
+
+class _Quiet(WSGIRequestHandler):
+    def log_request(self, *_: object) -> None:
+        """Not a line for each request: `GET /truth` tells more."""
 
 
 def _answer(body: Any, status: int = 200) -> Response:

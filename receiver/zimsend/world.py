@@ -220,6 +220,27 @@ class World:
         self._enqueue(message, scheduled_at or self.now)
         return message
 
+    def campaign(self, count: int, rate: float) -> None:
+        """Plan a customer's SMS.
+
+        :param rate: SMS a second.
+        """
+
+        def one(number: int) -> Callable[[], None]:
+            chance = self.chance("campaign", number)
+
+            def happen() -> None:
+                self.send(
+                    f"+336{chance.randrange(10**8):08}",
+                    f"Votre commande CMD-{1000 + number} est prête. Code {chance.randrange(10**6)}",
+                    metadata={"order_id": f"CMD-{1000 + number}"},
+                )
+
+            return happen
+
+        for number in range(count):
+            self._plan(self.began + int(number / rate * SECOND), one(number))
+
     def _enqueue(self, message: Message, not_before: int) -> None:
         chance = self.chance("message", message.number, message.round)
         starts_at = max(self._free_at[message.device_id], not_before)

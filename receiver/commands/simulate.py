@@ -1,0 +1,134 @@
+"""`flask simulate`: a ZimSend on this machine, for trying and for testing. It sends no SMS."""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+import signal
+import threading
+import time
+from collections import Counter
+from typing import Any
+
+import click
+
+from receiver import times
+from receiver.commands.common import command
+from receiver.web import parts
+from receiver.zimsend import simulator
+from receiver.zimsend.simulator import Simulator
+from receiver.zimsend.world import REPORTS, Weather, Webhook, World
+
+#: Where the provider's own API description puts a server for local work.
+PORT = 5040
+#: What the simulator lets in where the receiver has no credentials of its own.
+CREDENTIALS = ("zs_test_simulator", "client_simulator")
+
+_SHARE = click.FloatRange(0, 1)
+
+
+class _Outage(click.ParamType[tuple[int, int]]):
+    name = "from..to"
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> tuple[int, int]:
+        if isinstance(value, tuple):
+            return value
+        found = re.fullmatch(r"(\d{1,6})\.\.(\d{1,6})", value, re.ASCII)
+        if not found or int(found[1]) > int(found[2]):
+            self.fail(f"{value!r}: write seconds after the start, like 60..600")
+        return int(found[1]) * times.SECOND, int(found[2]) * times.SECOND
+
+
+@command()
+@click.option("--url", help="the receiver's webhook [default: this receiver on PORT]")
+@click.option("--host", default="127.0.0.1", show_default=True, help="where the API listens")
+@click.option("--port", default=PORT, show_default=True, help="and on which port")
+@click.option("--expose", is_flag=True, help="allow a --host that others can reach")
+@click.option("--speed", type=click.FloatRange(0.1, 1000), default=1.0, show_default=True,
+              help="seconds that pass for the phones in one real second")  # fmt: skip
+@click.option("--seed", default=0, show_default=True, help="the same seed gives the same world")
+@click.option("--devices", type=click.IntRange(1, 100), default=1, show_default=True,
+              help="phones; each sends an SMS in 2 to 3 seconds")  # fmt: skip
+@click.option("--rate", type=click.FloatRange(0.001, 100), default=1.0, show_default=True,
+              help="with --count: SMS that are queued in a second")  # fmt: skip
+@click.option("--count", type=click.IntRange(1), help="queue so many SMS; stop when all is over")
+@click.option("--keep", is_flag=True, help="with --count: go on answering when all is over")
+@click.option("--for", "for_", type=click.FloatRange(0), help="stop after so many real seconds")
+@click.option("--failed", type=_SHARE, default=0.0, help="share of SMS that fail")
+@click.option("--duplicates", type=_SHARE, default=0.0, help="share of events that come twice")
+@click.option("--reorder", type=_SHARE, default=0.0, help="share of events that come late")
+@click.option("--drop", type=_SHARE, default=0.0, help="share of tries that never arrive")
+@click.option("--lost-answers", type=_SHARE, default=0.0,
+              help="share of tries that arrive, and whose answer is lost")  # fmt: skip
+@click.option("--outage", type=_Outage(), default=(0, 0),
+              help="between these seconds no try arrives, like 60..600")  # fmt: skip
+def simulate(
+    url: str | None,
+    host: str,
+    port: int,
+    expose: bool,
+    speed: float,
+    seed: int,
+    devices: int,
+    rate: float,
+    count: int | None,
+    keep: bool,
+    for_: float | None,
+    **bad: Any,
+) -> None:
+    """A ZimSend on this machine: its API, phones, and webhooks. No SMS is sent.
+
+    GET /truth on its port tells what really became of every message and every event."""
+    if not expose and not _is_loopback(host):
+        raise click.UsageError(f"{host} can be reached by others; add --expose if they shall")
+    receiver = parts()
+    config = receiver.config
+    url = url or f"http://127.0.0.1:{config.port}/webhooks/zimsend"
+    world = World(began=receiver.now(), seed=seed, devices=devices, weather=Weather(**bad))
+    world.secret = config.webhook_secrets[0]
+    world.webhooks["wh_1"] = Webhook("wh_1", url, REPORTS, world.secret)
+    credentials = CREDENTIALS
+    if config.api_key is not None and config.client_id is not None:
+        credentials = (config.api_key.decode(), config.client_id.decode())
+    world.campaign(count or 0, rate)
+
+    simulated = Simulator(world, speed=speed, credentials=credentials)
+    stopped = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stopped.set())
+    try:
+        close = simulator.serve(simulated, host, port)
+    except OSError as error:
+        raise click.ClickException(f"cannot listen on {host}:{port}: {error}") from error
+    click.echo(f"SIMULATOR, not ZimSend: no SMS is sent. API on http://{host}:{port}/v1")
+    click.echo(f"webhooks go to {url}; the truth is on http://{host}:{port}/truth")
+    ends = None if for_ is None else time.monotonic() + for_
+    while not stopped.wait(0.05):
+        if ends is not None and time.monotonic() >= ends:
+            break
+        if count is not None and not keep and simulated.at_rest:
+            break
+    close()
+    _report(world)
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def _report(world: World) -> None:
+    states = Counter(message.status for message in world.messages.values())
+    click.echo(f"{len(world.messages)} messages: {_counted(states) or 'none'}")
+    ends = Counter(event.state for event in world.events)
+    click.echo(f"{len(world.events)} events: {_counted(ends) or 'none'}")
+    for event in world.events:
+        if not event.arrived:
+            outcomes = ", ".join(attempt.outcome for attempt in event.tries)
+            click.echo(f"lost: {event.id} {event.type} {event.message_id} ({outcomes})")
+
+
+def _counted(counts: Counter[str]) -> str:
+    return ", ".join(f"{count} {name}" for name, count in sorted(counts.items()))
