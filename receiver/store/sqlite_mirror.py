@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 import sqlite3
 from collections.abc import Iterator, Sequence
-from typing import Any
 
 from receiver import mirror
 from receiver.mirror import Search
@@ -23,6 +22,7 @@ _MANY = 20_000
 #: Messages that are indexed in one transaction.
 _INDEXED_AT_ONCE = 200
 
+_EACH = "SELECT value FROM json_each(?)"
 _NEWEST_FIRST = "ORDER BY m.at DESC, m.id"
 
 Page = tuple[int, list[tuple[str, str]]]  # total; ids and registers
@@ -246,16 +246,14 @@ def _matching_unindexed(connection: sqlite3.Connection, text: str) -> list[int]:
 
 def _unindexed(connection: sqlite3.Connection, limit: int) -> list[tuple[int, str]]:
     """Messages whose text the index does not know (as it is now), with the folded text."""
-    found = connection.execute(
-        "SELECT key, registers FROM messages INDEXED BY messages_unindexed WHERE indexed = 0"
-        " LIMIT ?",
+    # All in one row: Python gives its lock away at each, and requests wait for it.
+    (found,) = connection.execute(
+        "SELECT json_group_array(json_array(key, json(text))) FROM ("
+        " SELECT key, registers -> '$.message[2]' AS text"
+        " FROM messages INDEXED BY messages_unindexed WHERE indexed = 0 LIMIT ?)",
         (limit,),
-    )
-    return [(key, _text(json.loads(registers))) for key, registers in found]
-
-
-def _text(row: dict[str, Any]) -> str:
-    return mirror.fold(row["message"][2]) if "message" in row else ""
+    ).fetchone()
+    return [(key, mirror.fold(text or "")) for key, text in json.loads(found)]
 
 
 def has_unindexed(connection: sqlite3.Connection) -> bool:
@@ -269,11 +267,12 @@ def index_texts(connection: sqlite3.Connection) -> bool:
     :returns: whether there are more.
     """
     unindexed = _unindexed(connection, _INDEXED_AT_ONCE)
-    connection.executemany("DELETE FROM search WHERE rowid = ?", [(key,) for key, _ in unindexed])
-    connection.executemany(
-        "INSERT INTO search (rowid, text) VALUES (?, ?)", [pair for pair in unindexed if pair[1]]
+    keys = json.dumps([key for key, _ in unindexed])
+    texts = json.dumps([pair for pair in unindexed if pair[1]])
+    connection.execute(f"DELETE FROM search WHERE rowid IN ({_EACH})", (keys,))
+    connection.execute(
+        "INSERT INTO search (rowid, text) SELECT value ->> 0, value ->> 1 FROM json_each(?)",
+        (texts,),
     )
-    connection.executemany(
-        "UPDATE messages SET indexed = 1 WHERE key = ?", [(key,) for key, _ in unindexed]
-    )
+    connection.execute(f"UPDATE messages SET indexed = 1 WHERE key IN ({_EACH})", (keys,))
     return len(unindexed) == _INDEXED_AT_ONCE

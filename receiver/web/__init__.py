@@ -55,6 +55,15 @@ def problem(status: int, detail: str, headers: dict[str, str] | None = None) -> 
     )
 
 
+def http_problem(error: HTTPException) -> Response:
+    """What the framework refused."""
+    answer = problem(error.code or 500, error.description or "")
+    for name, value in error.get_headers():
+        if name == "Allow":
+            answer.headers[name] = value
+    return answer
+
+
 def in_api() -> bool:
     """Whether the request is for `/v1`, known path or not."""
     return request.path == "/v1" or request.path.startswith("/v1/")
@@ -63,13 +72,7 @@ def in_api() -> bool:
 def register_errors(app: Flask) -> None:
     """Every error leaves as a problem document, and none with what is inside it."""
 
-    @app.errorhandler(HTTPException)
-    def http_error(error: HTTPException) -> Response:
-        answer = problem(error.code or 500, error.description or "")
-        for name, value in error.get_headers():
-            if name == "Allow":
-                answer.headers[name] = value
-        return answer
+    app.register_error_handler(HTTPException, http_problem)
 
     @app.errorhandler(ApiError)
     def api_error(error: ApiError) -> Response:

@@ -9,12 +9,13 @@ from datetime import date
 from typing import Any
 
 from flask import Blueprint, Response, request
+from werkzeug.exceptions import HTTPException
 from werkzeug.routing import BaseConverter
 
 from receiver import mirror, status, times
 from receiver.event import clean_id
 from receiver.mirror import Search
-from receiver.web import ApiError, in_api, parts
+from receiver.web import ApiError, api_problem, http_problem, in_api, parts
 
 blueprint = Blueprint("mirror", __name__, url_prefix="/v1")
 
@@ -42,14 +43,12 @@ def _answer(body: dict[str, Any]) -> Response:
     return Response(encoded, content_type="application/json")
 
 
-@blueprint.before_app_request  # before it is known whether there is such a path
+@blueprint.before_request
 def authenticate() -> None:
     """ZimSend's two headers, with the values that this service itself uses at ZimSend.
 
     :raises ApiError: also where none are set: nothing here is ever open to everybody.
     """
-    if not in_api():
-        return
     config = parts().config
     if config.api_key is None or config.client_id is None:
         raise ApiError(
@@ -67,6 +66,18 @@ def authenticate() -> None:
         raise ApiError(401, "INVALID_API_KEY", "The API key is not valid.")
     if not client_matches:
         raise ApiError(401, "INVALID_CLIENT_ID", "The client id is not valid.")
+
+
+@blueprint.app_errorhandler(404)
+@blueprint.app_errorhandler(405)
+def unknown_call(error: HTTPException) -> Response:
+    """Under `/v1`, only who is let in is told that there is no such call."""
+    if in_api():
+        try:
+            authenticate()
+        except ApiError as refusal:
+            return api_problem(refusal.status, refusal.code, refusal.message)
+    return http_problem(error)
 
 
 @blueprint.get("/sms/status/<anytext:message_id>", provide_automatic_options=False)
