@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import subprocess
 from collections.abc import Iterator
@@ -29,14 +30,18 @@ class Load:
 
 
 def bodies(name: str, count: int) -> Iterator[bytes]:
-    """Events as ZimSend sends them, no two of the same id or about the same message."""
+    """Events as ZimSend sends them, no two of the same id or about the same message.
+
+    Their ids and numbers are in no order, as real ones are: an index takes each at another place.
+    """
     now = times.now()
     for number in range(count):
+        digest = hashlib.sha1(f"{name} {number}".encode(), usedforsecurity=False).hexdigest()
         yield sample(
             ("sms.sent", "sms.delivered")[number % 2],
-            event_id=f"evt_{name}_{number:012}",
-            message_id=f"msg_{name}_{number:012}",
-            to=f"+336{number:08}",
+            event_id=f"evt_{digest[:16]}",
+            message_id=f"msg_{digest[16:32]}",
+            to=f"+336{int(digest[32:], 16) % 10**8:08}",
             now=now,
         )
 

@@ -52,6 +52,8 @@ class Incoming(NamedTuple):
     #: What it says of its message; `None` if it leaves the mirror alone.
     says: status.Row | None
     source: str = "webhook"
+    #: Digest and length of the body as it came, where another one is stored.
+    original: tuple[str, int] | None = None
 
 
 class Rejected(NamedTuple):
@@ -88,7 +90,9 @@ def parse(body: bytes, *, received_at: int, retention: int, text_mode: str = "fu
         )
     if timestamp is not None and timestamp > received_at + times.DAY:
         timestamp = None
+    original = None
     if text_mode != "full":
+        original = hashlib.sha256(body).hexdigest(), len(body)
         body = _redact(payload, text_mode)
 
     event_type = _clean_type(ALIASES.get(named, named))
@@ -126,6 +130,7 @@ def parse(body: bytes, *, received_at: int, retention: int, text_mode: str = "fu
         body=body,
         redacted=text_mode != "full",
         says=says,
+        original=original,
     )
 
 
@@ -149,8 +154,9 @@ EXPIRED = (
 
 def reject_expired(item: Incoming) -> Rejected:
     """What quarantine keeps of an event that came too late to tell whether it is a replay."""
-    text_mode = "none" if item.redacted else "full"
-    return reject(item.body, EXPIRED, received_at=item.received_at, text_mode=text_mode)
+    if item.original is not None:
+        return Rejected(*item.original, EXPIRED, item.received_at, None)
+    return reject(item.body, EXPIRED, received_at=item.received_at)
 
 
 def clean_id(value: str) -> str:

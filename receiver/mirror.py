@@ -53,7 +53,7 @@ class Summary(NamedTuple):
 def summarize(row: Mapping[str, Register], first_received_at: int) -> Summary:
     """The summary of a row that has at least one state.
 
-    :param first_received_at: the first receipt of any of its events.
+    :param first_received_at: the first receipt of an event that says something of it.
     """
     at = first_received_at
     for state in _TIMES_OF_A_MESSAGE:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
@@ -14,6 +15,7 @@ DAY = 24 * HOUR
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _LONGEST_TIME_TEXT = 64
+_DATE_FIRST = re.compile(r"[0-9W-]+(?:[T ].*)?", re.ASCII | re.DOTALL)
 
 
 def now() -> int:
@@ -35,8 +37,12 @@ def parse(value: object) -> int | None:
 
 @lru_cache(maxsize=64)  # one event says the same time in several places
 def _parse_text(text: str) -> int | None:
+    text = text.upper()
+    # Python takes anything between date and time, and so a date's zone for a time.
+    if not _DATE_FIRST.fullmatch(text):
+        return None
     try:
-        moment = datetime.fromisoformat(text.upper())
+        moment = datetime.fromisoformat(text)
     except ValueError:
         return None
     if moment.tzinfo is None:

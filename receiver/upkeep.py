@@ -53,18 +53,20 @@ def expire(
 
 def _patiently(batch: Callable[[], Result]) -> Result:
     """Run one batch, and rest; a store that is busy gets two more chances."""
-    for chance in (1, 2, 3):
+    chances = 3
+    while True:
         began = time.monotonic()
         try:
             result = batch()
         except StoreUnavailable:
-            if chance == 3:
+            chances -= 1
+            if not chances:
                 raise
             time.sleep(_PATIENCE)
         else:
+            # The longer it took, or had to wait, the more there is to make way for.
             time.sleep(max(_SHORTEST_REST, _YIELD * (time.monotonic() - began)))
             return result
-    raise AssertionError("unreachable")
 
 
 class Upkeep:
@@ -92,7 +94,7 @@ class Upkeep:
         self._thread.start()
 
     def stop(self) -> None:
-        """End after the batch in hand."""
+        """Begin no other batch. What is in hand is a transaction, and may die at any point."""
         self._stopped.set()
 
     def _run(self) -> None:

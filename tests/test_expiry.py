@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import random
 import sqlite3
@@ -90,6 +91,14 @@ def test_a_duplicate_is_a_receipt(store: Store) -> None:
     assert upkeep.expire(store, T0 + DAY + 1) == Expired(1, 2, 0)
 
 
+def test_an_event_that_came_before_its_message_counts_too(store: Store) -> None:
+    otp = body_of("otp.sent", {"message_id": "m1"}, timestamp=iso(T0 + 20 * HOUR))
+    put(store, otp, T0)
+    put(store, report("sent", "m1", T0), T0)
+    assert upkeep.expire(store, T0 + 19 * HOUR) == Expired(0, 0, 0)
+    assert upkeep.expire(store, T0 + 20 * HOUR + 1) == Expired(1, 2, 0)
+
+
 def test_the_rows_own_times_count_too(store: Store) -> None:
     put(store, report("delivered", "m1", T0 + 12 * HOUR), T0)
     assert upkeep.expire(store, T0 + HOUR) == Expired(0, 0, 0)
@@ -108,7 +117,7 @@ def test_events_without_a_message_go_by_themselves(store: Store) -> None:
 def test_a_message_with_very_many_events_goes_whole(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("receiver.store.sqlite_expiry._EVENTS", 10)
+    monkeypatch.setattr("receiver.store.sqlite_expiry._MOST_EVENTS", 10)
     items = [
         parse(report("sent", f"m{n % 2}", T0 + n * SECOND), received_at=T0, retention=RETENTION)
         for n in range(55)
@@ -250,6 +259,22 @@ def test_a_replay_is_refused_after_the_retention_was_lowered_and_raised_again(
     assert provider.post(later).json["status"] == "accepted"
     assert "still not usable" in retry(receiver, provider)
     assert len(list(receiver.store.quarantined())) == 1
+    receiver.store.close()
+
+
+def test_a_refused_event_is_kept_by_the_digest_of_what_came(
+    environ: dict[str, str], clock: Clock
+) -> None:
+    app = create_app({**environ, "STORE_TEXT": "none"}, clock)
+    receiver: Receiver = app.extensions["receiver"]
+    receiver.store.migrate()
+    put(receiver.store, report("sent", "m1", clock.time), clock.time)
+    upkeep.expire(receiver.store, clock.time + DAY)
+    late = sample("sms.sent", event_id="e", message_id="m2", to="+336", now=clock.time - SECOND)
+    assert Provider(app.test_client()).post(late).status_code == 400
+    (kept,) = receiver.store.quarantined()
+    assert kept["digest"] == hashlib.sha256(late).hexdigest()
+    assert (kept["length"], kept["body"]) == (len(late), None)
     receiver.store.close()
 
 

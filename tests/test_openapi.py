@@ -610,6 +610,13 @@ def test_wrong_parameters(client: FlaskClient, query: str) -> None:
         assert message.startswith(query.partition("=")[0])
 
 
+def test_a_number_of_blanks_is_not_everybody(client: FlaskClient) -> None:
+    """Whose variable is empty after the `+` does not get the messages of all."""
+    for query in ("to=+", "to=%20"):
+        response = client.get(f"{HISTORY}?{query}", headers=BOTH)
+        assert refusal(response, 400, "INVALID_PHONE_NUMBER", HISTORY).startswith("to ")
+
+
 @pytest.mark.parametrize("path", [HISTORY, STATS])
 def test_a_period_that_ends_before_it_begins(client: FlaskClient, path: str) -> None:
     response = client.get(f"{path}?from_date=2026-11-20&to_date=2026-11-19", headers=BOTH)

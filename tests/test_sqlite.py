@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from receiver.errors import SchemaMismatch, StoreUnavailable
+from receiver.mirror import Search
 from receiver.store.sqlite import SqliteStore
 from tests.server import ROOT
 
@@ -87,3 +88,21 @@ def test_what_is_no_database_is_unavailable(tmp_path: Path) -> None:
     missing = SqliteStore(str(tmp_path / "none" / "r.db"))
     with pytest.raises(StoreUnavailable, match="DATABASE_URL"):
         missing.migrate()
+
+
+def test_a_read_that_failed_does_not_spoil_the_next(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = SqliteStore(str(tmp_path / "r.db"))
+    store.migrate()
+
+    def interrupted(connection: sqlite3.Connection, *_: object) -> None:
+        connection.set_progress_handler(lambda: 1, 1)
+        connection.execute("SELECT count(*) FROM events")
+
+    with monkeypatch.context() as patched:
+        patched.setattr("receiver.store.sqlite_mirror.page", interrupted)
+        with pytest.raises(StoreUnavailable, match="interrupted"):
+            store.history(Search(), 0, 10)
+    assert store.history(Search(), 0, 10) == (0, [])
+    store.close()

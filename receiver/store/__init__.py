@@ -90,6 +90,8 @@ class Selection:
 
 #: A message's id and its row.
 MirrorRow = tuple[str, Row]
+#: A message's row, the number of its events, and some of them.
+Evidence = tuple[Row, int, list[dict[str, Any]]]
 
 
 class Expired(NamedTuple):
@@ -154,8 +156,8 @@ class Store(Protocol):
     def message(self, message_id: str) -> Row | None:
         """A message's row in the mirror."""
 
-    def evidence(self, message_id: str, limit: int) -> tuple[int, list[dict[str, Any]]]:
-        """How many events a message has, and the first of them as they came in."""
+    def evidence(self, message_id: str, limit: int) -> Evidence | None:
+        """A message's row, how many events it has, and the first of them as they came in."""
 
     def history(self, search: Search, offset: int, limit: int) -> tuple[int, list[MirrorRow]]:
         """A page of messages, newest first, then by id; and how many there are in all."""
@@ -192,7 +194,10 @@ class Store(Protocol):
         """
 
     def claim_turn(self, name: str, now: int, until: int) -> bool:
-        """Whether it is this caller's turn to do something, and nobody else's before `until`."""
+        """Whether it is this caller's turn to do something, and nobody else's before `until`.
+
+        Whoever dies over it leaves the rest to the next turn.
+        """
 
     def events(self, selection: Selection) -> Iterator[dict[str, Any]]:
         """The selected events with their deliveries, oldest first."""

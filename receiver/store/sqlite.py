@@ -25,6 +25,7 @@ from receiver.mirror import Search
 from receiver.store import (
     SILENT_ATTEMPTS,
     Claim,
+    Evidence,
     Expired,
     MirrorRow,
     Outcome,
@@ -285,8 +286,14 @@ class SqliteStore:
         return count
 
     def claim_turn(self, name: str, now: int, until: int) -> bool:
+        with self._reading() as connection:
+            (value,) = connection.execute(
+                "SELECT value FROM marks WHERE name = ?", (name,)
+            ).fetchone()
+        # A time that lies far ahead was written by a clock that was wrong.
+        if now < value <= now + DAY:
+            return False
         with self._transaction() as connection:
-            # A time that lies far ahead was written by a clock that was wrong.
             turn = connection.execute(
                 "UPDATE marks SET value = ? WHERE name = ? AND (value <= ? OR value > ?)",
                 (until, name, now, now + DAY),
@@ -299,12 +306,16 @@ class SqliteStore:
     def _reading(self) -> Iterator[sqlite3.Connection]:
         """One read transaction: all that is read is of one moment."""
         with _as_unavailable():
-            connection = self._reader.conn
-            connection.execute("BEGIN")
+            db = self._reader
             try:
-                yield connection
-            finally:
-                connection.execute("COMMIT")
+                db.conn.execute("BEGIN")
+                yield db.conn
+                db.conn.execute("COMMIT")
+            except BaseException:
+                # Whatever state it is in: the thread's next read opens another.
+                self._readers.db = None
+                db.close()
+                raise
 
     def message(self, message_id: str) -> status.Row | None:
         with _as_unavailable():
@@ -313,8 +324,13 @@ class SqliteStore:
             ).fetchone()
         return json.loads(found[0]) if found else None
 
-    def evidence(self, message_id: str, limit: int) -> tuple[int, list[dict[str, Any]]]:
+    def evidence(self, message_id: str, limit: int) -> Evidence | None:
         with self._reading() as connection:
+            row = connection.execute(
+                "SELECT registers FROM messages WHERE id = ?", (message_id,)
+            ).fetchone()
+            if row is None:
+                return None
             (count,) = connection.execute(
                 "SELECT count(*) FROM events WHERE message_id = ?", (message_id,)
             ).fetchone()
@@ -324,7 +340,8 @@ class SqliteStore:
                 (message_id, limit),
             )
             names = [column[0] for column in found.description]
-            return count, [dict(zip(names, event, strict=True)) for event in found]
+            events = [dict(zip(names, event, strict=True)) for event in found]
+        return json.loads(row[0]), count, events
 
     def history(self, search: Search, offset: int, limit: int) -> tuple[int, list[MirrorRow]]:
         with self._reading() as connection:

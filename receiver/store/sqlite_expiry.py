@@ -6,18 +6,19 @@ import json
 import sqlite3
 
 from receiver.store import Expired
+from receiver.times import DAY
 
 #: Messages and events in one batch: it bounds what a webhook may have to wait for.
 _BATCH = 64
-_EVENTS = 512
+_MOST_EVENTS = 512
 
 
 def expire_batch(connection: sqlite3.Connection, before: int) -> Expired:
     """See `receiver.store.Store.expire`. Needs the write lock."""
-    messages = connection.execute(_MESSAGES, (before, before, _BATCH)).fetchall()
+    messages = connection.execute(_MESSAGES, (before, before, before, _BATCH)).fetchall()
     ids = json.dumps([message_id for _, message_id in messages])
-    events = connection.execute(_EVENTS_OF, (ids, _EVENTS)).fetchall()
-    if len(events) == _EVENTS:
+    events = connection.execute(_EVENTS_OF, (ids, _MOST_EVENTS)).fetchall()
+    if len(events) == _MOST_EVENTS:
         messages = []  # one of them has very many: they go with the last of their events
     if not events:
         events = connection.execute(_LOOSE, (before, before, before, _BATCH)).fetchall()
@@ -45,8 +46,8 @@ def expirable(connection: sqlite3.Connection, before: int) -> Expired:
     """How much `expire_batch`, called until it finds nothing, would delete."""
     counts = []
     for query, values in (
-        (_MESSAGES, (before, before, -1)),
-        (_EVENTS_OF_ALL, (before, before, -1)),
+        (_MESSAGES, (before, before, before, -1)),
+        (_EVENTS_OF_ALL, (before, before, before, -1)),
         (_LOOSE, (before, before, before, -1)),
         (_QUARANTINE, (before, -1)),
     ):
@@ -57,10 +58,14 @@ def expirable(connection: sqlite3.Connection, before: int) -> Expired:
 
 
 # A message's `at` is one of the times that `touched_at` is the latest of, so those that have
-# expired are at the old end of this index; few others are among them.
+# expired are at the old end of this index; few others are among them. Its events may have been
+# received again since, or say later times; and those that leave the mirror alone count, too.
 _MESSAGES = """
 SELECT key, id FROM messages AS m INDEXED BY messages_by_time
 WHERE at < ? AND touched_at < ?
+  AND NOT EXISTS (
+    SELECT 1 FROM events AS e WHERE e.message_id = m.id
+      AND max(e.last_received_at, e.occurred_at, coalesce(e.timestamp, 0)) >= ?)
   AND NOT EXISTS (SELECT 1 FROM deliveries WHERE message_id = m.id AND state = 'pending')
 ORDER BY at LIMIT ?
 """
@@ -94,9 +99,10 @@ UPDATE marks SET value = max(value, (
 WHERE name = 'timestamp'
 """
 
-_UNCOUNT = """
+# A day is counted as Python does it: rounded down, before 1970, too.
+_UNCOUNT = f"""
 UPDATE statistics SET live = live - gone.count
-FROM (SELECT at / 86400000000 - (at % 86400000000 < 0) AS day, device_id, status, count(*) AS count
+FROM (SELECT at / {DAY} - (at % {DAY} < 0) AS day, device_id, status, count(*) AS count
       FROM messages WHERE key IN (SELECT value FROM json_each(?)) GROUP BY 1, 2, 3) AS gone
 WHERE statistics.day = gone.day AND statistics.device_id = gone.device_id
   AND statistics.status = gone.status

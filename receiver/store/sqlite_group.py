@@ -45,7 +45,6 @@ def write_group(
     deliveries: list[tuple[Any, ...]] = []
     quarantined = [item for item in items if isinstance(item, Rejected)]
     again: list[Incoming] = []
-    touched: dict[str, int] = {}
     for item in items:
         if isinstance(item, Rejected):
             outcomes.append("quarantined")
@@ -62,14 +61,9 @@ def write_group(
         outcomes.append("accepted")
         seq += 1
         late = False
-        if item.message_id is not None:
-            if item.says is not None:
-                message = messages.setdefault(item.message_id, _Message(item.received_at))
-                late = message.take(item, item.says)
-            else:
-                touched[item.message_id] = max(
-                    touched.get(item.message_id, 0), item.received_at, item.occurred_at
-                )
+        if item.message_id is not None and item.says is not None:
+            message = messages.setdefault(item.message_id, _Message(item.received_at))
+            late = message.take(item, item.says)
         repeat, dispatched = repeats.judge(item)
         events.append(
             (
@@ -108,9 +102,6 @@ def write_group(
     _insert(connection, _DELIVERIES, deliveries)
     if again:
         connection.executemany(_RECEIVED_AGAIN, [(a.received_at, a.id) for a in again])
-        connection.executemany(_TOUCHED_AGAIN, [(a.received_at, a.id) for a in again])
-    if touched:
-        connection.executemany(_TOUCHED, [(time, name) for name, time in touched.items()])
     if quarantined:
         connection.executemany(
             _QUARANTINE,
@@ -164,7 +155,8 @@ class _Message:
     def take(self, item: Incoming, says: status.Row) -> bool:
         """Merge what an event says; returns whether the event is late."""
         before, after = self.row, status.merge(self.row, says)
-        if after.get("message") != before.get("message"):
+        text = after.get("message")
+        if text is not None and ("message" not in before or text[2] != before["message"][2]):
             self.indexed = False
         self.row = after
         self.first_received_at = min(self.first_received_at, item.received_at)
@@ -341,11 +333,6 @@ _RECEIVED_AGAIN = """
 UPDATE events SET receipts = receipts + 1, last_received_at = max(last_received_at, ?)
 WHERE id = ?
 """
-_TOUCHED_AGAIN = """
-UPDATE messages SET touched_at = max(touched_at, ?)
-WHERE id = (SELECT message_id FROM events WHERE id = ?)
-"""
-_TOUCHED = "UPDATE messages SET touched_at = max(touched_at, ?) WHERE id = ?"
 
 _QUARANTINE = """
 INSERT INTO quarantine (digest, received_at, last_received_at, length, reason, body)

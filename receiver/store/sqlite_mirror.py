@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
+import sys
 from collections.abc import Iterator, Sequence
 
 from receiver import mirror
@@ -19,8 +20,10 @@ _TRIGRAM = 3
 _MOST_TRIGRAMS = 24
 #: With more matches than this, to sort them takes longer than to walk through history.
 _MANY = 20_000
-#: Messages that are indexed in one transaction.
+#: Messages that are indexed in one transaction, and characters of their texts, about: it bounds
+#: what a webhook may have to wait for.
 _INDEXED_AT_ONCE = 200
+_CHARACTERS_AT_ONCE = 50_000
 
 _EACH = "SELECT value FROM json_each(?)"
 _NEWEST_FIRST = "ORDER BY m.at DESC, m.id"
@@ -241,24 +244,35 @@ def _is_common(connection: sqlite3.Connection, text: str) -> bool:
 
 
 def _matching_unindexed(connection: sqlite3.Connection, text: str) -> list[int]:
-    return [key for key, folded in _unindexed(connection, -1) if text in folded]
+    return [key for key, folded in _unindexed(connection, -1, sys.maxsize) if text in folded]
 
 
-def _unindexed(connection: sqlite3.Connection, limit: int) -> list[tuple[int, str]]:
-    """Messages whose text the index does not know (as it is now), with the folded text."""
+def _unindexed(
+    connection: sqlite3.Connection, limit: int, characters: int
+) -> list[tuple[int, str]]:
+    """Messages whose text the index does not know (as it is now), with the folded text.
+
+    :param limit: rows at most; -1 for all.
+    :param characters: of texts, about, after which enough has been read.
+    """
     # All in one row: Python gives its lock away at each, and requests wait for it.
     (found,) = connection.execute(
         "SELECT json_group_array(json_array(key, json(text))) FROM ("
-        " SELECT key, registers -> '$.message[2]' AS text"
-        " FROM messages INDEXED BY messages_unindexed WHERE indexed = 0 LIMIT ?)",
-        (limit,),
+        " SELECT key, text, sum(length(text)) OVER (ORDER BY key) - length(text) AS before FROM ("
+        "  SELECT key, registers -> '$.message[2]' AS text"
+        "  FROM messages INDEXED BY messages_unindexed WHERE indexed = 0 ORDER BY key LIMIT ?))"
+        " WHERE coalesce(before, 0) < ?",
+        (limit, characters),
     ).fetchone()
     return [(key, mirror.fold(text or "")) for key, text in json.loads(found)]
 
 
 def has_unindexed(connection: sqlite3.Connection) -> bool:
     """Whether there is a text that the index does not know."""
-    return bool(_unindexed(connection, 1))
+    found = connection.execute(
+        "SELECT EXISTS (SELECT 1 FROM messages INDEXED BY messages_unindexed WHERE indexed = 0)"
+    )
+    return bool(found.fetchone()[0])
 
 
 def index_texts(connection: sqlite3.Connection) -> bool:
@@ -266,7 +280,7 @@ def index_texts(connection: sqlite3.Connection) -> bool:
 
     :returns: whether there are more.
     """
-    unindexed = _unindexed(connection, _INDEXED_AT_ONCE)
+    unindexed = _unindexed(connection, _INDEXED_AT_ONCE, _CHARACTERS_AT_ONCE)
     keys = json.dumps([key for key, _ in unindexed])
     texts = json.dumps([pair for pair in unindexed if pair[1]])
     connection.execute(f"DELETE FROM search WHERE rowid IN ({_EACH})", (keys,))
@@ -275,4 +289,4 @@ def index_texts(connection: sqlite3.Connection) -> bool:
         (texts,),
     )
     connection.execute(f"UPDATE messages SET indexed = 1 WHERE key IN ({_EACH})", (keys,))
-    return len(unindexed) == _INDEXED_AT_ONCE
+    return has_unindexed(connection)

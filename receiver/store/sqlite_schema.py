@@ -36,7 +36,8 @@ def mirror_is_searched_counted_and_expires(db: Database) -> None:
         ).fetchone()
         row = json.loads(registers)
         first, last = db.execute(
-            "SELECT min(received_at), max(received_at) FROM events WHERE message_id = ?",
+            "SELECT coalesce(min(received_at), 0), coalesce(max(received_at), 0)"
+            " FROM events WHERE message_id = ? AND loose = 0",
             (message_id,),
         ).fetchone()
         summary = mirror.summarize(row, first)
@@ -54,9 +55,10 @@ def mirror_is_searched_counted_and_expires(db: Database) -> None:
 
 def _timestamp(body: bytes, received_at: int) -> int | None:
     try:
-        timestamp = times.parse(read_json(body).get("timestamp"))
+        payload = read_json(body)
     except Unusable:
         return None
+    timestamp = times.parse(payload.get("timestamp")) if isinstance(payload, dict) else None
     return None if timestamp is None or timestamp > received_at + times.DAY else timestamp
 
 

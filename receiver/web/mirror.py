@@ -23,7 +23,7 @@ blueprint = Blueprint("mirror", __name__, url_prefix="/v1")
 MOST_EVENTS = 200
 _USUAL_LIMIT, _LARGEST_LIMIT = 50, 100
 #: A `+` that was not encoded in a URL arrives as a space.
-_LOST_PLUS = re.compile(r"(T\S+) (?=\d\d:?\d\d$)", re.ASCII)
+_LOST_PLUS = re.compile(r"([T ]\S+) (?=\d\d:?\d\d$)", re.ASCII | re.IGNORECASE)
 
 
 class AnyText(BaseConverter):
@@ -83,12 +83,11 @@ def unknown_call(error: HTTPException) -> Response:
 @blueprint.get("/sms/status/<anytext:message_id>", provide_automatic_options=False)
 def sms_status(message_id: str) -> Response:
     """All that is known of one message, and from which events."""
-    store = parts().store
     message_id = clean_id(message_id)
-    row = store.message(message_id)
-    if row is None:
+    evidence = parts().store.evidence(message_id, MOST_EVENTS)
+    if evidence is None:
         raise ApiError(404, "MESSAGE_NOT_FOUND", "No message with this id is known here.")
-    count, events = store.evidence(message_id, MOST_EVENTS)
+    row, count, events = evidence
     shown = [
         {
             "event_id": event["id"],
@@ -179,11 +178,13 @@ def _search() -> Search:
             400, "INVALID_PARAMETER", f"status must be one of {', '.join(status.STATES)}."
         )
     to, text = _argument("to"), _argument("search")
+    if to is not None and not mirror.number(to):
+        raise ApiError(400, "INVALID_PHONE_NUMBER", "to must be a number like +33612345678.")
     since, until = _period()
     return Search(
         status=state,
         device_id=_device(),
-        number=None if to is None else mirror.number(to) or None,
+        number=None if to is None else mirror.number(to),
         since=since,
         until=until,
         text=None if text is None else mirror.fold(text),
