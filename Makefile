@@ -5,10 +5,10 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help run demo test torture benchmark clean
+.PHONY: help run demo test torture simulate-seeds benchmark clean
 
 help:  ## list the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 run: $(VENV)/.run .env  ## serve on http://localhost:3000, with SQLite and the settings of .env
 	@$(BIN)/python -m receiver.welcome
@@ -25,6 +25,10 @@ test: $(VENV)/.test  ## everything that must hold before a change lands
 
 torture: $(VENV)/.test  ## 1,000 kills under load, and other long runs
 	@TORTURE=1 $(BIN)/python -m pytest tests/test_crash.py tests/test_expiry.py
+
+N ?= 20000
+simulate-seeds: $(VENV)/.test  ## N=20000 simulated bad days; each must keep every promise
+	@SEEDS=$(N) $(BIN)/python -m pytest tests/test_simulation.py -k promise
 
 benchmark: $(VENV)/.test  ## how fast it receives; see benchmarks/
 	@$(BIN)/python benchmarks/ingest.py

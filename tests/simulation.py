@@ -1,0 +1,615 @@
+"""One seeded scheduler for everything that takes part: no threads, no sleeping, no real clock.
+
+A `Simulation` is a provider that sends events, one or two processes with a worker each, and one
+store. A seed decides what happens next: an event comes, a round of a worker, the end of a call, an
+hour that the clock jumps, a process that dies in the middle of a store call. After every step the
+promises are checked against what the simulation itself remembers.
+
+`plant` puts a bug in on purpose; `tests/test_simulation.py` shows that each is found.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+import shutil
+import sqlite3
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from receiver import mirror, status, worker
+from receiver.errors import HandlerError, StoreUnavailable
+from receiver.event import Event, Incoming, parse
+from receiver.registry import Registry
+from receiver.store import Claim, Settlement, Store, Want, open_store
+from receiver.times import DAY, HOUR, SECOND, iso
+from receiver.worker import LEASE_SPARE, Worker
+
+BEGAN = 20_000 * DAY + 12 * HOUR
+RETENTION = 30 * DAY
+STATES = ("queued", "processing", "sent", "delivered", "failed", "cancelled")
+#: Rounds after which everything that is owed must have ended, once nothing goes wrong any more.
+ROUNDS_TO_REST = 400
+
+
+class Crash(BaseException):
+    """The process dies here."""
+
+
+class Broken(AssertionError):
+    """A promise did not hold."""
+
+
+class Shop:
+    """A store as one process sees it: any call may be the last thing that the process does.
+
+    It is also where most bugs are planted: the project's own code stays as it is.
+    """
+
+    def __init__(self, simulation: Simulation, store: Store) -> None:
+        self._simulation = simulation
+        self._store = store
+        self.seen: set[str] = set()
+
+    def __getattr__(self, name: str) -> Any:
+        call = getattr(self._store, name)
+        if name in ("close", "migrate"):
+            return call
+
+        def guarded(*arguments: Any) -> Any:
+            return self._simulation.at_risk(lambda: call(*arguments))
+
+        return guarded
+
+    def ingest(self, items: list[Incoming], wanting: Any, patience: float) -> list[str]:
+        plant = self._simulation.plant
+        if plant == "acknowledge before commit":
+            self._simulation.acknowledged.update(item.id for item in items)
+        if plant == "dedupe by lookup":  # in memory: what others have stored meanwhile is not seen
+            stored = self._simulation.stored()
+            unseen = [item.id in stored and item.id not in self.seen for item in items]
+            self.seen.update(item.id for item in items)
+            items = [
+                item._replace(id=f"{item.id} again") if again else item
+                for item, again in zip(items, unseen, strict=True)
+            ]
+        if plant == "work apart from the event":
+            outcomes = self._guarded_ingest(items, lambda _: (), patience)
+            with self._simulation.outside() as connection:
+                self._simulation.at_risk(lambda: None)
+                self._add_work(connection, items, wanting)
+            return outcomes
+        return self._guarded_ingest(items, wanting, patience)
+
+    def _guarded_ingest(self, items: Any, wanting: Any, patience: float) -> list[str]:
+        ingest = self._store.ingest
+        return self._simulation.at_risk(lambda: list(ingest(items, wanting, patience)))
+
+    @staticmethod
+    def _add_work(connection: sqlite3.Connection, items: list[Incoming], wanting: Any) -> None:
+        for item in items:
+            for handler in wanting(item.type):
+                connection.execute(
+                    "INSERT OR IGNORE INTO deliveries"
+                    " (event_seq, handler, message_id, occurred_at, due_at)"
+                    " SELECT seq, ?, message_id, occurred_at, received_at FROM events WHERE id = ?",
+                    (handler, item.id),
+                )
+
+    def work(
+        self, now: int, settlements: list[Settlement], wants: list[Want], patience: float
+    ) -> list[Claim]:
+        plant = self._simulation.plant
+        real = settlements
+        if plant == "forget the lease":
+            wants = [want._replace(lease=0) for want in wants]
+        if plant == "a failure is an end":
+            settlements = [s._replace(state="done") for s in settlements]
+        if plant == "finish without the fence":
+            fences = self._simulation.fences
+            settlements = [
+                s._replace(claim=s.claim._replace(fence=fences[s.claim.event_seq, s.claim.handler]))
+                for s in settlements
+            ]
+        before = self._simulation.states()
+        claims = self._simulation.at_risk(
+            lambda: self._store.work(now, settlements, wants, patience),
+            after=lambda claims: self._simulation.worked(now, before, real, claims),
+        )
+        if plant == "done before it ran" and claims:
+            self._store.work(now, [Settlement(claim, "done", now) for claim in claims], [], 1)
+        return claims
+
+
+class Process:
+    """One process: a worker whose threads are the scheduler's."""
+
+    def __init__(self, simulation: Simulation) -> None:
+        self.simulation = simulation
+        self.store = open_store(f"sqlite:///{simulation.path}")
+        self.shop = Shop(simulation, self.store)
+        self.worker = Worker(self.shop, simulation.registry, simulation.wall)  # type: ignore[arg-type]
+        for lane in self.worker._lanes.values():
+            lane.ring = lambda: None  # type: ignore[method-assign]
+        #: Calls that hang: they hold their place until the scheduler lets them return.
+        self.hanging: list[tuple[Any, Any]] = []
+
+    def calls(self) -> list[tuple[Any, Any]]:
+        """What a thread could begin now."""
+        return [
+            (lane, lane._waiting[0])
+            for lane in self.worker._lanes.values()
+            if lane._waiting
+            and sum(call.started is not None for call in lane.calls) < lane.handler.concurrency
+        ]
+
+    def begin(self, lane: Any, call: Any) -> None:
+        """What a handler's thread does with a call, up to its end or its hanging."""
+        lane._waiting.popleft()
+        if not call.taken.acquire(blocking=False):
+            lane._finished(lane, call)
+            return
+        call.started = self.simulation.monotonic()
+        if self.simulation.healing or self.simulation.chance.random() > 0.1:
+            self.end(lane, call)
+        else:
+            self.hanging.append((lane, call))
+
+    def end(self, lane: Any, call: Any) -> None:
+        try:
+            lane.handler.function(worker.event_of(call.claim))
+        except Exception as error:
+            call.failure = error
+        call.took = self.simulation.monotonic() - call.started
+        lane._finished(lane, call)
+
+
+class Simulation:
+    """See the module.
+
+    :param path: a migrated database that nobody else uses.
+    :param plant: the name of a bug to put in.
+    """
+
+    def __init__(self, path: Path, seed: int, plant: str | None = None) -> None:
+        self.path = path
+        self.plant = plant
+        self.chance = random.Random(seed)
+        self.healing = False
+        self.steps: list[str] = []
+        self._wall = BEGAN
+        self._monotonic = 1_000.0
+        self.registry = self._handlers()
+        self.processes = [Process(self) for _ in range(self.chance.choice((1, 2)))]
+        self._outside = sqlite3.connect(path, isolation_level=None)
+        #: What the provider has sent, by id, and what it still tries to get answered.
+        self.sent: dict[str, bytes] = {}
+        self.unanswered: list[str] = []
+        self.acknowledged: set[str] = set()
+        #: First receipts, as stored.
+        self.received: dict[str, Incoming] = {}
+        self.expired: set[str] = set()
+        #: The newest lease of each item, and until when it holds.
+        self.fences: dict[tuple[int, str], int] = {}
+        self.leases: dict[tuple[int, str], int] = {}
+        #: Events that a handler has handled, and those that it refused for good or failed at.
+        self.succeeded: set[tuple[str, str]] = set()
+        self.failed: Counter[tuple[str, str]] = Counter()
+        self._checked = 0
+
+    def wall(self) -> int:
+        return self._wall
+
+    def monotonic(self) -> float:
+        return self._monotonic
+
+    def close(self) -> None:
+        for process in self.processes:
+            process.store.close()
+        self._outside.close()
+
+    def _handlers(self) -> Registry:
+        registry = Registry()
+
+        def handle(name: str, event: Event) -> None:
+            luck = 1.0 if self.healing else self.chance.random()
+            if luck < 0.2:
+                self.failed[event.id, name] += 1
+                raise ValueError("a defect")
+            if luck < 0.25:
+                self.failed[event.id, name] += 1
+                raise HandlerError("later", retry_after=self.chance.randrange(1, 600))
+            if luck < 0.28:
+                self.failed[event.id, name] += 100
+                raise HandlerError("never", permanent=True)
+            self.succeeded.add((event.id, name))
+
+        registry.on("*", name="all", timeout=5, max_attempts=4, concurrency=2)(
+            lambda event: handle("all", event)
+        )
+        registry.on("sms.failed", "sms.delivered", name="ends", timeout=1, max_attempts=3)(
+            lambda event: handle("ends", event)
+        )
+        return registry
+
+    # --- what may go wrong
+
+    def at_risk(self, call: Callable[[], Any], after: Callable[[Any], None] | None = None) -> Any:
+        """A store call that may fail, or be the last thing that its process does."""
+        luck = 1.0 if self.healing else self.chance.random()
+        if luck < 0.01:
+            raise StoreUnavailable("the store is away")
+        if luck < 0.02:
+            raise Crash("before the store call")
+        result = call()
+        if after is not None:
+            after(result)
+        if luck < 0.04:
+            raise Crash("after the store call")
+        return result
+
+    # --- what happens
+
+    def run(self, steps: int = 50) -> None:
+        """A bad time, and then a good one in which everything must come to its end."""
+        for _ in range(steps):
+            self.step()
+        self.healing = True
+        self.steps.append("--- from here on nothing goes wrong")
+        for _ in range(ROUNDS_TO_REST):
+            if not self._heal():
+                break
+        self._check_the_end()
+
+    def step(self) -> None:
+        process = self.chance.choice(self.processes)
+        happen: Callable[[Process], str] = self.chance.choices(
+            [self._send, self._round, self._call, self._let_return, self._pass_time,
+             self._jump, self._die, self._upkeep, self._expire],
+            [6, 6, 6, 2, 4, 0.4, 0.4, 1, 0.5],
+        )[0]  # fmt: skip
+        try:
+            self.steps.append(happen(process))
+        except StoreUnavailable as error:
+            self.steps.append(f"{happen.__name__}: {error}")
+        except Crash as crash:
+            self.steps.append(f"{happen.__name__}: {self._die(process)}, {crash}")
+        self.check()
+
+    def _send(self, process: Process) -> str:
+        """A few events at the same moment: new ones, repeated ones, in any order."""
+        items = []
+        for _ in range(self.chance.choice((1, 1, 2, 4))):
+            if self.sent and self.chance.random() < 0.3:
+                event_id = self.chance.choice(self.unanswered or list(self.sent))
+            else:
+                event_id = self._new_event()
+            body = self.sent[event_id]
+            items.append(parse(body, received_at=self._wall, retention=RETENTION))
+        names = [item.id for item in items]
+        self.unanswered += [name for name in names if name not in self.unanswered]
+        try:
+            outcomes = process.shop.ingest(items, self.registry.wanting, 1)
+        finally:
+            self._note_what_is_stored(items)
+        for item, outcome in zip(items, outcomes, strict=True):
+            if outcome != "quarantined":
+                self.acknowledged.add(item.id)
+            if item.id in self.unanswered:
+                self.unanswered.remove(item.id)
+        process.worker.wake()
+        return f"sent {', '.join(names)}: {', '.join(outcomes)}"
+
+    def _new_event(self) -> str:
+        event_id = f"e{len(self.sent)}"
+        state = self.chance.choice(STATES)
+        moment = self._wall - self.chance.randrange(2 * HOUR) // SECOND * SECOND
+        data: dict[str, Any] = {"message_id": f"m{self.chance.randrange(4)}"}
+        if self.chance.random() < 0.7:
+            data[f"{state}_at"] = iso(moment)
+        if self.chance.random() < 0.5:
+            data["device_id"] = self.chance.choice(("dev_1", "dev_2"))
+        envelope = {"event": f"sms.{state}", "event_id": event_id, "data": data}
+        if self.chance.random() < 0.8:
+            envelope["timestamp"] = iso(moment + SECOND)
+        self.sent[event_id] = json.dumps(envelope).encode()
+        return event_id
+
+    def _note_what_is_stored(self, items: list[Incoming]) -> None:
+        """The store's word on which of them it has: a crash may have come after the commit."""
+        stored = self.stored()
+        for item in items:
+            if item.id in stored and item.id in self.expired:
+                # Without a timestamp a replay of what was forgotten cannot be told.
+                self.expired.remove(item.id)
+                self.received[item.id] = item
+            elif item.id in stored:
+                self.received.setdefault(item.id, item)
+
+    def _round(self, process: Process) -> str:
+        process.worker.step(self._wall)
+        return "a round"
+
+    def _call(self, process: Process) -> str:
+        calls = process.calls()
+        if not calls:
+            return "nothing to call"
+        lane, call = self.chance.choice(calls)
+        process.begin(lane, call)
+        return f"called {lane.handler.name} for {call.claim.event_id}"
+
+    def _let_return(self, process: Process) -> str:
+        if not process.hanging:
+            return "nothing hangs"
+        lane, call = process.hanging.pop(self.chance.randrange(len(process.hanging)))
+        process.end(lane, call)
+        return f"{lane.handler.name} returned for {call.claim.event_id}"
+
+    def _pass_time(self, process: Process) -> str:
+        seconds = self.chance.choice((0.01, 1, 6, 20, 120, 4_000))
+        self._wall += int(seconds * SECOND)
+        self._monotonic += seconds
+        return f"{seconds} s passed"
+
+    def _jump(self, process: Process) -> str:
+        hours = self.chance.choice((-1, 1))
+        self._wall += hours * HOUR
+        return f"the clock jumped {hours} h"
+
+    def _die(self, process: Process) -> str:
+        """kill -9, and a new process in its place. What was called may still go on."""
+        process.store.close()
+        self.processes[self.processes.index(process)] = Process(self)
+        return "a process died"
+
+    def _upkeep(self, process: Process) -> str:
+        process.shop.index_texts(1)
+        return "texts indexed"
+
+    def _expire(self, process: Process) -> str:
+        before = self._wall - self.chance.choice((0, HOUR, RETENTION))
+        owed = {event_id for event_id, state in self._deliveries() if state == "pending"}
+        if self.plant == "expiry takes what is owed":
+            self._outside.execute("UPDATE deliveries SET state = 'dead' WHERE state = 'pending'")
+        try:
+            expired = process.shop.expire(before, 1)
+        finally:
+            gone = self.received.keys() - self.stored() - self.expired
+            self.expired |= gone
+            if gone & owed:
+                raise Broken(f"expired although a handler is owed it: {gone & owed}")
+        return f"expired: {tuple(expired)}"
+
+    # --- what is remembered
+
+    def stored(self) -> set[str]:
+        return {event_id for (event_id,) in self._outside.execute("SELECT id FROM events")}
+
+    def states(self) -> dict[tuple[int, str], str]:
+        return {
+            (seq, handler): state
+            for seq, handler, state in self._outside.execute(
+                "SELECT event_seq, handler, state FROM deliveries"
+            )
+        }
+
+    def _deliveries(self) -> list[tuple[str, str]]:
+        return self._outside.execute(
+            "SELECT e.id, d.state FROM deliveries AS d JOIN events AS e ON e.seq = d.event_seq"
+        ).fetchall()
+
+    @contextmanager
+    def outside(self) -> Iterator[sqlite3.Connection]:
+        yield self._outside
+
+    def worked(
+        self,
+        now: int,
+        before: dict[tuple[int, str], str],
+        settlements: list[Settlement],
+        claims: list[Claim],
+    ) -> None:
+        """After each transaction of a worker: who has ended what, and who has leased what."""
+        after = self.states()
+        ends = {(s.claim.event_seq, s.claim.handler, s.claim.fence) for s in settlements}
+        for item, state in after.items():
+            if state in ("done", "dead") and before.get(item) == "pending":
+                self._require(
+                    (*item, self.fences[item]) in ends,
+                    f"{item} was ended by one who is not its last claimant",
+                )
+        for settlement in settlements:
+            item = settlement.claim.event_seq, settlement.claim.handler
+            if settlement.claim.fence == self.fences.get(item):
+                self.leases.pop(item, None)
+        for claim in claims:
+            item = claim.event_seq, claim.handler
+            self._require(
+                now >= self.leases.get(item, now), f"{item} was leased while its lease held"
+            )
+            handler = self.registry.get(claim.handler)
+            assert handler is not None
+            self.fences[item] = claim.fence
+            self.leases[item] = now + int(handler.timeout * SECOND) + LEASE_SPARE
+            self._check_one_at_a_time(now, claim)
+
+    def _check_one_at_a_time(self, now: int, claim: Claim) -> None:
+        # Only at the claim: a lease that has run out may hold again when the clock goes back.
+        (others,) = self._outside.execute(
+            "SELECT count(*) FROM deliveries WHERE message_id = ? AND handler = ?"
+            " AND event_seq <> ? AND state = 'pending' AND leased = 1 AND due_at > ?",
+            (claim.message_id, claim.handler, claim.event_seq, now),
+        ).fetchone()
+        self._require(not others, f"two events of one message at once: {claim.event_id}")
+
+    # --- what must hold
+
+    @staticmethod
+    def _require(holds: bool, promise: str) -> None:
+        if not holds:
+            raise Broken(promise)
+
+    def check(self) -> None:
+        """The promises, after every step that has changed anything."""
+        (version,) = self._outside.execute("PRAGMA data_version").fetchone()
+        if version == self._checked:
+            return
+        self._checked = version
+        events = self._outside.execute("SELECT id, type, repeat FROM events").fetchall()
+        ids = [event_id.partition(" ")[0] for event_id, *_ in events]
+        lost = self.acknowledged - set(ids) - self.expired
+        self._require(not lost, f"acknowledged, and not stored: {lost}")
+        self._require(len(ids) == len(set(ids)), "one id, two events")
+        self._check_deliveries(events)
+        self._check_mirror()
+
+    def _check_deliveries(self, events: list[tuple[str, str, int]]) -> None:
+        rows = self._outside.execute(
+            "SELECT e.id, d.handler, d.state FROM deliveries AS d"
+            " JOIN events AS e ON e.seq = d.event_seq"
+        ).fetchall()
+        present = {(event_id, handler) for event_id, handler, _ in rows}
+        for event_id, event_type, repeat in events:
+            if not repeat:
+                missing = {
+                    (event_id, handler) for handler in self.registry.wanting(event_type)
+                } - present
+                self._require(not missing, f"stored without its work: {missing}")
+        for event_id, handler, state in rows:
+            item = event_id, handler
+            if state == "done":
+                self._require(item in self.succeeded, f"done, and never handled: {item}")
+
+    def _check_mirror(self) -> None:
+        """Each message is the join of what came in about it, and counts where it should."""
+        rows: dict[str, dict[str, Any]] = {}
+        first: dict[str, int] = {}
+        for event_id, item in self.received.items():
+            if event_id not in self.expired and item.says is not None and item.message_id:
+                row = rows.setdefault(item.message_id, {})
+                for name, register in item.says.items():
+                    stamp = register[0], register[1]
+                    if name not in row or stamp > (row[name][0], row[name][1]):
+                        row[name] = register
+                first[item.message_id] = min(
+                    first.get(item.message_id, item.received_at), item.received_at
+                )
+        stored = {
+            name: json.loads(registers)
+            for name, registers in self._outside.execute("SELECT id, registers FROM messages")
+        }
+        self._require(stored == rows, f"the mirror is not the join: {stored} instead of {rows}")
+        cells = Counter(mirror.summarize(row, first[name]).cell for name, row in rows.items())
+        counted = {
+            mirror.Cell(day, device, state): live
+            for day, device, state, live in self._outside.execute(
+                "SELECT day, device_id, status, live FROM statistics WHERE live <> 0"
+            )
+        }
+        self._require(counted == cells, f"statistics differ from a recount: {counted}, {cells}")
+
+    # --- the end
+
+    def _heal(self) -> bool:
+        """Everybody works, time passes; returns whether anything is left to do."""
+        for event_id in list(self.unanswered):
+            item = parse(self.sent[event_id], received_at=self._wall, retention=RETENTION)
+            outcomes = self.processes[0].shop.ingest([item], self.registry.wanting, 1)
+            self._note_what_is_stored([item])
+            self.unanswered.remove(event_id)
+            if outcomes != ["quarantined"]:
+                self.acknowledged.add(event_id)
+        for process in self.processes:
+            while process.hanging:
+                process.end(*process.hanging.pop())
+            # Threads begin at once what is claimed, so that none of it is given back.
+            process.worker.step(self._wall)
+            while process.calls():
+                while calls := process.calls():
+                    process.begin(*calls[0])
+                process.worker.step(self._wall)
+        self._wall += 30 * SECOND
+        self._monotonic += 30
+        if self._wall % HOUR < 30 * SECOND:
+            self._wall += HOUR
+        return any(state == "pending" for state in self.states().values())
+
+    def _check_the_end(self) -> None:
+        self.check()
+        pending = [item for item, state in self.states().items() if state == "pending"]
+        self._require(not pending, f"work that never ends: {pending}")
+
+
+@contextmanager
+def simulated_time(simulation: Simulation) -> Iterator[None]:
+    """The worker's time and chance are the simulation's."""
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(worker, "time", SimpleNamespace(monotonic=simulation.monotonic))
+        draw = simulation.chance.random
+        real = worker.backoff
+        patched.setattr(worker, "backoff", lambda failures: real(failures, draw))
+        plant(patched, simulation.plant)
+        yield
+
+
+def plant(patched: pytest.MonkeyPatch, bug: str | None) -> None:
+    """The bugs that are not the store's wrapper's."""
+    from receiver.store import sqlite_group
+
+    if bug == "last write wins":
+        patched.setattr(status, "merge", lambda one, other: {**one, **other})
+    elif bug == "count twice after a change":
+
+        def count(connection: sqlite3.Connection, messages: Any) -> None:
+            changed = list(messages)
+            for message in changed:
+                message.before = None
+            real_count(connection, changed)
+
+        real_count = sqlite_group._count
+        patched.setattr(sqlite_group, "_count", count)
+    elif bug == "two of one message at once":
+        from receiver.store import sqlite
+
+        claimable = sqlite._CLAIMABLE.replace("NOT EXISTS", "NOT 1 OR NOT EXISTS", 1)
+        head, _, tail = claimable.partition("AND (d.message_id IS NULL")
+        patched.setattr(sqlite, "_CLAIMABLE", head + "\n" + tail[tail.index("ORDER BY") :])
+
+
+PLANTS = (
+    "acknowledge before commit",
+    "forget the lease",
+    "dedupe by lookup",
+    "last write wins",
+    "count twice after a change",
+    "finish without the fence",
+    "done before it ran",
+    "a failure is an end",
+    "work apart from the event",
+    "expiry takes what is owed",
+    "two of one message at once",
+)
+
+
+def simulate(template: Path, folder: Path, seed: int, bug: str | None = None) -> None:
+    """Run one seed; a promise that breaks tells the steps that led there."""
+    path = folder / f"{seed}.db"
+    shutil.copyfile(template, path)
+    simulation = Simulation(path, seed, bug)
+    try:
+        with simulated_time(simulation):
+            simulation.run()
+    except Exception as error:
+        tail = "\n  ".join(simulation.steps[-40:])
+        again = f"SEED={seed} python -m pytest tests/test_simulation.py"
+        raise Broken(f"seed {seed}: {error}\nalone: {again}\n  {tail}") from error
+    finally:
+        simulation.close()
+        for left in folder.glob(f"{seed}.db*"):
+            left.unlink()
