@@ -105,14 +105,20 @@ def test_the_disk_is_full(starting: Callable[..., Server]) -> None:
     assert refused == 10
     assert acknowledged
     assert server.client.get("/healthz").status_code == 200
+    limit_files(server, 4_096)  # now not a single page fits
     assert server.client.get("/readyz").status_code == 503
 
-    for pid in workers(server):
-        hard = resource.prlimit(pid, resource.RLIMIT_FSIZE)[1]
-        resource.prlimit(pid, resource.RLIMIT_FSIZE, (hard, hard))
+    limit_files(server, None)
     event = envelope("sms.sent", sms("sent"))
     eventually(lambda: server.post(event).status_code == 200, within=5)
     assert acknowledged | {event["event_id"]} <= stored(server)
+
+
+def limit_files(server: Server, size: int | None) -> None:
+    """How large a file of the running workers may become; `None`: as large as it was before."""
+    for pid in workers(server):
+        hard = resource.prlimit(pid, resource.RLIMIT_FSIZE)[1]
+        resource.prlimit(pid, resource.RLIMIT_FSIZE, (hard if size is None else size, hard))
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write to what is read-only")
