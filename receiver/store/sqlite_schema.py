@@ -185,9 +185,10 @@ CREATE TABLE statistics (
 
 -- What must survive the rows that it came from, and when who may do what next:
 -- `seq`: the greatest of an event that has expired; `timestamp`: the latest of one that has.
--- `expiry`: not before this time.
+-- `expiry`: not before this time. `checks`: how often somebody has tried whether one can write.
 CREATE TABLE marks (name TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID;
-INSERT INTO marks VALUES ('seq', 0), ('timestamp', {-(2**63)}), ('expiry', 0);
+INSERT INTO marks VALUES ('seq', 0), ('timestamp', {-(2**63)}), ('expiry', 0),
+    ('checks', 0);
 """
 
 _MIRROR_INDEXES = """
