@@ -108,6 +108,7 @@ class Upkeep:
 
     def step(self, now: int) -> None:
         """Index what is new; expire, if it is this process's turn."""
+        self._store.tidy()
         while not self._stopped.is_set() and _patiently(lambda: self._store.index_texts(_PATIENCE)):
             pass
         if self._store.claim_turn("expiry", now, now + self.EVERY):

@@ -176,6 +176,9 @@ class Store(Protocol):
         :returns: whether there are more.
         """
 
+    def tidy(self) -> None:
+        """Do what a commit would otherwise have to do; to be called about once a second."""
+
     def expire(self, before: int, patience: float) -> Expired:
         """Delete a small batch of what was last touched before a time, in one transaction.
 
