@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import random
 import re
 import signal
 import threading
@@ -42,11 +43,12 @@ class _Outage(click.ParamType[tuple[int, int]]):
 @command()
 @click.option("--url", help="the receiver's webhook [default: this receiver on PORT]")
 @click.option("--host", default="127.0.0.1", show_default=True, help="where the API listens")
-@click.option("--port", default=PORT, show_default=True, help="and on which port")
+@click.option("--port", type=click.IntRange(1, 65_535), default=PORT, show_default=True,
+              help="and on which port")  # fmt: skip
 @click.option("--expose", is_flag=True, help="allow a --host that others can reach")
 @click.option("--speed", type=click.FloatRange(0.1, 1000), default=1.0, show_default=True,
               help="seconds that pass for the phones in one real second")  # fmt: skip
-@click.option("--seed", default=0, show_default=True, help="the same seed gives the same world")
+@click.option("--seed", type=int, help="the same seed gives the same world [default: a new one]")
 @click.option("--devices", type=click.IntRange(1, 100), default=1, show_default=True,
               help="phones; each sends an SMS in 2 to 3 seconds")  # fmt: skip
 @click.option("--rate", type=click.FloatRange(0.001, 100), default=1.0, show_default=True,
@@ -68,7 +70,7 @@ def simulate(
     port: int,
     expose: bool,
     speed: float,
-    seed: int,
+    seed: int | None,
     devices: int,
     rate: float,
     count: int | None,
@@ -84,6 +86,7 @@ def simulate(
     receiver = parts()
     config = receiver.config
     url = url or f"http://127.0.0.1:{config.port}/webhooks/zimsend"
+    seed = random.randrange(1_000_000) if seed is None else seed
     world = World(began=receiver.now(), seed=seed, devices=devices, weather=Weather(**bad))
     world.secret = config.webhook_secrets[0]
     world.webhooks["wh_1"] = Webhook("wh_1", url, REPORTS, world.secret)
@@ -101,7 +104,7 @@ def simulate(
     except OSError as error:
         raise click.ClickException(f"cannot listen on {host}:{port}: {error}") from error
     click.echo(f"SIMULATOR, not ZimSend: no SMS is sent. API on http://{host}:{port}/v1")
-    click.echo(f"webhooks go to {url}; the truth is on http://{host}:{port}/truth")
+    click.echo(f"seed {seed}; webhooks go to {url}; the truth is on http://{host}:{port}/truth")
     ends = None if for_ is None else time.monotonic() + for_
     while not stopped.wait(0.05):
         if ends is not None and time.monotonic() >= ends:
@@ -126,7 +129,7 @@ def _report(world: World) -> None:
     click.echo(f"{len(world.events)} events: {_counted(ends) or 'none'}")
     for event in world.events:
         if not event.arrived:
-            outcomes = ", ".join(attempt.outcome for attempt in event.tries)
+            outcomes = ", ".join(attempt.outcome for attempt in event.tries) or "not tried yet"
             click.echo(f"lost: {event.id} {event.type} {event.message_id} ({outcomes})")
 
 

@@ -5,8 +5,10 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
+import socket
 import threading
 import time
 from collections import deque
@@ -20,19 +22,38 @@ from werkzeug.exceptions import HTTPException
 from werkzeug.serving import WSGIRequestHandler, make_server
 
 from receiver import times
+from receiver.errors import Unusable
+from receiver.event import read_json
+from receiver.mirror import number as digits
 from receiver.mirror import statistics
-from receiver.zimsend.world import OTP_TRIES, REPORTS, Message, Post, Webhook, World, view
+from receiver.zimsend.samples import SAMPLES
+from receiver.zimsend.world import (
+    OTP_TRIES,
+    REPORTS,
+    Message,
+    Post,
+    Webhook,
+    WebhookEvent,
+    World,
+    view,
+)
 
 #: Seconds that the provider waits for an answer.
 ANSWER_WITHIN = 5.0
 #: Requests a minute for the account.
 RATE_LIMIT = 100
 LONGEST_TEXT = 1_600
+LARGEST_METADATA = 1_024
 MOST_RECIPIENTS = 100
+#: One-time codes an hour for one number.
+MOST_CODES = 10
 FURTHEST_SCHEDULE = 30 * times.DAY
 #: Tries that are on their way at once.
 _POSTERS = 32
 _NUMBER = re.compile(r"\+?[1-9][0-9]{6,14}")
+_PRIORITIES = (1, 2, 3, 4, 5, "low", "normal", "high")
+#: No half of a surrogate pair.
+_ENCODABLE = re.compile(r"[^\ud800-\udfff]*")
 
 
 class ApiError(Exception):
@@ -76,6 +97,8 @@ class Simulator:
 
     def stop(self) -> None:
         self._stopped.set()
+        if self._thread.is_alive():
+            self._thread.join()  # else it would hand out work to posters that are gone
         self._posters.shutdown(wait=True, cancel_futures=True)
         self._client.close()
 
@@ -94,24 +117,27 @@ class Simulator:
                 self._posters.submit(self._post, post)
 
     def _post(self, post: Post) -> None:
-        outcome = "lost on the way"
+        outcome, began = "lost on the way", time.monotonic()
         try:
             if not post.lost:
-                outcome = self._send(post)
+                outcome = self.send(post)
         finally:
+            unseen = post.lost or post.answer_lost
+            took = ANSWER_WITHIN if unseen else time.monotonic() - began
             with self.lock:
                 self.world.pass_time(self.now())
-                self.world.answered(post, outcome)
+                self.world.answered(post, outcome, int(took * 1000))
                 self._on_the_way -= 1
 
-    def _send(self, post: Post) -> str:
+    def send(self, post: Post) -> str:
+        """Send a request, and say what came back."""
         try:
             answer = self._client.post(
                 post.event.url, content=post.event.body, headers=post.headers
             )
         except httpx.TimeoutException:
             return "no answer in time"
-        except (httpx.HTTPError, httpx.InvalidURL) as error:
+        except (httpx.HTTPError, httpx.InvalidURL, ValueError) as error:
             return f"no connection ({type(error).__name__})"
         return str(answer.status_code)
 
@@ -145,18 +171,24 @@ def create_api(simulator: Simulator) -> Flask:
     app = Flask("zimsend-simulator", static_folder=None)
     world = simulator.world
     codes: dict[str, dict[str, Any]] = {}  # one-time codes, by their id
+    webhook_numbers = itertools.count(len(world.webhooks) + 1)
 
     def call(
-        rule: str, method: str, status: int = 200
+        rule: str, method: str, status: int = 200, *, alone: bool = True
     ) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-        """One call of the API: authenticated, counted, alone in the world while it runs."""
+        """One call of the API: authenticated, counted, alone in the world while it runs.
+
+        :param alone: `False` for a call that waits for somebody else.
+        """
 
         def declare(function: Callable[..., Any]) -> Callable[..., Any]:
             def view(**arguments: Any) -> Response:
                 with simulator.lock:
                     world.pass_time(simulator.now())
                     simulator.admit(dict(request.headers))
-                    return _answer(function(**arguments), status)
+                    if alone:
+                        return _answer(function(**arguments), status)
+                return _answer(function(**arguments), status)
 
             app.add_url_rule(f"/v1{rule}", f"{method} {rule}", view, methods=[method])
             return function
@@ -179,22 +211,22 @@ def create_api(simulator: Simulator) -> Flask:
     def http_error(error: HTTPException) -> Response:
         return api_error(ApiError(error.code or 500, "NOT_FOUND", error.description or ""))
 
-    def queue(to: Any, text: Any, options: Mapping[str, Any]) -> Message:
+    def check(to: Any, text: Any, options: Mapping[str, Any]) -> dict[str, Any]:
+        """What `World.send` takes; nothing is queued yet."""
         device = request.headers.get("X-Device-ID") or None
         if device is not None and device not in world.devices:
             raise ApiError(404, "INVALID_DEVICE_ID", "No such device")
         url = options.get("webhook_url")
-        if url is not None and not (isinstance(url, str) and re.match(r"https?://\S+$", url)):
-            raise ApiError(400, "INVALID_WEBHOOK_URL", "webhook_url must be a URL")
-        return world.send(
-            _to(to),
-            _text(text),
-            device_id=device,
-            metadata=options.get("metadata"),
-            priority=_priority(options.get("priority", 3)),
-            webhook_url=url,
-            scheduled_at=_schedule(options.get("scheduled_at"), world.now),
-        )
+        _whole(options, "retry_attempts", 1, 1, 5)
+        return {
+            "to": _to(to),
+            "text": _text(text),
+            "device_id": device,
+            "metadata": _metadata(options.get("metadata")),
+            "priority": _priority(options.get("priority", 3)),
+            "webhook_url": None if url is None else _url(url, "webhook_url"),
+            "scheduled_at": _schedule(options.get("scheduled_at"), world.now),
+        }
 
     def find(message_id: str) -> Message:
         message = world.messages.get(message_id)
@@ -205,7 +237,7 @@ def create_api(simulator: Simulator) -> Flask:
     @call("/sms/send", "POST")
     def send() -> dict[str, Any]:
         asked = _asked()
-        message = queue(asked.get("to"), asked.get("message"), asked)
+        message = world.send(**check(asked.get("to"), asked.get("message"), asked))
         return {
             "success": True,
             "message_id": message.id,
@@ -216,11 +248,10 @@ def create_api(simulator: Simulator) -> Flask:
         }
 
     def bulk(pairs: list[tuple[Any, Any, Mapping[str, Any]]]) -> dict[str, Any]:
-        if not 1 <= len(pairs) <= MOST_RECIPIENTS:
-            raise ApiError(400, "TOO_MANY_RECIPIENTS", "From 1 to 100 recipients")
-        for to, text, _ in pairs:
-            _to(to), _text(text)
-        messages = [queue(to, text, options) for to, text, options in pairs]
+        if len(pairs) > MOST_RECIPIENTS:
+            raise ApiError(400, "TOO_MANY_RECIPIENTS", f"At most {MOST_RECIPIENTS} recipients")
+        checked = [check(*pair) for pair in pairs]  # all of them, or none is queued
+        messages = [world.send(**one) for one in checked]
         return {
             "success": True,
             "batch_id": f"batch_{messages[0].number}",
@@ -247,16 +278,24 @@ def create_api(simulator: Simulator) -> Flask:
     def send_otp() -> dict[str, Any]:
         asked = _asked()
         number = len(codes) + 1
-        length = asked.get("length", 6)
-        expiry = asked.get("expiry", 300)
-        if not isinstance(length, int) or not 4 <= length <= 8 or not isinstance(expiry, int):
-            raise ApiError(400, "INVALID_PARAMETER", "length from 4 to 8, expiry in seconds")
+        length = _whole(asked, "length", 6, 4, 8)
+        expiry = _whole(asked, "expiry", 300, 1, 86_400)
         code = "".join(world.chance("otp", number).choices("0123456789", k=length))
-        template = asked.get("template", "Votre code est {{code}}")
-        message = queue(asked.get("to"), str(template).replace("{{code}}", code), asked)
+        template = _string(asked, "template", "Votre code est {{code}}")
+        checked = check(asked.get("to"), template.replace("{{code}}", code), asked)
+        to, hour_ago = digits(checked["to"]), world.now - times.HOUR
+        if sum(c["to"] == to and c["at"] > hour_ago for c in codes.values()) >= MOST_CODES:
+            raise ApiError(429, "OTP_RATE_LIMIT", f"At most {MOST_CODES} codes an hour")
+        message = world.send(**checked)
         otp_id = f"otp_{world.seed}_{number}"
         expires_at = world.now + expiry * times.SECOND
-        codes[otp_id] = {"code": code, "expires_at": expires_at, "left": OTP_TRIES}
+        codes[otp_id] = {
+            "code": code,
+            "to": to,
+            "at": world.now,
+            "expires_at": expires_at,
+            "left": OTP_TRIES,
+        }
         return {
             "success": True,
             "otp_id": otp_id,
@@ -269,14 +308,14 @@ def create_api(simulator: Simulator) -> Flask:
     @call("/sms/verify-otp", "POST")
     def verify_otp() -> dict[str, Any]:
         asked = _asked()
-        otp = codes.get(str(asked.get("otp_id")))
+        otp, given = codes.get(_string(asked, "otp_id")), _string(asked, "code")
         if otp is None:
             raise ApiError(404, "OTP_NOT_FOUND", "No such code")
         if world.now > otp["expires_at"]:
             raise ApiError(400, "OTP_EXPIRED", "The code has expired")
         if otp["left"] <= 0:
             raise ApiError(429, "OTP_MAX_ATTEMPTS", "No attempts are left")
-        valid = asked.get("code") == otp["code"]
+        valid = given == otp["code"]
         otp["left"] = 0 if valid else otp["left"] - 1
         return {
             "success": True,
@@ -318,13 +357,10 @@ def create_api(simulator: Simulator) -> Flask:
     @call("/webhooks/configure", "POST")
     def configure() -> dict[str, Any]:
         asked = _asked()
-        url = asked.get("url")
-        if not isinstance(url, str) or not re.match(r"https?://\S+$", url):
-            raise ApiError(400, "INVALID_WEBHOOK_URL", "url must be a URL")
-        number = len(world.webhooks) + 1
+        url, events = _url(asked.get("url"), "url"), _events(asked)
+        number = next(webhook_numbers)
         made = f"whsec_{world.chance('secret', number).getrandbits(128):032x}"
-        secret = str(asked.get("secret") or made)
-        events = tuple(asked.get("events") or REPORTS)
+        secret = _string(asked, "secret", made)
         webhook = Webhook(f"wh_{number}", url, events, secret.encode())
         world.webhooks[webhook.id] = webhook
         return {**_webhook(webhook), "secret": secret}
@@ -338,13 +374,47 @@ def create_api(simulator: Simulator) -> Flask:
         if world.webhooks.pop(webhook_id, None) is None:
             raise ApiError(404, "WEBHOOK_NOT_FOUND", "No such webhook")
 
+    # The receiver may ask this API before it answers.
+    @call("/webhooks/<webhook_id>/test", "POST", alone=False)
+    def test_webhook(webhook_id: str) -> dict[str, Any]:
+        with simulator.lock:
+            webhook = world.webhooks.get(webhook_id)
+            if webhook is None:
+                raise ApiError(404, "WEBHOOK_NOT_FOUND", "No such webhook")
+            post = world.test(webhook)
+        began = time.monotonic()
+        outcome = simulator.send(post)
+        took_ms = int((time.monotonic() - began) * 1000)
+        with simulator.lock:
+            world.answered(post, outcome, took_ms)
+        return {"message": "Test event sent", "response_status": _status(outcome)}
+
+    @call("/webhooks/logs", "GET")
+    def webhook_logs() -> dict[str, Any]:
+        page, limit = _page(request.args)
+        lines = [_log_line(number, *line) for number, line in enumerate(world.log, 1)]
+        lines.reverse()
+        return {"logs": lines[(page - 1) * limit : page * limit]}
+
     return app
 
 
 def serve(simulator: Simulator, host: str, port: int) -> Callable[[], None]:
-    """Start the API and the phones; returns what ends them."""
-    api = create_api(simulator)
-    server = make_server(host, port, api, threaded=True, request_handler=_Quiet)
+    """Start the API and the phones; returns what ends them.
+
+    :raises OSError: if it cannot listen there.
+    """
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    # A socket of our own: about a port that is taken Werkzeug prints words, and exits.
+    with socket.create_server((host, port), family=family) as listener:
+        server = make_server(
+            host,
+            port,
+            create_api(simulator),
+            threaded=True,
+            request_handler=_Quiet,
+            fd=listener.fileno(),
+        )
     thread = threading.Thread(target=server.serve_forever, name="api", daemon=True)
     thread.start()
     simulator.start()
@@ -368,14 +438,38 @@ def _answer(body: Any, status: int = 200) -> Response:
 
 def _webhook(webhook: Webhook) -> dict[str, Any]:
     shown = {"webhook_id": webhook.id, "url": webhook.url, "events": list(webhook.events)}
-    return {"success": True, **shown, "status": "active"}
+    return {**shown, "status": "active"}
+
+
+def _log_line(number: int, event: WebhookEvent, attempt: int) -> dict[str, Any]:
+    ended = event.tries[attempt]
+    status = _status(ended.outcome)
+    return {
+        "log_id": f"log_{number}",
+        "webhook_id": event.webhook_id,
+        "event": event.type,
+        "url": event.url,
+        "response_status": status,
+        "response_time_ms": ended.took_ms,
+        "success": status == 200,
+        "attempt": attempt + 1,
+        "timestamp": times.iso(ended.at),
+    }
+
+
+def _status(outcome: str) -> int | None:
+    """The status that came back, if the sender saw one."""
+    return int(outcome) if outcome.isdecimal() else None
 
 
 # --- what callers may ask
 
 
 def _asked() -> dict[str, Any]:
-    asked = request.get_json(silent=True)
+    try:
+        asked = read_json(request.get_data()) if request.is_json else None
+    except Unusable:
+        asked = None
     if not isinstance(asked, dict):
         raise ApiError(400, "INVALID_REQUEST", "The body must be a JSON object")
     return asked
@@ -383,19 +477,60 @@ def _asked() -> dict[str, Any]:
 
 def _list(asked: Mapping[str, Any], name: str) -> list[Any]:
     values = asked.get(name)
-    if not isinstance(values, list):
-        raise ApiError(400, "INVALID_REQUEST", f"{name} must be a list")
+    if not isinstance(values, list) or not values:
+        raise ApiError(400, "INVALID_REQUEST", f"{name} must be a list, and not empty")
     return values
 
 
+def _string(asked: Mapping[str, Any], name: str, default: str | None = None) -> str:
+    text = default if asked.get(name) is None else asked[name]
+    if type(text) is not str or not text or not _ENCODABLE.fullmatch(text):
+        raise ApiError(400, "INVALID_PARAMETER", f"{name} must be a text")
+    return text
+
+
+def _whole(asked: Mapping[str, Any], name: str, default: int, least: int, most: int) -> int:
+    number = default if asked.get(name) is None else asked[name]
+    if type(number) is not int or not least <= number <= most:
+        raise ApiError(400, "INVALID_PARAMETER", f"{name} must be from {least} to {most}")
+    return number
+
+
+def _url(url: Any, name: str) -> str:
+    try:
+        if type(url) is str and re.fullmatch(r"https?://\S+", url):
+            parsed = httpx.URL(url)
+            if parsed.host and (parsed.port or 0) < 65_536:
+                return url
+    except (httpx.InvalidURL, ValueError):
+        pass
+    raise ApiError(400, "INVALID_WEBHOOK_URL", f"{name} must be a URL")
+
+
+def _metadata(metadata: Any) -> Any:
+    text = json.dumps(metadata, ensure_ascii=False).encode("utf-8", "backslashreplace")
+    if not isinstance(metadata, dict | None) or len(text) > LARGEST_METADATA:
+        raise ApiError(400, "INVALID_PARAMETER", "metadata must be an object of at most 1 KB")
+    return metadata
+
+
+def _events(asked: Mapping[str, Any]) -> tuple[str, ...]:
+    if asked.get("events") is None:
+        return REPORTS
+    events = _list(asked, "events")
+    if not all(type(event) is str and event in SAMPLES for event in events):
+        raise ApiError(400, "INVALID_PARAMETER", f"events: any of {', '.join(SAMPLES)}")
+    return tuple(events)
+
+
 def _to(to: Any) -> str:
-    if not isinstance(to, str) or not _NUMBER.fullmatch(re.sub(r"[ .()-]", "", to)):
+    if type(to) is not str or not _NUMBER.fullmatch(re.sub(r"[ .()-]", "", to)):
         raise ApiError(400, "INVALID_PHONE_NUMBER", "to must be a number like +33612345678")
     return to
 
 
 def _text(text: Any) -> str:
-    if not isinstance(text, str) or not text:
+    if type(text) is not str or not text:
         raise ApiError(400, "INVALID_REQUEST", "message must be a text")
     if len(text) > LONGEST_TEXT:
         raise ApiError(400, "MESSAGE_TOO_LONG", f"At most {LONGEST_TEXT} characters")
@@ -403,7 +538,7 @@ def _text(text: Any) -> str:
 
 
 def _priority(priority: Any) -> Any:
-    if priority not in (1, 2, 3, 4, 5, "low", "normal", "high") or isinstance(priority, bool):
+    if type(priority) not in (int, str) or priority not in _PRIORITIES:
         raise ApiError(400, "INVALID_PRIORITY", "priority must be from 1 to 5")
     return priority
 
@@ -418,9 +553,8 @@ def _schedule(text: Any, now: int) -> int | None:
 
 
 def _history(messages: list[Message], asked: Mapping[str, str]) -> dict[str, Any]:
-    page = max(1, int(asked.get("page", 1)))
-    limit = min(100, max(1, int(asked.get("limit", 50))))
-    found = [message for message in messages if _matches(message, asked)]
+    page, limit = _page(asked)
+    found = _found(messages, asked)
     found.sort(key=lambda message: (-message.queued_at, message.number))
     names = ("message_id", "status", "to", "message", "sent_at", "delivered_at")
     rows = [view(message) for message in found[(page - 1) * limit : page * limit]]
@@ -436,26 +570,51 @@ def _history(messages: list[Message], asked: Mapping[str, str]) -> dict[str, Any
     }
 
 
-def _matches(message: Message, asked: Mapping[str, str]) -> bool:
-    at = message.sent_at or message.queued_at
-    since, until = times.parse(asked.get("from_date")), times.parse(asked.get("to_date"))
+def _page(asked: Mapping[str, str]) -> tuple[int, int]:
+    """`page` and `limit`."""
+    numbers = []
+    for name, default in (("page", "1"), ("limit", "50")):
+        text = asked.get(name) or default
+        if not re.fullmatch(r"[0-9]{1,15}", text) or int(text) < 1:
+            raise ApiError(400, "INVALID_PARAMETER", f"{name} must be a whole number from 1 on")
+        numbers.append(int(text))
+    return numbers[0], min(100, numbers[1])
+
+
+def _moment(asked: Mapping[str, str], name: str) -> int | None:
+    text = asked.get(name)
+    if not text:
+        return None
+    moment = times.parse(text)
+    if moment is None:
+        raise ApiError(400, "INVALID_PARAMETER", f"{name} must be a date or time in ISO 8601")
+    return moment
+
+
+def _found(messages: list[Message], asked: Mapping[str, str]) -> list[Message]:
+    """The messages that are asked for."""
+    since, until = _moment(asked, "from_date"), _moment(asked, "to_date")
     if until is not None and len(asked["to_date"]) == len("2026-11-20"):
         until += times.DAY - 1
-    return (
-        asked.get("status") in (None, "", message.status)
-        and asked.get("device_id") in (None, "", message.device_id)
-        and asked.get("to") in (None, "", message.to)
-        and asked.get("search", "").casefold() in message.text.casefold()
-        and (since is None or since <= at)
-        and (until is None or at <= until)
-    )
+
+    def matches(message: Message) -> bool:
+        at = message.sent_at or message.queued_at
+        return (
+            asked.get("status") in (None, "", message.status)
+            and asked.get("device_id") in (None, "", message.device_id)
+            and asked.get("to") in (None, "", message.to)
+            and asked.get("search", "").casefold() in message.text.casefold()
+            and (since is None or since <= at)
+            and (until is None or at <= until)
+        )
+
+    return [message for message in messages if matches(message)]
 
 
 def _stats(messages: list[Message], asked: Mapping[str, str]) -> dict[str, Any]:
     counts = [
         ((m.sent_at or m.failed_at or m.queued_at) // times.DAY, m.status, 1)
-        for m in messages
-        if _matches(m, asked)
+        for m in _found(messages, asked)
     ]
     period = {"from": asked.get("from_date"), "to": asked.get("to_date")}
     return {"success": True, "period": period, "stats": statistics(counts)}

@@ -17,6 +17,7 @@ from typing import Any
 
 from receiver.signature import sign
 from receiver.times import MINUTE, SECOND, iso
+from receiver.zimsend.samples import sample
 
 #: When an event is tried, after it happened (PROVIDER: at once, after 1 minute, after 5 minutes).
 TRIES = (0, MINUTE, 5 * MINUTE)
@@ -77,6 +78,8 @@ class Try:
 
     at: int
     outcome: str = "on its way"
+    #: How long the sender waited for the answer.
+    took_ms: int = 0
 
 
 @dataclass(slots=True)
@@ -91,8 +94,10 @@ class WebhookEvent:
     url: str
     secret: bytes
     body: bytes
+    #: `None` where the message had a `webhook_url` of its own.
+    webhook_id: str | None = None
     tries: list[Try] = field(default_factory=list)
-    #: `pending`, `received` (answered with 200), or `dropped` after the last try.
+    #: `pending`, `received` (answered with 200), or `dropped` after the last try; or `test`.
     state: str = "pending"
     #: It reached the receiver, whether its answer came back or not.
     arrived: bool = False
@@ -150,12 +155,16 @@ class World:
         self.messages: dict[str, Message] = {}
         self.events: list[WebhookEvent] = []
         self.webhooks: dict[str, Webhook] = {}
+        #: Every try that has ended, with its number, in that order.
+        self.log: list[tuple[WebhookEvent, int]] = []
         self._posts: list[Post] = []
         #: What each per-message `webhook_url` is signed with.
         self.secret = b""
         self._free_at = dict.fromkeys(self.devices, began)
-        self._plans: list[tuple[int, int, Callable[[], None]]] = []
+        #: When, in which order, what, and whether it still holds.
+        self._plans: list[tuple[int, int, Callable[[], None], Callable[[], bool]]] = []
         self._order = itertools.count()
+        self._tests = itertools.count(1)
 
     # --- time
 
@@ -168,8 +177,9 @@ class World:
     def pass_time(self, now: int) -> None:
         """Let time pass; the requests that are due wait to be taken."""
         while self._plans and self._plans[0][0] <= now:
-            self.now, _, happen = heapq.heappop(self._plans)
-            happen()
+            self.now, _, happen, holds = heapq.heappop(self._plans)
+            if holds():
+                happen()
         self.now = max(self.now, now)
 
     @property
@@ -180,10 +190,27 @@ class World:
     @property
     def at_rest(self) -> bool:
         """Every message has come to its end, and every event was received or dropped."""
-        return not self._plans and all(event.state != "pending" for event in self.events)
+        return (
+            not self._posts
+            and not any(holds() for *_, holds in self._plans)
+            and all(event.state != "pending" for event in self.events)
+        )
 
-    def _plan(self, at: int, happen: Callable[[], None]) -> None:
-        heapq.heappush(self._plans, (max(at, self.now), next(self._order), happen))
+    def _plan(
+        self, at: int, happen: Callable[[], None], holds: Callable[[], bool] = lambda: True
+    ) -> None:
+        heapq.heappush(self._plans, (max(at, self.now), next(self._order), happen, holds))
+
+    def _plan_for(
+        self, message: Message, state: str, at: int, happen: Callable[[Message], None]
+    ) -> None:
+        """Plan what becomes of a message, if it is still in this state then."""
+        round_ = message.round
+        self._plan(
+            at,
+            lambda: happen(message),
+            lambda: message.round == round_ and message.status == state,
+        )
 
     def chance(self, *about: object) -> random.Random:
         """The randomness of one thing, whatever happened before it."""
@@ -217,7 +244,12 @@ class World:
             webhook_url=webhook_url,
         )
         self.messages[message.id] = message
-        self._enqueue(message, scheduled_at or self.now)
+        if scheduled_at is not None and scheduled_at > self.now:
+            # Not the phone's yet: others need not wait behind it.
+            message.starts_at = scheduled_at
+            self._plan_for(message, "queued", scheduled_at, self._enqueue)
+        else:
+            self._enqueue(message)
         return message
 
     def campaign(self, count: int, rate: float) -> None:
@@ -241,40 +273,33 @@ class World:
         for number in range(count):
             self._plan(self.began + int(number / rate * SECOND), one(number))
 
-    def _enqueue(self, message: Message, not_before: int) -> None:
+    def _enqueue(self, message: Message) -> None:
         chance = self.chance("message", message.number, message.round)
-        starts_at = max(self._free_at[message.device_id], not_before)
+        starts_at = max(self._free_at[message.device_id], self.now)
         ends_at = starts_at + int(chance.uniform(2, 3) * SECOND)
         self._free_at[message.device_id] = ends_at
         message.starts_at = starts_at
-        round_, fails = message.round, chance.random() < self.weather.failed
+        fails = chance.random() < self.weather.failed
         code, takes = chance.choice(FAILURES), int(chance.uniform(1, 8) * SECOND)
 
-        def if_still(state: str, happen: Callable[[], None]) -> Callable[[], None]:
-            def check() -> None:
-                if message.round == round_ and message.status == state:
-                    happen()
-
-            return check
-
-        def start() -> None:
+        def start(message: Message) -> None:
             message.status = "processing"
 
-        def end() -> None:
+        def end(message: Message) -> None:
             if fails:
                 message.status, message.failed_at = "failed", self.now
                 message.error = {"code": code, "message": f"The SMS was not sent: {code}"}
             else:
                 message.status, message.sent_at = "sent", self.now
-                self._plan(self.now + takes, if_still("sent", deliver))
+                self._plan_for(message, "sent", self.now + takes, deliver)
             self._report(message)
 
-        def deliver() -> None:
+        def deliver(message: Message) -> None:
             message.status, message.delivered_at = "delivered", self.now
             self._report(message)
 
-        self._plan(starts_at, if_still("queued", start))
-        self._plan(ends_at, if_still("processing", end))
+        self._plan_for(message, "queued", starts_at, start)
+        self._plan_for(message, "processing", ends_at, end)
 
     def cancel(self, message: Message) -> bool:
         """Take it back, while it is only queued."""
@@ -289,7 +314,7 @@ class World:
             return False
         message.status, message.queued_at, message.round = "queued", self.now, message.round + 1
         message.failed_at = message.error = None
-        self._enqueue(message, self.now)
+        self._enqueue(message)
         return True
 
     # --- webhooks
@@ -301,9 +326,16 @@ class World:
             return
         for webhook in self.webhooks.values():
             if event_type in webhook.events:
-                self._emit(event_type, message, webhook.url, webhook.secret)
+                self._emit(event_type, message, webhook.url, webhook.secret, webhook.id)
 
-    def _emit(self, event_type: str, message: Message, url: str, secret: bytes) -> None:
+    def _emit(
+        self,
+        event_type: str,
+        message: Message,
+        url: str,
+        secret: bytes,
+        webhook_id: str | None = None,
+    ) -> None:
         number = len(self.events) + 1
         event_id = f"evt_{self.seed}_{number}"
         envelope = {
@@ -312,8 +344,11 @@ class World:
             "timestamp": iso(self.now),
             "data": report(message),
         }
-        body = json.dumps(envelope, ensure_ascii=False).encode()
-        event = WebhookEvent(event_id, number, event_type, message.id, self.now, url, secret, body)
+        # Half a surrogate pair is escaped, as JavaScript writes it.
+        body = json.dumps(envelope, ensure_ascii=False).encode("utf-8", "backslashreplace")
+        event = WebhookEvent(
+            event_id, number, event_type, message.id, self.now, url, secret, body, webhook_id
+        )
         self.events.append(event)
         chance = self.chance("event", number)
         late = chance.random() < self.weather.reorder
@@ -331,10 +366,34 @@ class World:
         event.tries.append(Try(self.now))
         self._posts.append(Post(event, number, lost, answer_lost))
 
-    def answered(self, post: Post, outcome: str) -> None:
+    def test(self, webhook: Webhook) -> Post:
+        """A test event, to be sent now and only once. It is no part of the truth."""
+        number = next(self._tests)
+        event_type = webhook.events[0]
+        event_id, message_id = (f"{kind}_test_{self.seed}_{number}" for kind in ("evt", "msg"))
+        body = sample(
+            event_type, event_id=event_id, message_id=message_id, to="+33600000000", now=self.now
+        )
+        event = WebhookEvent(
+            event_id,
+            number,
+            event_type,
+            message_id,
+            self.now,
+            webhook.url,
+            webhook.secret,
+            body,
+            webhook.id,
+            [Try(self.now)],
+            "test",
+        )
+        return Post(event, 0, lost=False, answer_lost=False)
+
+    def answered(self, post: Post, outcome: str, took_ms: int = 0) -> None:
         """Tell what came back of a request.
 
         :param outcome: the status, or a word for what went wrong; only `200` is a success.
+        :param took_ms: how long the sender waited for it.
         """
         event, number = post.event, post.number
         if post.lost:
@@ -343,9 +402,10 @@ class World:
             event.arrived = event.arrived or outcome == "200"
             if post.answer_lost:
                 outcome = f"{outcome}, but the answer was lost"
-        event.tries[number].outcome = outcome
+        event.tries[number].outcome, event.tries[number].took_ms = outcome, took_ms
+        self.log.append((event, number))
         if event.state != "pending":
-            return  # a duplicate
+            return  # a duplicate, or a test
         if outcome == "200":
             event.state = "received"
             if self.chance("duplicate", event.number).random() < self.weather.duplicates:
