@@ -1406,7 +1406,7 @@ def test_the_events_that_it_names_as_lost_are_those_that_are_missing(
     serve: Callable[..., Server],
 ) -> None:
     server = serve(**KEYS)
-    options = "--count 40 --devices 4 --rate 10 --speed 100 --drop 0.4 --lost-answers 0.2"
+    options = "--seed 0 --count 40 --devices 4 --rate 10 --speed 100 --drop 0.4 --lost-answers 0.2"
     ran = server.flask("simulate", "--port", str(free_port()), *options.split())
     assert (ran.returncode, ran.stderr) == (0, "")
     assert re.search(r"^40 messages: 40 delivered$", ran.stdout, re.MULTILINE)
