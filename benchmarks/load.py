@@ -33,8 +33,9 @@ def bodies(name: str, count: int) -> Iterator[bytes]:
     """Events as ZimSend sends them, no two of the same id or about the same message.
 
     Their ids and numbers are in no order, as real ones are: an index takes each at another place.
+    Their times go on, a thousand events a second, and come to the present with the last.
     """
-    now = times.now()
+    began = times.now() - count * times.SECOND // 1_000
     for number in range(count):
         digest = hashlib.sha1(f"{name} {number}".encode(), usedforsecurity=False).hexdigest()
         yield sample(
@@ -42,7 +43,7 @@ def bodies(name: str, count: int) -> Iterator[bytes]:
             event_id=f"evt_{digest[:16]}",
             message_id=f"msg_{digest[16:32]}",
             to=f"+336{int(digest[32:], 16) % 10**8:08}",
-            now=now,
+            now=began + number * times.SECOND // 1_000,
         )
 
 

@@ -384,7 +384,7 @@ def test_killed_at_any_point_it_ends_the_same(environ: dict[str, str], tmp_path:
     with reading(tmp_path) as connection:
         assert connection.execute("SELECT count(*) FROM search").fetchone() == (0,)
     store.close()
-    assert page_count(tmp_path) < min(pages, 300)  # some free pages are kept for what comes next
+    assert page_count(tmp_path) < min(pages, 320)  # some free pages are kept for what comes next
 
 
 def test_the_service_forgets_by_itself(
@@ -485,7 +485,10 @@ def test_a_database_of_the_first_schema_is_brought_along(tmp_path: Path) -> None
     old.close()
 
     store = open_store(f"sqlite:///{old_path}")
-    assert store.migrate() == ["mirror_is_searched_counted_and_expires"]
+    assert store.migrate() == [
+        "mirror_is_searched_counted_and_expires",
+        "events_arrive_by_one_statement",
+    ]
     assert (store.history(Search(), 0, 10), all_statistics(store)) == expected
     assert store.history(Search(text="bonjour"), 0, 10)[0] == 1
     assert put(store, report("sent", "m1", T0, "e1"), T0) == ["duplicate"]

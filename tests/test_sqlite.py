@@ -6,13 +6,21 @@ import sqlite3
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from receiver import status, times
 from receiver.errors import SchemaMismatch, StoreUnavailable
+from receiver.event import Incoming, parse
 from receiver.mirror import Search
+from receiver.store import Selection
 from receiver.store.sqlite import SqliteStore
+from receiver.store.sqlite_group import Group
+from receiver.times import DAY, MINUTE, iso
+from tests.payloads import body_of
 from tests.server import ROOT
 
 
@@ -32,6 +40,87 @@ def test_pragmas_of_every_connection(tmp_path: Path) -> None:
             "foreign_keys": 1,
             "auto_vacuum": 2,
         }
+    store.close()
+
+
+class Interrupted(SqliteStore):
+    """Lets something else happen between what it reads and what it writes at once."""
+
+    def __init__(self, path: Path, meanwhile: Callable[[], object]) -> None:
+        super().__init__(str(path))
+        self.meanwhile: Callable[[], object] | None = meanwhile
+
+    def ingest(self, items: Any, wanting: Any, patience: float) -> list[Any]:
+        write = Group.write
+
+        def interrupted(group: Group, connection: sqlite3.Connection) -> None:
+            meanwhile, self.meanwhile = self.meanwhile, None
+            if meanwhile is not None:
+                meanwhile()
+            write(group, connection)
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(Group, "write", interrupted)
+            return list(super().ingest(items, wanting, patience))
+
+
+def incoming(state: str, event_id: str, *, at: int) -> Incoming:
+    data = {"message_id": "m", f"{state}_at": iso(at), "metadata": {"from": event_id}}
+    body = body_of(f"sms.{state}", data, timestamp=iso(at), event_id=event_id)
+    return parse(body, received_at=at, retention=90 * DAY)
+
+
+@pytest.mark.parametrize("known", [False, True], ids=["new message", "known message"])
+@pytest.mark.parametrize(
+    ("other", "outcome", "repeat"),
+    [
+        (("delivered", "e2"), "accepted", False),
+        (("sent", "e1"), "duplicate", False),
+        (("sent", "e3"), "accepted", True),
+    ],
+)
+def test_what_others_write_between_reading_and_writing_is_seen(
+    tmp_path: Path, known: bool, other: tuple[str, str], outcome: str, repeat: bool
+) -> None:
+    path, at, wanting = tmp_path / "r.db", times.now(), lambda _: ("log",)
+    elsewhere = SqliteStore(str(path))
+    elsewhere.migrate()
+    if known:
+        elsewhere.ingest([incoming("queued", "e0", at=at - MINUTE)], wanting, 5)
+    theirs = incoming(*other, at=at)
+    store = Interrupted(path, lambda: elsewhere.ingest([theirs], wanting, 5))
+    assert store.ingest([incoming("sent", "e1", at=at)], wanting, 5) == [outcome]
+    assert store.meanwhile is None
+
+    events = {event["event_id"]: event for event in store.events(Selection())}
+    assert events.keys() == {"e1", other[1]} | ({"e0"} if known else set())
+    assert events["e1"]["repeat"] is repeat
+    assert events["e1"]["late"] is (other[0] == "delivered")
+    found = store.evidence("m", 10)
+    assert found is not None
+    assert status.status(found[0]) == other[0]
+    assert found[1] == len(events)
+    counts = [cell for cell in store.statistics(None, None, None) if cell[2]]
+    assert counts == [(at // DAY, other[0], 1)]
+    elsewhere.close()
+    store.close()
+
+
+def test_what_expires_between_reading_and_writing_is_not_brought_back(tmp_path: Path) -> None:
+    path, at, wanting = tmp_path / "r.db", times.now(), lambda _: ()
+    elsewhere = SqliteStore(str(path))
+    elsewhere.migrate()
+    elsewhere.ingest([incoming("queued", "e0", at=at - MINUTE)], wanting, 5)
+    store = Interrupted(path, lambda: elsewhere.expire(at, 5))
+    assert store.ingest([incoming("sent", "e1", at=at)], wanting, 5) == ["accepted"]
+    found = store.evidence("m", 10)
+    assert found is not None
+    assert set(found[0]) == {"sent", "metadata"}  # nothing of what has expired
+    assert store.statistics(None, None, None) == [
+        ((at - MINUTE) // DAY, "queued", 1),
+        (at // DAY, "sent", 1),
+    ]
+    elsewhere.close()
     store.close()
 
 

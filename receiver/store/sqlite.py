@@ -13,8 +13,8 @@ import sqlite3
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from typing import Any
+from contextlib import contextmanager, suppress
+from typing import Any, TypeVar
 
 from sqlite_utils import Database
 
@@ -35,9 +35,11 @@ from receiver.store import (
     sqlite_expiry,
     sqlite_mirror,
 )
-from receiver.store.sqlite_group import write_group
+from receiver.store.sqlite_group import Group
 from receiver.store.sqlite_schema import migrations
 from receiver.times import DAY, iso
+
+Result = TypeVar("Result")
 
 _WRITER_CACHE_KIB = 8_192
 _READER_CACHE_KIB = 1_024
@@ -124,7 +126,18 @@ class SqliteStore:
         :param patience: seconds to wait for the lock, in this process and in others together.
         """
         deadline = time.monotonic() + patience
-        if not self._writing.acquire(timeout=max(patience, 0)):
+        with self._turn(deadline) as connection:
+            # The lock before anything is read: a transaction that reads first and writes then
+            # fails at once if somebody wrote in between, whatever the busy time-out.
+            _patiently(lambda: connection.execute("BEGIN IMMEDIATE"), deadline)
+            yield connection
+            connection.execute("COMMIT")
+
+    @contextmanager
+    def _turn(self, deadline: float) -> Iterator[sqlite3.Connection]:
+        """The writing connection, for this thread alone. No transaction is left open on it."""
+        patience = max(deadline - time.monotonic(), 0)
+        if not self._writing.acquire(timeout=patience):
             raise StoreUnavailable("another thread is writing")
         try:
             with _as_unavailable():
@@ -133,9 +146,7 @@ class SqliteStore:
                     self._writer.execute("PRAGMA busy_timeout = 0")
                 connection = self._writer.conn
                 try:
-                    _begin_immediate(connection, deadline)
                     yield connection
-                    connection.execute("COMMIT")
                 except BaseException as error:
                     # A connection that failed in the database, or cannot roll back, is done
                     # with: the next transaction opens another.
@@ -180,8 +191,17 @@ class SqliteStore:
         wanting: Callable[[str], Sequence[str]],
         patience: float,
     ) -> list[Outcome]:
-        with self._transaction(patience) as connection:
-            return write_group(connection, items, wanting)
+        deadline = time.monotonic() + patience
+        with self._turn(deadline) as connection:
+            group = Group(connection, items, wanting)
+            if group.is_one_statement:
+                with suppress(sqlite3.IntegrityError):
+                    _patiently(lambda: group.write(connection), deadline)
+                    return group.outcomes
+        with self._transaction(deadline - time.monotonic()) as connection:
+            group = Group(connection, items, wanting)
+            group.write(connection)
+        return group.outcomes
 
     # --- work
 
@@ -341,12 +361,12 @@ class SqliteStore:
             if row is None:
                 return None
             (count,) = connection.execute(
-                "SELECT count(*) FROM events WHERE message_id = ?", (message_id,)
+                f"SELECT count(*) FROM events AS e WHERE {_OF_MESSAGE}", {"message_id": message_id}
             ).fetchone()
             found = connection.execute(
                 "SELECT id, type, occurred_at, received_at, source, late, repeat, receipts"
-                " FROM events WHERE message_id = ? ORDER BY seq LIMIT ?",
-                (message_id, limit),
+                f" FROM events AS e WHERE {_OF_MESSAGE} ORDER BY seq LIMIT :limit",
+                {"message_id": message_id, "limit": limit},
             )
             names = [column[0] for column in found.description]
             events = [dict(zip(names, event, strict=True)) for event in found]
@@ -488,18 +508,16 @@ class SqliteStore:
 # --- transactions
 
 
-def _begin_immediate(connection: sqlite3.Connection, deadline: float) -> None:
-    """Take the write lock before anything is read.
+def _patiently(write: Callable[[], Result], deadline: float) -> Result:
+    """Write as soon as no other process does.
 
-    A transaction that reads first and writes then fails at once if somebody wrote in between,
-    whatever the busy time-out. SQLite's own waiting sleeps up to 100 ms at a time; asking more
-    often costs microseconds and keeps several processes fast.
+    SQLite's own waiting sleeps up to 100 ms at a time; asking more often costs microseconds and
+    keeps several processes fast.
     """
     pause = 0.0002
     while True:
         try:
-            connection.execute("BEGIN IMMEDIATE")
-            return
+            return write()
         except sqlite3.OperationalError as error:
             if not _is_locked(error) or time.monotonic() + pause >= deadline:
                 raise
@@ -535,6 +553,12 @@ def _as_unavailable() -> Iterator[None]:
 
 
 # --- SQL and its values
+
+# The events of a message: those that its row was made of, and those that leave the mirror alone.
+_OF_MESSAGE = """
+(e.message_key = (SELECT key FROM messages WHERE id = :message_id)
+ OR e.loose = 1 AND e.message_id = :message_id)
+"""
 
 # Among the items of one message: none while another is leased, then the earliest that is due.
 _CLAIMABLE = """
@@ -618,14 +642,14 @@ def _conditions(selection: Selection) -> tuple[str, dict[str, Any]]:
         family = selection.event_type.endswith(".*")
         values["type"] = selection.event_type.removesuffix("*")
         where.append("substr(e.type, 1, length(:type)) = :type" if family else "e.type = :type")
-    for column, operator, name in (
-        ("message_id", "=", "message_id"),
-        ("received_at", ">=", "since"),
-        ("received_at", "<=", "until"),
+    for condition, name in (
+        (_OF_MESSAGE, "message_id"),
+        ("e.received_at >= :since", "since"),
+        ("e.received_at <= :until", "until"),
     ):
         value = getattr(selection, name)
         if value is not None:
-            where.append(f"e.{column} {operator} :{name}")
+            where.append(condition)
             values[name] = value
     if selection.state is not None:
         handler = "" if selection.handler is None else "AND handler = :handler"

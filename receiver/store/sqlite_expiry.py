@@ -16,8 +16,8 @@ _MOST_EVENTS = 512
 def expire_batch(connection: sqlite3.Connection, before: int) -> Expired:
     """See `receiver.store.Store.expire`. Needs the write lock."""
     messages = connection.execute(_MESSAGES, (before, before, before, _BATCH)).fetchall()
-    ids = json.dumps([message_id for _, message_id in messages])
-    events = connection.execute(_EVENTS_OF, (ids, _MOST_EVENTS)).fetchall()
+    keys = json.dumps([key for key, _ in messages])
+    events = connection.execute(_EVENTS_OF, (keys, _MOST_EVENTS)).fetchall()
     if len(events) == _MOST_EVENTS:
         messages = []  # one of them has very many: they go with the last of their events
     if not events:
@@ -27,6 +27,7 @@ def expire_batch(connection: sqlite3.Connection, before: int) -> Expired:
     seqs = json.dumps([seq for (seq,) in events])
     keys = json.dumps([key for key, _ in messages])
     # What must be known of the rows when they are gone.
+    connection.execute("UPDATE marks SET value = value + 1 WHERE name = 'expiries'")
     connection.execute(_MARK_SEQ)
     connection.execute(_MARK_TIMESTAMP, (seqs,))
     connection.execute(_UNCOUNT, (keys,))
@@ -64,17 +65,22 @@ _MESSAGES = """
 SELECT key, id FROM messages AS m INDEXED BY messages_by_time
 WHERE at < ? AND touched_at < ?
   AND NOT EXISTS (
-    SELECT 1 FROM events AS e WHERE e.message_id = m.id
+    SELECT 1 FROM events AS e WHERE (e.message_key = m.key OR e.loose = 1 AND e.message_id = m.id)
       AND max(e.last_received_at, e.occurred_at, coalesce(e.timestamp, 0)) >= ?)
   AND NOT EXISTS (SELECT 1 FROM deliveries WHERE message_id = m.id AND state = 'pending')
 ORDER BY at LIMIT ?
 """
 
 _EVENTS_OF = """
-SELECT seq FROM events WHERE message_id IN (SELECT value FROM json_each(?)) LIMIT ?
+SELECT e.seq FROM json_each(?) AS message CROSS JOIN messages AS m ON m.key = message.value
+CROSS JOIN events AS e ON e.message_key = m.key OR e.loose = 1 AND e.message_id = m.id
+LIMIT ?
 """
 
-_EVENTS_OF_ALL = f"SELECT seq FROM events WHERE message_id IN (SELECT id FROM ({_MESSAGES}))"
+_EVENTS_OF_ALL = f"""
+SELECT e.seq FROM ({_MESSAGES}) AS m
+CROSS JOIN events AS e ON e.message_key = m.key OR e.loose = 1 AND e.message_id = m.id
+"""
 
 # One that leaves the mirror alone and belongs to a message all the same goes with it.
 _LOOSE = """

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sqlite3
 
 from sqlite_utils import Database, Migrations
 
@@ -53,6 +54,11 @@ def mirror_is_searched_counted_and_expires(db: Database) -> None:
     _run(db, _MIRROR_INDEXES)
 
 
+@migrations()
+def events_arrive_by_one_statement(db: Database) -> None:
+    _run(db, _ARRIVALS)
+
+
 def _timestamp(body: bytes, received_at: int) -> int | None:
     try:
         payload = read_json(body)
@@ -64,9 +70,12 @@ def _timestamp(body: bytes, received_at: int) -> int | None:
 
 def _run(db: Database, script: str) -> None:
     """Statement by statement: `executescript` would commit what came before."""
-    for statement in script.split(";\n"):
-        if statement.strip():
+    statement = ""
+    for line in script.splitlines(keepends=True):
+        statement += line
+        if sqlite3.complete_statement(statement):
             db.execute(statement)
+            statement = ""
 
 
 _TABLES = """
@@ -208,4 +217,95 @@ CREATE INDEX messages_unindexed ON messages (key) WHERE indexed = 0;
 -- Events that expire by themselves, oldest first.
 CREATE INDEX events_loose ON events (last_received_at) WHERE loose = 1;
 CREATE INDEX quarantine_by_age ON quarantine (last_received_at);
+"""
+
+# The commit of a group copies each page that it touched, and an index on ids is touched at another
+# page by every event. So only two such indexes are left, of events and of messages; all others grow
+# at few places. Pages of history are put in the order of ids when they are read.
+_ARRIVALS = """
+-- The key of the message whose row the event is part of; null for loose ones.
+ALTER TABLE events ADD COLUMN message_key INTEGER;
+UPDATE events SET message_key = (SELECT key FROM messages WHERE id = message_id) WHERE loose = 0;
+
+-- Tells a repeat with two seeks, however many events a message has; finds a message's events.
+DROP INDEX events_of_message;
+CREATE INDEX events_of_message ON events (message_key, type, has_error, reported_at)
+    WHERE message_key IS NOT NULL;
+-- The same for events that leave the mirror alone.
+CREATE INDEX loose_events_of_message ON events (message_id, type, has_error, reported_at)
+    WHERE loose = 1 AND message_id IS NOT NULL;
+
+-- History without a filter, and by date. With what else is asked for, so that a row that does not
+-- match need not be read. Expiry takes the other end.
+DROP INDEX messages_by_time;
+CREATE INDEX messages_by_time ON messages (at DESC, status, device_id);
+
+-- History by status, and by device (with or without a status).
+DROP INDEX messages_by_status;
+CREATE INDEX messages_by_status ON messages (status, at DESC);
+DROP INDEX messages_by_device;
+CREATE INDEX messages_by_device ON messages (device_id, at DESC, status);
+
+-- History by number.
+DROP INDEX messages_by_number;
+CREATE INDEX messages_by_number ON messages (number, at DESC);
+
+-- How many batches have been deleted.
+INSERT INTO marks VALUES ('expiries', 0);
+
+-- What is written of a new event, as one row; the trigger takes it apart.
+CREATE VIEW arrivals (
+    id, type, message_id, occurred_at, received_at, timestamp, reported_at, has_error, source,
+    late, repeat, redacted, loose, body, handlers,
+    -- What its message's row becomes; null where another event of the group says it.
+    status, at, device_id, number, first_received_at, touched_at, indexed, registers,
+    -- The day that the message counts on from now on, and the cell that it has counted in; null if
+    -- nothing changes.
+    day, day_before, device_id_before, status_before,
+    -- What has been read: the latest event, the number of expiries; and the ids of the messages
+    -- that it was read for. Null for all but the first event of the group.
+    latest, expiries, concerned
+) AS SELECT null, null, null, null, null, null, null, null, null, null, null, null, null, null,
+    null, null, null, null, null, null, null, null, null, null, null, null, null, null, null, null;
+
+CREATE TRIGGER arrive INSTEAD OF INSERT ON arrivals
+BEGIN
+    SELECT raise(ABORT, 'what was read has changed') WHERE NEW.concerned IS NOT NULL AND (
+        NEW.expiries <> (SELECT value FROM marks WHERE name = 'expiries')
+        OR EXISTS (SELECT 1 FROM events WHERE seq > NEW.latest
+                   AND message_id IN (SELECT value FROM json_each(NEW.concerned))));
+
+    INSERT INTO messages (id, status, at, device_id, number, first_received_at, touched_at,
+                          indexed, registers)
+    SELECT NEW.message_id, NEW.status, NEW.at, NEW.device_id, NEW.number, NEW.first_received_at,
+           NEW.touched_at, NEW.indexed, NEW.registers
+    WHERE NEW.registers IS NOT NULL
+    ON CONFLICT (id) DO UPDATE SET
+        status = excluded.status, at = excluded.at, device_id = excluded.device_id,
+        number = excluded.number, first_received_at = excluded.first_received_at,
+        touched_at = excluded.touched_at, indexed = excluded.indexed,
+        registers = excluded.registers;
+
+    INSERT INTO events (seq, id, type, message_id, message_key, occurred_at, received_at,
+                        timestamp, last_received_at, reported_at, has_error, source, late, repeat,
+                        redacted, loose, body)
+    SELECT max(value, (SELECT coalesce(max(seq), 0) FROM events)) + 1, NEW.id, NEW.type,
+           NEW.message_id,
+           CASE NEW.loose WHEN 0 THEN (SELECT key FROM messages WHERE id = NEW.message_id) END,
+           NEW.occurred_at, NEW.received_at, NEW.timestamp, NEW.received_at, NEW.reported_at,
+           NEW.has_error, NEW.source, NEW.late, NEW.repeat, NEW.redacted, NEW.loose, NEW.body
+    FROM marks WHERE name = 'seq';
+
+    INSERT INTO deliveries (event_seq, handler, message_id, occurred_at, due_at)
+    SELECT (SELECT max(seq) FROM events), value, NEW.message_id, NEW.occurred_at, NEW.received_at
+    FROM json_each(NEW.handlers);
+
+    UPDATE statistics SET total = total - 1, live = live - 1
+    WHERE day = NEW.day_before AND device_id = NEW.device_id_before
+      AND status = NEW.status_before;
+
+    INSERT INTO statistics (day, device_id, status, total, live)
+    SELECT NEW.day, NEW.device_id, NEW.status, 1, 1 WHERE NEW.day IS NOT NULL
+    ON CONFLICT (day, device_id, status) DO UPDATE SET total = total + 1, live = live + 1;
+END;
 """
