@@ -21,7 +21,7 @@ test: $(VENV)/.test  ## everything that must hold before a change lands
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
-	@$(BIN)/python -m pytest
+	@$(BIN)/python -m pytest -n auto --dist worksteal
 
 torture: $(VENV)/.test  ## 1,000 kills under load, and other long runs
 	@TORTURE=1 $(BIN)/python -m pytest tests/test_crash.py tests/test_expiry.py
