@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from receiver.errors import ConfigError
@@ -13,6 +15,19 @@ from receiver.times import DAY
 
 #: HMAC-SHA256 is as strong as its key; a shorter one can be guessed.
 SHORTEST_SECRET = 16
+
+#: Variables that a host sets by itself, and the hosts. There, a disk begins empty with each
+#: release or restart, except where a volume is mounted.
+EPHEMERAL_HOSTS = {
+    "DYNO": "Heroku or Dokku",
+    "RENDER": "Render",
+    "RAILWAY_ENVIRONMENT_NAME": "Railway",
+    "FLY_APP_NAME": "Fly",
+    "K_SERVICE": "Cloud Run",
+}
+
+#: Often mount points, and never volumes.
+_NO_VOLUMES = (Path("/"), Path("/tmp"), Path("/var/tmp"), Path("/dev/shm"))  # noqa: S108 - only compared
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +51,7 @@ class Config:
 
     webhook_secrets: tuple[bytes, ...] = field(repr=False)
     database_url: str = field(repr=False)  # may hold a password
+    allow_ephemeral_sqlite: bool
     port: int
     web_concurrency: int
     web_threads: int
@@ -50,10 +66,15 @@ class Config:
     log_level: str
 
     @classmethod
-    def from_env(cls, environ: Mapping[str, str]) -> Config:
+    def from_env(
+        cls, environ: Mapping[str, str], ismount: Callable[[Path], bool] = os.path.ismount
+    ) -> Config:
         """Read every setting.
 
-        :raises ConfigError: at the first that is missing or wrong.
+        :param ismount: whether a folder is a mount point; asked only for SQLite on a host that
+            empties its disks.
+        :raises ConfigError: at the first that is missing or wrong, or if the host would delete
+            the database.
         """
         values = {}
         for setting in SETTINGS:
@@ -64,7 +85,37 @@ class Config:
                 values[setting.field] = setting.read(text)
             except ValueError as error:
                 raise ConfigError(setting.name, str(error)) from None
-        return cls(**values)
+        config = cls(**values)
+        mark = None if config.allow_ephemeral_sqlite else _ephemeral(config, environ, ismount)
+        if mark is not None:
+            raise ConfigError(
+                "DATABASE_URL",
+                f"{EPHEMERAL_HOSTS[mark]} ({mark} is set) empties the disk of this SQLite file "
+                "at a release or restart, and every event is lost; use PostgreSQL, or a path on "
+                "a volume, or set ALLOW_EPHEMERAL_SQLITE=1 if all may be lost",
+            )
+        return config
+
+
+def _ephemeral(
+    config: Config, environ: Mapping[str, str], ismount: Callable[[Path], bool]
+) -> str | None:
+    """The mark of the host that would delete the database, if there is one.
+
+    A volume is a mount point of its own: neither that of the root, nor the one that the program
+    lies on, which comes and goes with a release.
+    """
+    mark = next((mark for mark in EPHEMERAL_HOSTS if environ.get(mark)), None)
+    if mark is None or not config.database_url.startswith("sqlite:"):
+        return None
+    mount = _mount_point(config.database_url.removeprefix("sqlite:///"), ismount)
+    return mark if mount in (*_NO_VOLUMES, _mount_point(__file__, ismount)) else None
+
+
+def _mount_point(file: str, ismount: Callable[[Path], bool]) -> Path:
+    """Where the file system begins that holds a file, or would hold it."""
+    folders = Path(os.path.realpath(file)).parents
+    return next((folder for folder in folders if ismount(folder)), Path("/"))
 
 
 def _secrets(text: str) -> tuple[bytes, ...]:
@@ -100,6 +151,10 @@ def _one_of(*choices: str) -> Callable[[str], str]:
         return choice
 
     return read
+
+
+def _flag(text: str) -> bool:
+    return _one_of("0", "1")(text) == "1"
 
 
 def _database_url(text: str) -> str:
@@ -145,6 +200,13 @@ SETTINGS = (
         "where everything is kept: `sqlite:///relative.db` or `sqlite:////absolute.db`",
         _database_url,
     ),
+    Setting(
+        "ALLOW_EPHEMERAL_SQLITE",
+        "allow_ephemeral_sqlite",
+        "0",
+        "`1`: start with SQLite also where the host empties the disk, and all may be lost",
+        _flag,
+    ),
     Setting("PORT", "port", "3000", "the port to serve on", _number(1, 65_535)),
     Setting("WEB_CONCURRENCY", "web_concurrency", "1", "gunicorn's processes", _number(1, 64)),
     Setting(
@@ -162,7 +224,7 @@ SETTINGS = (
         "embedded_worker",
         "1",
         "`0`: the web processes only receive, and `flask work` runs the handlers",
-        lambda text: _one_of("0", "1")(text) == "1",
+        _flag,
     ),
     Setting(
         "RETENTION_DAYS",

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from receiver import ConfigError, times
-from receiver.config import SETTINGS, Config
+from receiver.config import EPHEMERAL_HOSTS, SETTINGS, Config
 
 SECRET = "whsec_0123456789abcdef"
 OTHER = "whsec_fedcba9876543210"
@@ -17,6 +19,11 @@ NAME = "ZIMSEND_WEBHOOK_SECRET"
 
 def read(**environ: str) -> Config:
     return Config.from_env({NAME: SECRET, **environ})
+
+
+def mounts(*folders: str) -> Callable[[Path], bool]:
+    """A machine on which these are mount points, in place of `os.path.ismount`."""
+    return lambda folder: str(folder) in ("/", *folders)
 
 
 def refused(**environ: str) -> ConfigError:
@@ -34,6 +41,7 @@ def refused(**environ: str) -> ConfigError:
 DEFAULTS: dict[str, Any] = {
     "webhook_secrets": (SECRET.encode(),),
     "database_url": "sqlite:///receiver.db",
+    "allow_ephemeral_sqlite": False,
     "port": 3000,
     "handlers": ("handlers",),
     "embedded_worker": True,
@@ -77,6 +85,8 @@ GOOD: list[tuple[str, str, str, Any]] = [
     (NAME, "a b c d e f g h i", "webhook_secrets", (b"a b c d e f g h i",)),
     ("DATABASE_URL", "sqlite:////var/lib/r.db", "database_url", "sqlite:////var/lib/r.db"),
     ("DATABASE_URL", "postgres://u:p@h/d", "database_url", "postgres://u:p@h/d"),
+    ("ALLOW_EPHEMERAL_SQLITE", "0", "allow_ephemeral_sqlite", False),
+    ("ALLOW_EPHEMERAL_SQLITE", "1", "allow_ephemeral_sqlite", True),
     ("ZIMSEND_API_KEY", " zs_live_1 ", "api_key", b"zs_live_1"),
     ("ZIMSEND_CLIENT_ID", "client_1", "client_id", b"client_1"),
     ("PORT", "1", "port", 1),
@@ -151,6 +161,8 @@ BAD: list[tuple[str, str]] = [
     ("HANDLERS", "a:register"),
     ("HANDLERS", "a\nb"),
     ("HANDLERS", "a,b,a"),
+    ("ALLOW_EPHEMERAL_SQLITE", "yes"),
+    ("ALLOW_EPHEMERAL_SQLITE", "true"),
     ("EMBEDDED_WORKER", "2"),
     ("EMBEDDED_WORKER", "yes"),
     ("EMBEDDED_WORKER", "true"),
@@ -233,3 +245,92 @@ def test_no_repr_holds_a_secret() -> None:
 def test_it_cannot_be_changed() -> None:
     with pytest.raises(dataclasses.FrozenInstanceError):
         read().port = 1  # type: ignore[misc]
+
+
+# --- disks that a host empties
+
+PROGRAM = str(Path(__file__).parent.parent)
+
+
+def on_a_host(
+    database_url: str, ismount: Callable[[Path], bool], mark: str = "DYNO", **environ: str
+) -> Config:
+    environ = {NAME: SECRET, mark: "web.1", "DATABASE_URL": database_url, **environ}
+    return Config.from_env(environ, ismount)
+
+
+@pytest.mark.parametrize("mark", EPHEMERAL_HOSTS)
+def test_sqlite_on_a_disk_that_the_host_empties_is_refused(mark: str) -> None:
+    """The line says why, names the mark, and says the three things that one can do."""
+    for database_url in ("", "sqlite:///receiver.db", "sqlite:////app/data/receiver.db"):
+        with pytest.raises(ConfigError) as caught:
+            on_a_host(database_url, mounts(), mark)
+        assert caught.value.name == "DATABASE_URL"
+        line = str(caught.value)
+        assert len(line.splitlines()) == 1
+        for told in (EPHEMERAL_HOSTS[mark], mark, "PostgreSQL", "volume", "ALLOW_EPHEMERAL_SQLITE"):
+            assert told in line
+
+
+@pytest.mark.parametrize(
+    ("database_url", "folders"),
+    [
+        ("sqlite:////tmp/receiver.db", ("/tmp",)),
+        ("sqlite:////var/tmp/receiver.db", ("/var/tmp",)),
+        ("sqlite:////dev/shm/receiver.db", ("/dev/shm",)),
+        # What the program lies on came with the release, and goes with it.
+        ("sqlite:///receiver.db", (PROGRAM,)),
+        (f"sqlite:///{PROGRAM}/data/receiver.db", (PROGRAM,)),
+        # A volume beside the database does not help.
+        ("sqlite:////app/receiver.db", ("/data",)),
+        ("sqlite:////data/../app/receiver.db", ("/data",)),
+        ("sqlite:////database/receiver.db", ("/data",)),
+        ("sqlite:////data", ("/data",)),
+    ],
+)
+def test_not_every_mount_is_a_volume(database_url: str, folders: tuple[str, ...]) -> None:
+    with pytest.raises(ConfigError, match="DATABASE_URL"):
+        on_a_host(database_url, mounts(*folders))
+
+
+@pytest.mark.parametrize("mark", EPHEMERAL_HOSTS)
+@pytest.mark.parametrize(
+    ("database_url", "folders"),
+    [
+        ("sqlite:////data/receiver.db", ("/data",)),
+        ("sqlite:////data/deep/er/receiver.db", ("/data",)),
+        ("sqlite:////tmp/volume/receiver.db", ("/tmp", "/tmp/volume")),
+        # A volume inside the program's folder.
+        (f"sqlite:///{PROGRAM}/data/receiver.db", (f"{PROGRAM}/data",)),
+        (f"sqlite:///{PROGRAM}/data/receiver.db", (PROGRAM, f"{PROGRAM}/data")),
+    ],
+)
+def test_sqlite_on_a_volume_is_allowed(
+    mark: str, database_url: str, folders: tuple[str, ...]
+) -> None:
+    assert on_a_host(database_url, mounts(*folders), mark).database_url == database_url
+
+
+def test_a_link_to_a_volume_is_followed(tmp_path: Path) -> None:
+    (tmp_path / "volume").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "volume")
+    url = f"sqlite:///{tmp_path / 'link' / 'receiver.db'}"
+    volume = str((tmp_path / "volume").resolve())
+    assert on_a_host(url, mounts(volume)).database_url == url
+
+
+@pytest.mark.parametrize("mark", EPHEMERAL_HOSTS)
+def test_it_can_be_allowed(mark: str) -> None:
+    config = on_a_host("sqlite:///receiver.db", mounts(), mark, ALLOW_EPHEMERAL_SQLITE="1")
+    assert config.allow_ephemeral_sqlite
+
+
+@pytest.mark.parametrize("url", ["postgres://u:p@h/d", "postgresql://h/d"])
+def test_other_engines_may_run_anywhere(url: str) -> None:
+    def never(folder: Path) -> bool:
+        raise AssertionError("nobody needs to know")
+
+    assert on_a_host(url, never).database_url == url
+    # Nor does SQLite on a machine of one's own; and an empty mark is none.
+    assert Config.from_env({NAME: SECRET}, never) == read()
+    assert Config.from_env({NAME: SECRET, "DYNO": ""}, never) == read()

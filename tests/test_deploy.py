@@ -1,0 +1,257 @@
+"""What a host reads: Procfile, app.json, docs/deploy.md; and how a start there may end."""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from flask import Flask
+from flask.testing import FlaskClient
+
+from app import create_app
+from handlers import forward
+from receiver import config
+from tests.conftest import SECRET
+from tests.server import ROOT, Server
+from tests.test_docs import anchors, commands_of
+
+DEPLOY = (ROOT / "docs" / "deploy.md").read_text()
+APP = json.loads((ROOT / "app.json").read_text())
+HOSTS = ("Heroku", "Dokku", "Render", "Railway", "Fly", "At home, with ngrok")
+SETTINGS = {setting.name for setting in config.SETTINGS} | set(forward.SETTINGS)
+
+GUNICORN = ["-m", "gunicorn", "-c", str(ROOT / "gunicorn.conf.py"), "wsgi:app"]
+MIGRATE = ["-m", "flask", "--app", str(ROOT / "wsgi.py"), "migrate"]
+WORK = ["-m", "flask", "--app", str(ROOT / "wsgi.py"), "work"]
+
+
+# --- starts that are refused, as real processes
+
+
+def ended(server: Server, arguments: list[str]) -> tuple[int, list[str]]:
+    """The exit status of a program that ends by itself, and the lines it printed."""
+    try:
+        server.spawn(arguments)
+        assert server.process is not None
+        status = server.process.wait(20)
+    finally:
+        server.close()
+    return status, server.log.read_text().strip().splitlines()
+
+
+@pytest.mark.parametrize("arguments", [GUNICORN, MIGRATE, WORK], ids=["web", "release", "worker"])
+def test_sqlite_on_a_disk_that_is_emptied_does_not_start(
+    environ: dict[str, str], tmp_path: Path, arguments: list[str]
+) -> None:
+    """One line, exit status 1, and no file that would look like a database."""
+    on_heroku = {"DYNO": "web.1", "ALLOW_EPHEMERAL_SQLITE": "0", "FLASK_SKIP_DOTENV": "1"}
+    status, lines = ended(Server({**environ, **on_heroku}, tmp_path, SECRET), arguments)
+    assert status == 1
+    (line,) = lines
+    for told in ("DATABASE_URL", "DYNO", "ALLOW_EPHEMERAL_SQLITE=1"):
+        assert told in line
+    assert not (tmp_path / "receiver.db").exists()
+
+
+def test_on_a_real_volume_it_starts(environ: dict[str, str], tmp_path: Path) -> None:
+    """In a mount namespace of its own, which needs no root where the kernel allows it."""
+    volume = tmp_path / "volume"
+    volume.mkdir()
+    mounted = 'mount -t tmpfs none "$0" && exec "$@"'
+    alone = ["unshare", "--user", "--map-root-user", "--mount", "sh", "-c", mounted, str(volume)]
+    if (
+        not shutil.which("unshare")
+        or subprocess.run([*alone, "true"], capture_output=True).returncode
+    ):
+        pytest.skip("this machine lets nobody mount anything")
+    settings = {
+        **Server(environ, tmp_path, SECRET).environ,
+        "DYNO": "web.1",
+        "ALLOW_EPHEMERAL_SQLITE": "0",
+        "FLASK_SKIP_DOTENV": "1",
+    }
+    for folder, status in ((volume, 0), (tmp_path, 1)):
+        settings["DATABASE_URL"] = f"sqlite:///{folder / 'receiver.db'}"
+        migrated = subprocess.run(
+            [*alone, sys.executable, *MIGRATE], env=settings, capture_output=True, timeout=30
+        )
+        assert migrated.returncode == status, migrated.stderr
+
+
+def test_the_worker_says_that_the_schema_is_missing(
+    environ: dict[str, str], tmp_path: Path
+) -> None:
+    """Hosts skip the release command now and then, and may start the worker before the web."""
+    settings = {**environ, "FLASK_SKIP_DOTENV": "1"}
+    status, lines = ended(Server(settings, tmp_path, SECRET), WORK)
+    assert status == 1
+    assert "flask migrate" in lines[-1]
+    assert "Traceback" not in "\n".join(lines)
+
+
+def test_readyz_says_that_the_schema_is_missing(environ: dict[str, str]) -> None:
+    app = create_app({**environ, "EMBEDDED_WORKER": "0"})
+    client: FlaskClient = app.test_client()
+    answer = client.get("/readyz")
+    app.extensions["receiver"].store.close()
+    assert answer.status_code == 503
+    assert "flask migrate" in answer.get_json()["failing"]["store"]
+    assert client.get("/healthz").status_code == 200
+
+
+# --- Procfile
+
+
+def procfile() -> dict[str, list[str]]:
+    lines = (ROOT / "Procfile").read_text().splitlines()
+    return {name: shlex.split(command) for name, command in (line.split(": ", 1) for line in lines)}
+
+
+def test_procfile(app: Flask) -> None:
+    processes = procfile()
+    assert processes["web"] == ["gunicorn", "wsgi:app"]
+    assert (processes["release"], processes["worker"]) == (["flask", "migrate"], ["flask", "work"])
+    assert processes.keys() == {"release", "web", "worker"}
+    for _, name in (processes["release"], processes["worker"]):
+        assert name in app.cli.commands
+
+
+def test_the_release_command_finds_the_application(environ: dict[str, str], tmp_path: Path) -> None:
+    """In the folder of the program, without --app and FLASK_APP."""
+    server = Server(environ, tmp_path, SECRET)
+    _, *arguments = procfile()["release"]
+    released = server.flask(*arguments)
+    server.close()
+    assert released.returncode == 0, released.stderr
+    assert (tmp_path / "receiver.db").exists()
+
+
+# --- app.json, .python-version
+
+
+def test_app_json_names_only_settings_that_exist() -> None:
+    assert APP["env"].keys() <= {setting.name for setting in config.SETTINGS}
+    readers = {setting.name: setting.read for setting in config.SETTINGS}
+    for name, variable in APP["env"].items():
+        assert variable["description"]
+        if "value" in variable:
+            readers[name](variable["value"])
+
+
+def test_app_json_gives_all_that_a_start_needs() -> None:
+    """PostgreSQL sets DATABASE_URL; every secret is made, and none is written there."""
+    assert APP["addons"] == [{"plan": "heroku-postgresql:essential-0"}]
+    assert "DATABASE_URL" not in APP["env"]
+    required = {setting.name for setting in config.SETTINGS if setting.default is None}
+    assert required <= APP["env"].keys()
+    assert {n for n, v in APP["env"].items() if v.get("generator") == "secret"} == required
+    assert not any("value" in APP["env"][name] for name in required)
+    assert APP["buildpacks"] == [{"url": "heroku/python"}]
+    assert APP["formation"].keys() <= procfile().keys()
+
+
+def test_the_hosts_python_is_one_that_we_check() -> None:
+    tools = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]
+    assert (ROOT / ".python-version").read_text().strip() == tools["mypy"]["python_version"]
+
+
+# --- docs/deploy.md
+
+
+def sections() -> dict[str, str]:
+    parts = re.split(r"^## (.*)$", DEPLOY, flags=re.MULTILINE)
+    return dict(zip(parts[1::2], parts[2::2], strict=True))
+
+
+def blocks(language: str, text: str = DEPLOY) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+
+
+def code() -> Iterator[str]:
+    """Everything that stands there as code."""
+    yield from re.findall(r"^```[a-z]*\n(.*?)^```$", DEPLOY, re.MULTILINE | re.DOTALL)
+    yield from re.findall(r"`([^`\n]+)`", DEPLOY)
+
+
+@pytest.mark.parametrize("host", HOSTS)
+def test_each_host_has_a_page(host: str) -> None:
+    """With commands, the disk, the stop signal with its grace, and a check; under a page."""
+    section = sections()[host]
+    assert len(section.strip().splitlines()) <= 45
+    assert "```" in section
+    assert "SIGTERM" in section
+    assert re.search(r"\b\d+ seconds\b|kill_timeout", section)
+    assert re.search(r"\b[Dd]isk\b", section)
+    assert re.search(r"/healthz|/readyz", section)
+    assert "ZIMSEND_WEBHOOK_SECRET" in section
+
+
+def test_settings_that_it_names_exist() -> None:
+    """All names in capitals that are code, but those that belong to a host."""
+    named = {
+        name for text in code() for name in re.findall(r"\b[A-Z][A-Z0-9]*(?:_[A-Z0-9]+)+\b", text)
+    }
+    ours = {name for name in named if not name.startswith(("RAILWAY_", "FLY_", "K_", "GUNICORN_"))}
+    assert ours <= SETTINGS
+    assert {"ALLOW_EPHEMERAL_SQLITE", "EMBEDDED_WORKER", "WEB_CONCURRENCY"} <= ours
+
+
+def test_marks_of_hosts_are_all_told() -> None:
+    rows = re.findall(r"^\| `([A-Z_]+)` \| ([^|]+) \|$", DEPLOY, re.MULTILINE)
+    assert dict(rows) == config.EPHEMERAL_HOSTS
+
+
+def test_commands_that_it_names_exist(app: Flask) -> None:
+    text = "\n".join(code())
+    known = dict(commands_of(app.cli))
+    named = set(re.findall(r"\bflask ([a-z]+(?: (?:list|show|retry)\b)?)", text))
+    assert named <= known.keys()
+    assert {"migrate", "work"} <= named
+    makefile = (ROOT / "Makefile").read_text()
+    targets = re.findall(r"\bmake ([a-z]+)", text)
+    assert targets
+    for target in targets:
+        assert re.search(rf"^{target}:", makefile, re.MULTILINE), target
+
+
+def test_files_that_it_shows_can_be_read() -> None:
+    """Fly's and Railway's: each as a program would read it, with what this service needs."""
+    (railway,) = (json.loads(block)["deploy"] for block in blocks("json"))
+    assert shlex.split(railway["startCommand"]) == procfile()["web"]
+    assert [shlex.split(c) for c in railway["preDeployCommand"]] == [procfile()["release"]]
+    assert "RAILWAY_DEPLOYMENT_DRAINING_SECONDS=30" in sections()["Railway"]
+    (fly,) = (tomllib.loads(block) for block in blocks("toml"))
+    assert (fly["kill_signal"], fly["kill_timeout"]) == ("SIGTERM", 30)
+    assert shlex.split(fly["deploy"]["release_command"]) == procfile()["release"]
+    assert fly["env"]["PORT"] == str(fly["http_service"]["internal_port"])
+    assert fly["http_service"]["auto_stop_machines"] == "off"
+    (dockerfile,) = blocks("dockerfile")
+    python = (ROOT / ".python-version").read_text().strip()
+    assert f"FROM python:{python}-" in dockerfile
+    # As a list: through a shell, gunicorn would not be the one that gets the signal.
+    assert f"CMD {json.dumps(procfile()['web'])}" in dockerfile
+
+
+def test_no_code_is_broken_over_two_lines() -> None:
+    prose = re.sub(r"^```.*?^```$", "", DEPLOY, flags=re.MULTILINE | re.DOTALL)
+    for line in prose.splitlines():
+        assert line.count("`") % 2 == 0, line
+
+
+def test_links_lead_somewhere() -> None:
+    for target in re.findall(r"\]\(([^)\s]+)\)", DEPLOY):
+        if target.startswith("https://"):
+            continue
+        file, _, anchor = target.partition("#")
+        linked = ROOT / "docs" / (file or "deploy.md")
+        assert linked.exists(), target
+        assert not anchor or anchor in anchors(linked.read_text()), target
+    assert "](docs/deploy.md)" in (ROOT / "README.md").read_text()
