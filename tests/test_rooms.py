@@ -16,6 +16,7 @@ LEVELS = (
     {"receiver.web", "receiver.commands", "receiver.welcome", "receiver.demo"},
     {"receiver.worker", "receiver.ingest", "receiver.upkeep", "receiver.zimsend"},
     {"receiver.store", "receiver.registry"},
+    {"receiver.zimsend.client"},
     {
         "receiver.event",
         "receiver.status",
