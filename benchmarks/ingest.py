@@ -1,13 +1,17 @@
 """How many signed events a second come in, and how long each waits for its 200.
 
-    .venv/bin/python benchmarks/ingest.py [--rounds N] [--seconds S] [--only NAME ...] ...
+    .venv/bin/python benchmarks/ingest.py [--rounds N] [--seconds S] [--only NAME ...]
+        [--database postgres] ...
 
-Four applications get the same load under the same `gunicorn.conf.py`, in turns:
+The applications get the same load under the same `gunicorn.conf.py`, in turns:
 
 - `empty`: a Flask route that does nothing, the most that gunicorn and Flask give on this machine;
 - `insert`: verify, one INSERT, and a commit of its own for each request: what one writes first;
 - `celery`: the provider's recommendation, Flask + Celery + Redis, with a worker that runs;
-- `receiver`: this project, with two handlers that want every event and its embedded worker.
+- `receiver`: this project, with two handlers that want every event and its embedded worker, on
+  SQLite;
+- `postgres`: the same on a PostgreSQL of its own, with the settings that PostgreSQL comes with
+  (`--database postgres`, or `--only`).
 
 Rates depend on the machine and on what else it does at the time, so what counts is the **ratio
 within one round**, and the median of it over the rounds. The load comes from `wrk` on the same
@@ -40,6 +44,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
 
+import psycopg
+
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from benchmarks import load, processes, steps
@@ -70,10 +76,20 @@ TARGETS = {
     "receiver": Target(
         "wsgi:app", "events", {"EMBEDDED_WORKER": "1", "HANDLERS": "benchmarks.handlers"}
     ),
+    "postgres": Target(
+        "wsgi:app", "events", {"EMBEDDED_WORKER": "1", "HANDLERS": "benchmarks.handlers"}
+    ),
 }
+#: Those that are this project.
+OURS = ("receiver", "postgres")
 
-#: The receiver compared with whom, by how many processes: what it must reach, and the aim.
-GOALS = {("empty", 1): (0.65, 0.80), ("empty", 2): (0.45, 0.65), ("celery", 1): (2.0, 3.0)}
+#: Who is compared with whom, by how many processes: what it must reach, and the aim.
+GOALS = {
+    ("receiver", "empty", 1): (0.65, 0.80),
+    ("receiver", "empty", 2): (0.45, 0.65),
+    ("receiver", "celery", 1): (2.0, 3.0),
+    ("postgres", "empty", 2): (0.35, 0.50),
+}
 P99_GOAL = 60.0  # milliseconds
 
 
@@ -113,15 +129,15 @@ class Bench:
             problems += _lost(database, TARGETS[name].table, warm_up.accepted + run.accepted)
         return Run(run.accepted / run.seconds, run.p50, run.p99, tuple(problems))
 
-    def backlogs(self, workers: int, rate: float) -> tuple[float, list[int]]:
+    def backlogs(self, name: str, workers: int, rate: float) -> tuple[float, list[int]]:
         """Give the receiver so many events a second.
 
         :returns: how many a second came in, and the work items that waited, second by second.
         """
         waiting = []
         with (
-            self._serving("receiver", workers) as (url, database),
-            closing(open_store(f"sqlite:///{database}")) as store,
+            self._serving(name, workers) as (url, database),
+            closing(open_store(database)) as store,
             ThreadPoolExecutor() as executor,
         ):
             sender = executor.submit(
@@ -140,13 +156,13 @@ class Bench:
         return sent.accepted / sent.seconds, waiting
 
     @contextmanager
-    def _serving(self, name: str, workers: int) -> Iterator[tuple[str, Path]]:
+    def _serving(self, name: str, workers: int) -> Iterator[tuple[str, str]]:
+        """Start an application; gives its URL, and that of its database."""
         target = TARGETS[name]
         folder = Path(tempfile.mkdtemp(prefix=f"{name}-", dir=self._folder))
-        database = folder / "receiver.db"
         environ = {
             "ZIMSEND_WEBHOOK_SECRET": load.SECRET,
-            "DATABASE_URL": f"sqlite:///{database}",
+            "DATABASE_URL": f"sqlite:///{folder / 'receiver.db'}",
             "WEB_CONCURRENCY": str(workers),
             "WEB_THREADS": str(self._options.threads),
             "LOG_LEVEL": "warning",
@@ -159,15 +175,20 @@ class Bench:
                 environ["BROKER_URL"] = stack.enter_context(processes.redis_server(folder))
                 celery_app = target.app.replace(":app", ":celery")
                 stack.enter_context(processes.celery_worker(celery_app, folder, environ))
-            yield stack.enter_context(processes.gunicorn(target.app, folder, environ)), database
+            if name == "postgres":
+                environ["DATABASE_URL"] = stack.enter_context(processes.postgres())
+            url = stack.enter_context(processes.gunicorn(target.app, folder, environ))
+            yield url, environ["DATABASE_URL"]
         shutil.rmtree(folder)
 
 
-def _lost(database: Path, table: str | None, acknowledged: int) -> list[str]:
+def _lost(database: str, table: str | None, acknowledged: int) -> list[str]:
     """What is wrong if fewer events are stored than were acknowledged."""
     if table is None:
         return []
-    with closing(sqlite3.connect(database, timeout=10)) as connection:
+    path = database.removeprefix("sqlite:///")
+    connected = psycopg.connect(database) if path == database else sqlite3.connect(path, timeout=10)
+    with closing(connected) as connection:
         (stored,) = connection.execute(f"SELECT count(*) FROM {table}").fetchone()
     return [f"{acknowledged} acknowledged, {stored} stored"] if stored < acknowledged else []
 
@@ -213,29 +234,30 @@ def report_rates(results: Results) -> None:
 
 def report_goals(results: Results) -> None:
     print("\nGoals:\n")
-    for (base, workers), (least, aim) in GOALS.items():
-        ratio = results.ratio("receiver", base, workers)
+    for (ours, base, workers), (least, aim) in GOALS.items():
+        ratio = results.ratio(ours, base, workers)
         if ratio is not None:
             verdict = "MISSED" if ratio < least else "reached" if ratio < aim else "aim reached"
             print(
-                f"- {verdict}: {ratio:.2f} of {base} with {_processes(workers)}"
+                f"- {verdict}: {ours} is {ratio:.2f} of {base} with {_processes(workers)}"
                 f" (must: {least:.2f}, aim: {aim:.2f})"
             )
     for (name, workers), runs in results.runs.items():
-        if name == "receiver":
+        if name in OURS:
             p99 = median(run.p99 for run in runs)
             verdict = "reached" if p99 < P99_GOAL else "MISSED"
             print(
-                f"- {verdict}: p99 {p99:.1f} ms with {_processes(workers)} (under {P99_GOAL:.0f})"
+                f"- {verdict}: {name}, p99 {p99:.1f} ms with {_processes(workers)}"
+                f" (under {P99_GOAL:.0f})"
             )
 
 
 def report_backlogs(bench: Bench, results: Results) -> None:
     print("\nWork items that wait at half that rate, second by second:\n")
     for name, workers in results.runs:
-        if name == "receiver":
-            rate, waiting = bench.backlogs(workers, (results.rate(name, workers) or 0) / 2)
-            print(f"- {_processes(workers)}, {rate:,.0f} events/s:", *waiting)
+        if name in OURS:
+            rate, waiting = bench.backlogs(name, workers, (results.rate(name, workers) or 0) / 2)
+            print(f"- {name}, {_processes(workers)}, {rate:,.0f} events/s:", *waiting)
 
 
 def report_steps(results: Results, measured: Sequence[steps.Step]) -> None:
@@ -273,7 +295,8 @@ def _processes(workers: int) -> str:
 def main() -> int:
     options = _options()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that all that was started is ended
-    names = [name for name in options.only or TARGETS if _possible(name)]
+    names = options.only or [n for n in TARGETS if n != "postgres" or options.database == n]
+    names = [name for name in names if _possible(name)]
     with tempfile.TemporaryDirectory(prefix=".benchmark-", dir=processes.ROOT) as created:
         folder = Path(created)
         (folder / ".gitignore").write_text("*\n")
@@ -317,6 +340,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--connections", type=int, default=32)
     parser.add_argument("--threads", type=int, default=32, help="of each process")
     parser.add_argument("--processes", type=int, nargs="+", default=[1, 2], metavar="N")
+    parser.add_argument("--database", choices=("sqlite", "postgres"), default="sqlite")
     parser.add_argument("--only", choices=TARGETS, nargs="+", help="measure these alone")
     options = parser.parse_args()
     if not shutil.which("wrk"):

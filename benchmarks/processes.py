@@ -14,6 +14,8 @@ from pathlib import Path
 
 import httpx
 
+from tests.postgres import PostgresServer
+
 ROOT = Path(__file__).parent.parent
 _START_WITHIN = 20.0
 
@@ -68,6 +70,17 @@ def redis_server(folder: Path) -> Iterator[str]:
     with running(command, folder, {}) as process:
         wait_for(lambda: connects(port), process, folder)
         yield f"redis://127.0.0.1:{port}/0"
+
+
+@contextmanager
+def postgres() -> Iterator[str]:
+    """A PostgreSQL as it comes, with an empty database; gives its URL."""
+    server = PostgresServer(durable=True)
+    try:
+        server.start()
+        yield server.url
+    finally:
+        server.remove()
 
 
 @contextmanager

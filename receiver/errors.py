@@ -48,6 +48,10 @@ class SchemaMismatch(StoreUnavailable):
     """The database's tables are not those that this release works with: run `flask migrate`."""
 
 
+class CopyRefused(ReceiverError):
+    """One database cannot be copied into the other: do what it says, and copy again."""
+
+
 class HandlerError(ReceiverError):
     """Raised by a handler that failed and knows what should happen next.
 

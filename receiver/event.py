@@ -51,6 +51,7 @@ class Incoming(NamedTuple):
     redacted: bool
     #: What it says of its message; `None` if it leaves the mirror alone.
     says: status.Row | None
+    #: `webhook`, or how else it was learnt: `gateway`, `reconciliation`.
     source: str = "webhook"
     #: Digest and length of the body as it came, where another one is stored.
     original: tuple[str, int] | None = None
@@ -67,12 +68,20 @@ class Rejected(NamedTuple):
     body: bytes | None
 
 
-def parse(body: bytes, *, received_at: int, retention: int, text_mode: str = "full") -> Incoming:
+def parse(
+    body: bytes,
+    *,
+    received_at: int,
+    retention: int,
+    text_mode: str = "full",
+    source: str = "webhook",
+) -> Incoming:
     """Make an event of a verified body.
 
     :param received_at: when it was first received.
     :param retention: microseconds after which an event is too old to be let in.
     :param text_mode: `full`, `masked` or `none`: what to keep of the SMS text.
+    :param source: see `Incoming.source`.
     :raises Unusable: if the body is not an event, or one that is too old.
     """
     payload = read_json(body)
@@ -130,6 +139,7 @@ def parse(body: bytes, *, received_at: int, retention: int, text_mode: str = "fu
         body=body,
         redacted=text_mode != "full",
         says=says,
+        source=source,
         original=original,
     )
 

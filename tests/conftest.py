@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,17 +17,76 @@ from werkzeug.test import TestResponse
 from app import Receiver, create_app
 from receiver import signature, times
 from receiver.store import Store, open_store
+from tests import postgres
+from tests.postgres import Databases
 from tests.server import Server
 
 SECRET = "whsec_0123456789abcdef0123456789abcdef"
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "each_engine: runs on SQLite and on PostgreSQL")
+    config.addinivalue_line("markers", "spoils_the_schema: needs a PostgreSQL database for itself")
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """What is given a `store`, or is marked `each_engine`, runs on each engine."""
+    marked = metafunc.definition.get_closest_marker("each_engine")
+    if "engine" in metafunc.fixturenames and (marked or "store" in metafunc.fixturenames):
+        metafunc.parametrize("engine", ["sqlite", "postgres"], scope="module")
+
+
+@pytest.fixture(scope="module")
+def engine() -> str:
+    return "sqlite"
+
+
+@pytest.fixture(scope="session")
+def databases() -> Iterator[Databases]:
+    """The PostgreSQL of this test process; started by the first test that needs it."""
+    with postgres.databases() as databases:
+        yield databases
+
+
+@contextmanager
+def new_database(
+    engine: str, request: pytest.FixtureRequest, folder: Path, *, empty: bool = False
+) -> Iterator[str]:
+    """The URL of a database that nobody else uses; migrated on PostgreSQL, unless it is `empty`."""
+    if engine == "sqlite":
+        yield f"sqlite:///{folder / 'receiver.db'}"
+        return
+    databases: Databases = request.getfixturevalue("databases")
+    if empty:
+        url = databases.create(empty=True)
+        yield url
+        databases.drop(url)
+    else:
+        url = databases.lend()
+        yield url
+        databases.take_back(url)
+
+
 @pytest.fixture
-def environ(tmp_path: Path) -> dict[str, str]:
+def database_url(engine: str, request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+    with new_database(engine, request, tmp_path) as url:
+        yield url
+
+
+@pytest.fixture
+def empty_database_url(
+    engine: str, request: pytest.FixtureRequest, tmp_path: Path
+) -> Iterator[str]:
+    with new_database(engine, request, tmp_path, empty=True) as url:
+        yield url
+
+
+@pytest.fixture
+def environ(database_url: str) -> dict[str, str]:
     """Settings for one receiver with a database of its own."""
     return {
         "ZIMSEND_WEBHOOK_SECRET": SECRET,
-        "DATABASE_URL": f"sqlite:///{tmp_path / 'receiver.db'}",
+        "DATABASE_URL": database_url,
         "HANDLERS": "tests.handlers",
     }
 
@@ -46,10 +106,10 @@ class Clock:
         return self.time
 
 
-@pytest.fixture(params=["sqlite"])
-def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Store]:
+@pytest.fixture
+def store(database_url: str) -> Iterator[Store]:
     """A migrated store, once for each engine."""
-    store = open_store(f"sqlite:///{tmp_path / 'store.db'}")
+    store = open_store(database_url)
     store.migrate()
     yield store
     store.close()

@@ -12,12 +12,9 @@ from __future__ import annotations
 
 import json
 import random
-import shutil
-import sqlite3
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -27,9 +24,21 @@ from receiver import mirror, status, worker
 from receiver.errors import HandlerError, StoreUnavailable
 from receiver.event import Event, Incoming, parse
 from receiver.registry import Registry
-from receiver.store import Claim, Settlement, Store, Want, open_store
+from receiver.store import (
+    Claim,
+    Settlement,
+    Store,
+    Want,
+    open_store,
+    postgres,
+    postgres_group,
+    sqlite,
+    sqlite_group,
+)
+from receiver.store.group import decide
 from receiver.times import DAY, HOUR, SECOND, iso
 from receiver.worker import LEASE_SPARE, Worker
+from tests.outside import Outside
 
 BEGAN = 20_000 * DAY + 12 * HOUR
 RETENTION = 30 * DAY
@@ -81,9 +90,8 @@ class Shop:
             ]
         if plant == "work apart from the event":
             outcomes = self._guarded_ingest(items, lambda _: (), patience)
-            with self._simulation.outside() as connection:
-                self._simulation.at_risk(lambda: None)
-                self._add_work(connection, items, wanting)
+            self._simulation.at_risk(lambda: None)
+            self._add_work(self._simulation.outside, items, wanting)
             return outcomes
         return self._guarded_ingest(items, wanting, patience)
 
@@ -92,13 +100,13 @@ class Shop:
         return self._simulation.at_risk(lambda: list(ingest(items, wanting, patience)))
 
     @staticmethod
-    def _add_work(connection: sqlite3.Connection, items: list[Incoming], wanting: Any) -> None:
+    def _add_work(outside: Outside, items: list[Incoming], wanting: Any) -> None:
         for item in items:
             for handler in wanting(item.type):
-                connection.execute(
-                    "INSERT OR IGNORE INTO deliveries"
-                    " (event_seq, handler, message_id, occurred_at, due_at)"
-                    " SELECT seq, ?, message_id, occurred_at, received_at FROM events WHERE id = ?",
+                outside.execute(
+                    "INSERT INTO deliveries (event_seq, handler, message_id, occurred_at, due_at)"
+                    " SELECT seq, ?, message_id, occurred_at, received_at FROM events WHERE id = ?"
+                    " ON CONFLICT DO NOTHING",
                     (handler, item.id),
                 )
 
@@ -132,7 +140,7 @@ class Process:
 
     def __init__(self, simulation: Simulation) -> None:
         self.simulation = simulation
-        self.store = open_store(f"sqlite:///{simulation.path}")
+        self.store = open_store(simulation.url)
         self.shop = Shop(simulation, self.store)
         self.worker = Worker(self.shop, simulation.registry, simulation.wall)  # type: ignore[arg-type]
         for lane in self.worker._lanes.values():
@@ -173,12 +181,12 @@ class Process:
 class Simulation:
     """See the module.
 
-    :param path: a migrated database that nobody else uses.
+    :param url: a migrated database without contents that nobody else uses.
     :param plant: the name of a bug to put in.
     """
 
-    def __init__(self, path: Path, seed: int, plant: str | None = None) -> None:
-        self.path = path
+    def __init__(self, url: str, seed: int, plant: str | None = None) -> None:
+        self.url = url
         self.plant = plant
         self.chance = random.Random(seed)
         self.healing = False
@@ -187,7 +195,7 @@ class Simulation:
         self._monotonic = 1_000.0
         self.registry = self._handlers()
         self.processes = [Process(self) for _ in range(self.chance.choice((1, 2)))]
-        self._outside = sqlite3.connect(path, isolation_level=None)
+        self.outside = Outside(url)
         #: What the provider has sent, by id, and what it still tries to get answered.
         self.sent: dict[str, bytes] = {}
         self.unanswered: list[str] = []
@@ -201,7 +209,7 @@ class Simulation:
         #: Events that a handler has handled, and those that it refused for good or failed at.
         self.succeeded: set[tuple[str, str]] = set()
         self.failed: Counter[tuple[str, str]] = Counter()
-        self._checked = 0
+        self._checked: object = None
 
     def wall(self) -> int:
         return self._wall
@@ -212,7 +220,7 @@ class Simulation:
     def close(self) -> None:
         for process in self.processes:
             process.store.close()
-        self._outside.close()
+        self.outside.close()
 
     def _handlers(self) -> Registry:
         registry = Registry()
@@ -376,7 +384,7 @@ class Simulation:
         before = self._wall - self.chance.choice((0, HOUR, RETENTION))
         owed = {event_id for event_id, state in self._deliveries() if state == "pending"}
         if self.plant == "expiry takes what is owed":
-            self._outside.execute("UPDATE deliveries SET state = 'dead' WHERE state = 'pending'")
+            self.outside.execute("UPDATE deliveries SET state = 'dead' WHERE state = 'pending'")
         try:
             expired = process.shop.expire(before, 1)
         finally:
@@ -389,24 +397,20 @@ class Simulation:
     # --- what is remembered
 
     def stored(self) -> set[str]:
-        return {event_id for (event_id,) in self._outside.execute("SELECT id FROM events")}
+        return {event_id for (event_id,) in self.outside.execute("SELECT id FROM events")}
 
     def states(self) -> dict[tuple[int, str], str]:
         return {
             (seq, handler): state
-            for seq, handler, state in self._outside.execute(
+            for seq, handler, state in self.outside.execute(
                 "SELECT event_seq, handler, state FROM deliveries"
             )
         }
 
     def _deliveries(self) -> list[tuple[str, str]]:
-        return self._outside.execute(
+        return self.outside.execute(
             "SELECT e.id, d.state FROM deliveries AS d JOIN events AS e ON e.seq = d.event_seq"
-        ).fetchall()
-
-    @contextmanager
-    def outside(self) -> Iterator[sqlite3.Connection]:
-        yield self._outside
+        )
 
     def worked(
         self,
@@ -441,11 +445,11 @@ class Simulation:
 
     def _check_one_at_a_time(self, now: int, claim: Claim) -> None:
         # Only at the claim: a lease that has run out may hold again when the clock goes back.
-        (others,) = self._outside.execute(
+        ((others,),) = self.outside.execute(
             "SELECT count(*) FROM deliveries WHERE message_id = ? AND handler = ?"
-            " AND event_seq <> ? AND state = 'pending' AND leased = 1 AND due_at > ?",
+            " AND event_seq <> ? AND state = 'pending' AND leased AND due_at > ?",
             (claim.message_id, claim.handler, claim.event_seq, now),
-        ).fetchone()
+        )
         self._require(not others, f"two events of one message at once: {claim.event_id}")
 
     # --- what must hold
@@ -457,11 +461,11 @@ class Simulation:
 
     def check(self) -> None:
         """The promises, after every step that has changed anything."""
-        (version,) = self._outside.execute("PRAGMA data_version").fetchone()
+        version = self.outside.version()
         if version == self._checked:
             return
         self._checked = version
-        events = self._outside.execute("SELECT id, type, repeat FROM events").fetchall()
+        events = self.outside.execute("SELECT id, type, repeat FROM events")
         ids = [event_id.partition(" ")[0] for event_id, *_ in events]
         lost = self.acknowledged - set(ids) - self.expired
         self._require(not lost, f"acknowledged, and not stored: {lost}")
@@ -470,10 +474,10 @@ class Simulation:
         self._check_mirror()
 
     def _check_deliveries(self, events: list[tuple[str, str, int]]) -> None:
-        rows = self._outside.execute(
+        rows = self.outside.execute(
             "SELECT e.id, d.handler, d.state FROM deliveries AS d"
             " JOIN events AS e ON e.seq = d.event_seq"
-        ).fetchall()
+        )
         present = {(event_id, handler) for event_id, handler, _ in rows}
         for event_id, event_type, repeat in events:
             if not repeat:
@@ -502,14 +506,15 @@ class Simulation:
                 )
         stored = {
             name: json.loads(registers)
-            for name, registers in self._outside.execute("SELECT id, registers FROM messages")
+            for name, registers in self.outside.execute("SELECT id, registers FROM messages")
         }
         self._require(stored == rows, f"the mirror is not the join: {stored} instead of {rows}")
         cells = Counter(mirror.summarize(row, first[name]).cell for name, row in rows.items())
         counted = {
             mirror.Cell(day, device, state): live
-            for day, device, state, live in self._outside.execute(
-                "SELECT day, device_id, status, live FROM statistics WHERE live <> 0"
+            for day, device, state, live in self.outside.execute(
+                "SELECT day, device_id, status, sum(live) FROM statistics"
+                " GROUP BY day, device_id, status HAVING sum(live) <> 0"
             )
         }
         self._require(counted == cells, f"statistics differ from a recount: {counted}, {cells}")
@@ -554,32 +559,32 @@ def simulated_time(simulation: Simulation) -> Iterator[None]:
         draw = simulation.chance.random
         real = worker.backoff
         patched.setattr(worker, "backoff", lambda failures: real(failures, draw))
+        second = lambda store: (store._commits, int(simulation.monotonic()))  # noqa: E731
+        patched.setattr(postgres.PostgresStore, "version", second)
         plant(patched, simulation.plant)
         yield
 
 
 def plant(patched: pytest.MonkeyPatch, bug: str | None) -> None:
     """The bugs that are not the store's wrapper's."""
-    from receiver.store import sqlite_group
-
     if bug == "last write wins":
         patched.setattr(status, "merge", lambda one, other: {**one, **other})
     elif bug == "count twice after a change":
 
-        def count(connection: sqlite3.Connection, messages: Any) -> None:
-            changed = list(messages)
-            for message in changed:
+        def forgetful(*arguments: Any) -> Any:
+            decision = decide(*arguments)
+            for message in decision.messages.values():
                 message.before = None
-            real_count(connection, changed)
+            return decision
 
-        real_count = sqlite_group._count
-        patched.setattr(sqlite_group, "_count", count)
+        patched.setattr(sqlite_group, "decide", forgetful)
+        patched.setattr(postgres_group, "decide", forgetful)
     elif bug == "two of one message at once":
-        from receiver.store import sqlite
-
-        claimable = sqlite._CLAIMABLE.replace("NOT EXISTS", "NOT 1 OR NOT EXISTS", 1)
-        head, _, tail = claimable.partition("AND (d.message_id IS NULL")
+        head, _, tail = sqlite._CLAIMABLE.partition("AND (d.message_id IS NULL")
         patched.setattr(sqlite, "_CLAIMABLE", head + "\n" + tail[tail.index("ORDER BY") :])
+        for name in ("_CLAIMABLE", "_LEASE"):
+            query = getattr(postgres, name).replace(postgres._FIRST_OF_ITS_MESSAGE, "true")
+            patched.setattr(postgres, name, query)
 
 
 PLANTS = (
@@ -595,13 +600,13 @@ PLANTS = (
     "expiry takes what is owed",
     "two of one message at once",
 )
+#: Those that are planted into an engine's own code.
+OF_AN_ENGINE = ("count twice after a change", "two of one message at once")
 
 
-def simulate(template: Path, folder: Path, seed: int, bug: str | None = None) -> None:
+def simulate(url: str, seed: int, bug: str | None = None) -> None:
     """Run one seed; a promise that breaks tells the steps that led there."""
-    path = folder / f"{seed}.db"
-    shutil.copyfile(template, path)
-    simulation = Simulation(path, seed, bug)
+    simulation = Simulation(url, seed, bug)
     try:
         with simulated_time(simulation):
             simulation.run()
@@ -611,5 +616,3 @@ def simulate(template: Path, folder: Path, seed: int, bug: str | None = None) ->
         raise Broken(f"seed {seed}: {error}\nalone: {again}\n  {tail}") from error
     finally:
         simulation.close()
-        for left in folder.glob(f"{seed}.db*"):
-            left.unlink()

@@ -29,6 +29,7 @@ def listed(runner: FlaskCliRunner, *arguments: str) -> list[dict[str, Any]]:
     return [json.loads(line) for line in lines]
 
 
+@pytest.mark.each_engine
 def test_events_list_and_show(runner: FlaskCliRunner, provider: Provider, clock: Clock) -> None:
     assert listed(runner) == []
     event = envelope("sms.sent", sms("sent", "m1"), event_id="e1")
@@ -71,6 +72,7 @@ def test_events_list_and_show(runner: FlaskCliRunner, provider: Provider, clock:
     assert "is no time" in run(runner, "events", "list", "--since", "soon", status=2)
 
 
+@pytest.mark.each_engine
 def test_quarantine(runner: FlaskCliRunner, provider: Provider, clock: Clock) -> None:
     old = envelope("sms.sent", sms("sent", "m1"), timestamp=iso(clock.time - 100 * DAY))
     assert provider.post(b"nonsense").status_code == 400
@@ -107,6 +109,7 @@ def runner_environ(runner: FlaskCliRunner) -> dict[str, str]:
     }
 
 
+@pytest.mark.each_engine
 def test_replay(
     runner: FlaskCliRunner, provider: Provider, receiver: Receiver, clock: Clock
 ) -> None:
@@ -141,11 +144,14 @@ def test_replay(
     assert states == {"first": ("done", 1), "second": ("pending", 0)}
 
 
-def test_migrate_says_what_it_did(environ: dict[str, str]) -> None:
-    runner = create_app(environ).test_cli_runner()
+@pytest.mark.each_engine
+def test_migrate_says_what_it_did(empty_database_url: str) -> None:
+    app = create_app({"ZIMSEND_WEBHOOK_SECRET": SECRET, "DATABASE_URL": empty_database_url})
+    runner = app.test_cli_runner()
     assert "flask migrate" in run(runner, "events", "list", status=1).splitlines()[-1]
     assert run(runner, "migrate").startswith("migrated: ")
     assert run(runner, "migrate") == "the schema is up to date\n"
+    app.extensions["receiver"].store.close()
 
 
 @pytest.mark.parametrize("mode", ["masked", "none"])

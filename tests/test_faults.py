@@ -57,6 +57,7 @@ def workers(server: Server) -> list[int]:
     return [int(pid) for pid in Path(f"/proc/{master}/task/{master}/children").read_text().split()]
 
 
+@pytest.mark.each_engine
 def test_kill_9_of_single_workers(serve: Callable[..., Server], tmp_path: Path) -> None:
     chance = random.Random(20_261_121)
     server = serve(WEB_CONCURRENCY="2", SEEN=str(tmp_path))
@@ -141,6 +142,7 @@ def test_the_database_is_made_read_only(serve: Callable[..., Server], tmp_path: 
     assert event["event_id"] in stored(server)
 
 
+@pytest.mark.each_engine
 @pytest.mark.parametrize("hours", [-1, 1])
 def test_a_clock_that_is_an_hour_off(
     starting: Callable[..., Server], tmp_path: Path, hours: int

@@ -162,3 +162,60 @@ def test_many_threads_one_store(store: Store) -> None:
     assert sorted(outcomes) == ["accepted"] * 150 + ["duplicate"] * 150
     assert sum(e["receipts"] for e in store.events(Selection())) == 300
     assert len(commits) <= 300
+
+
+# --- several at once
+
+
+def test_several_that_come_at_once_share_commits(ingest: Ingest, scripted: Scripted) -> None:
+    items = [item(event_id=f"e{n}") for n in range(300)]
+    ingest.submit_all(items)
+    assert [len(group) for group in scripted.groups] == [128, 128, 44]
+    assert sum(scripted.groups, []) == [each.id for each in items]
+    ingest.submit_all([])
+    assert len(scripted.groups) == 3
+
+
+def test_several_wait_for_whoever_commits(ingest: Ingest, scripted: Scripted) -> None:
+    scripted.gate.clear()
+    with ThreadPoolExecutor(3) as pool:
+        first = pool.submit(ingest.submit, item())
+        eventually(lambda: scripted.groups)
+        several = [pool.submit(ingest.submit_all, [item() for _ in range(200)]) for _ in range(2)]
+        eventually(lambda: len(ingest._queue) == 400)
+        scripted.gate.set()
+        assert first.result() == "accepted"
+        for each in several:
+            each.result()
+    assert [len(group) for group in scripted.groups] == [1, 128, 128, 128, 16]
+    assert ingest.submit(item()) == "accepted"
+
+
+def test_of_several_the_bad_one_fails_alone(ingest: Ingest, scripted: Scripted) -> None:
+    scripted.bad = {"e5"}
+    with pytest.raises(OverflowError):
+        ingest.submit_all([item(event_id=f"e{n}") for n in range(10)])
+    assert len(scripted.groups) == 11
+    assert ingest.submit(item()) == "accepted"
+
+
+def test_several_leave_nobody_behind_in_an_outage(
+    ingest: Ingest, scripted: Scripted, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Ingest, "PATIENCE", 0.3)
+    scripted.gate.clear()
+    with ThreadPoolExecutor(1) as pool:
+        hanging = pool.submit(ingest.submit, item())
+        eventually(lambda: scripted.groups)
+        began = time.monotonic()
+        with pytest.raises(StoreUnavailable):
+            ingest.submit_all([item() for _ in range(200)])
+        assert time.monotonic() - began < 2
+        scripted.gate.set()
+        assert hanging.result() == "accepted"
+    scripted.error = StoreUnavailable("locked")
+    with pytest.raises(StoreUnavailable):
+        ingest.submit_all([item() for _ in range(200)])
+    scripted.error = None
+    ingest.submit_all([item(), item()])
+    assert len(scripted.groups[-1]) == 2

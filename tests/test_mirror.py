@@ -258,19 +258,6 @@ def test_a_changed_text_is_found_by_its_new_form_only(store: Store) -> None:
     assert not finds("first")
 
 
-def test_long_texts_are_indexed_in_small_steps(store: Store) -> None:
-    """The write lock is held for so many characters, not for so many messages."""
-    for number in range(4):
-        data = {"message_id": f"m{number}", "message": f"{number} " + "long " * 9_000}
-        item = parse(body_of("sms.sent", data), received_at=NOW, retention=RETENTION)
-        store.ingest([item], lambda _: (), 5)
-    steps = 1
-    while store.index_texts(5):
-        steps += 1
-    assert steps == 2
-    assert len(history(store, Search(text="long long"))) == 4
-
-
 def test_the_same_text_again_is_not_indexed_again(store: Store) -> None:
     for state in ("sent", "delivered"):
         data = {"message_id": "m1", "message": "bonjour"}

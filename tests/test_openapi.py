@@ -25,9 +25,11 @@ import receiver.web.mirror
 from app import Receiver, create_app
 from receiver import status, times
 from receiver.times import DAY, HOUR
-from tests.conftest import SECRET, Provider
+from tests.conftest import SECRET, Provider, new_database
 from tests.payloads import body_of
 from tests.server import ROOT
+
+pytestmark = pytest.mark.each_engine
 
 KEY = {"X-API-Key": "zs_test_0123"}
 CLIENT = {"X-Client-ID": "client_0123"}
@@ -164,12 +166,13 @@ MESSAGES = (
 )
 
 
-def start(folder: Path, **environ: str) -> Flask:
+def start(database_url: str, **environ: str) -> Flask:
     return create_app(
         {
             "ZIMSEND_WEBHOOK_SECRET": SECRET,
-            "DATABASE_URL": f"sqlite:///{folder / 'receiver.db'}",
+            "DATABASE_URL": database_url,
             "HANDLERS": "tests.handlers",
+            "ZIMSEND_API_URL": "http://127.0.0.1:9/v1",  # nobody is there
             **environ,
         },
         lambda: NOW,
@@ -177,21 +180,24 @@ def start(folder: Path, **environ: str) -> Flask:
 
 
 @pytest.fixture(scope="module")
-def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Flask]:
+def service(
+    engine: str, request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Flask]:
     """A service that knows all the messages; of half of them the search index does not know."""
-    app = start(tmp_path_factory.mktemp("openapi"), **CREDENTIALS)
-    parts: Receiver = app.extensions["receiver"]
-    parts.store.migrate()
-    provider = Provider(app.test_client())
-    bodies = reports()
-    random.Random(1).shuffle(bodies)  # the mirror is the same in any order
-    for number, body in enumerate(bodies):
-        assert provider.post(body).status_code == 200
-        if number == len(bodies) // 2:
-            while parts.store.index_texts(1):
-                pass
-    yield app
-    parts.store.close()
+    with new_database(engine, request, tmp_path_factory.mktemp("openapi")) as url:
+        app = start(url, **CREDENTIALS)
+        parts: Receiver = app.extensions["receiver"]
+        parts.store.migrate()
+        provider = Provider(app.test_client())
+        bodies = reports()
+        random.Random(1).shuffle(bodies)  # the mirror is the same in any order
+        for number, body in enumerate(bodies):
+            assert provider.post(body).status_code == 200
+            if number == len(bodies) // 2:
+                while parts.store.index_texts(1):
+                    pass
+        yield app
+        parts.store.close()
 
 
 @pytest.fixture(scope="module")
@@ -262,7 +268,9 @@ def codes_of(answer: dict[str, Any]) -> list[str]:
 
 def test_it_lists_each_code_once_and_with_its_answer() -> None:
     listed = SCHEMAS["Error"]["properties"]["error"]["properties"]["code"]["enum"]
-    answers = DESCRIPTION["components"]["responses"].values()
+    responses = DESCRIPTION["components"]["responses"]
+    # What ZimSend answers itself, it may say in its own words.
+    answers = [responses[name] for name in responses if not name.startswith("Passed")]
     assert set(listed) == {code for answer in answers for code in codes_of(answer)}
     assert len(listed) == len(set(listed))
     assert SCHEMAS["Status"]["enum"] == list(status.STATES)
@@ -277,7 +285,7 @@ def is_backwards(query: Any) -> bool:
     return since is not None and until is not None and since > until
 
 
-@API.parametrize()
+@API.exclude(tag="gateway").parametrize()
 @settings(max_examples=200, derandomize=True, deadline=None)
 def test_any_request_is_answered_as_described(case: schemathesis.Case, service: Flask) -> None:
     excluded = [ignored_auth]  # it takes no 400, with which ZimSend answers missing headers
@@ -698,7 +706,7 @@ CLOSED: list[dict[str, str]] = [
 def test_it_is_closed_where_nothing_is_configured(
     tmp_path: Path, environ: dict[str, str], headers: dict[str, str]
 ) -> None:
-    client = start(tmp_path, **environ).test_client()
+    client = start(f"sqlite:///{tmp_path / 'receiver.db'}", **environ).test_client()
     for url, path in CALLS.items():
         message = refusal(client.get(url, headers=headers), 503, "NOT_CONFIGURED", path)
         assert all(name in message for name in CREDENTIALS)
@@ -706,11 +714,13 @@ def test_it_is_closed_where_nothing_is_configured(
 
 
 @pytest.mark.parametrize("path", [STATUS, HISTORY, STATS])
-def test_the_database_cannot_be_used(tmp_path: Path, path: str) -> None:
-    client = start(tmp_path, **CREDENTIALS).test_client()  # its tables were never made
+def test_the_database_cannot_be_used(empty_database_url: str, path: str) -> None:
+    app = start(empty_database_url, **CREDENTIALS)  # its tables were never made
+    client = app.test_client()
     response = client.get(path.format(message_id=EXAMPLE), headers=BOTH)
     refusal(response, 503, "SERVICE_UNAVAILABLE", path)
     assert int(response.headers["Retry-After"]) > 0
+    app.extensions["receiver"].store.close()
 
 
 @pytest.mark.parametrize("message_id", ["unknown", "msg_sent", "y" * 300, "%00", "%F0", "a/b"])

@@ -16,7 +16,7 @@ from receiver import status, times
 from receiver.errors import SchemaMismatch, StoreUnavailable
 from receiver.event import Incoming, parse
 from receiver.mirror import Search
-from receiver.store import Selection
+from receiver.store import Selection, Want
 from receiver.store.sqlite import SqliteStore
 from receiver.store.sqlite_group import Group
 from receiver.times import DAY, MINUTE, iso
@@ -142,6 +142,32 @@ def test_many_processes_may_migrate_at_once(tmp_path: Path) -> None:
     assert int(max(outputs, key=int)) > 0
 
 
+def test_a_database_of_a_newer_release_is_left_alone(tmp_path: Path) -> None:
+    path = tmp_path / "r.db"
+    old = SqliteStore(str(path))
+    old.migrate()
+    old.ingest([incoming("sent", "e1", at=times.now())], lambda _: (), 5)
+    newer = sqlite3.connect(path)  # while the older release runs
+    newer.execute("CREATE TABLE something_new (a)")
+    newer.execute(
+        "INSERT INTO _sqlite_migrations (migration_set, name, applied_at)"
+        " VALUES ('receiver', 'something_new', '2027-01-01')"
+    )
+    newer.commit()
+    for write in (
+        old.check,
+        old.migrate,
+        lambda: old.ingest([incoming("sent", "e2", at=times.now())], lambda _: (), 5),
+        lambda: old.work(times.now(), [], [Want("h", 1, 1, 1)], 5),
+        SqliteStore(str(path)).migrate,
+    ):
+        with pytest.raises(SchemaMismatch, match="newer than this release"):
+            write()
+    assert newer.execute("SELECT id FROM events").fetchall() == [("e1",)]
+    newer.close()
+    old.close()
+
+
 def test_a_database_without_tables_says_what_to_do(tmp_path: Path) -> None:
     store = SqliteStore(str(tmp_path / "r.db"))
     with pytest.raises(SchemaMismatch, match="flask migrate"):
@@ -194,4 +220,21 @@ def test_a_read_that_failed_does_not_spoil_the_next(
         with pytest.raises(StoreUnavailable, match="interrupted"):
             store.history(Search(), 0, 10)
     assert store.history(Search(), 0, 10) == (0, [])
+    store.close()
+
+
+def test_long_texts_are_indexed_in_small_steps(tmp_path: Path) -> None:
+    """The write lock is held for so many characters, not for so many messages."""
+    store = SqliteStore(str(tmp_path / "r.db"))
+    store.migrate()
+    now = times.now()
+    for number in range(4):
+        data = {"message_id": f"m{number}", "message": f"{number} " + "long " * 9_000}
+        item = parse(body_of("sms.sent", data), received_at=now, retention=90 * DAY)
+        store.ingest([item], lambda _: (), 5)
+    steps = 1
+    while store.index_texts(5):
+        steps += 1
+    assert steps == 2
+    assert store.history(Search(text="long long"), 0, 1)[0] == 4
     store.close()

@@ -18,31 +18,35 @@ import pytest
 from receiver import signature, status, times
 from receiver.event import ALIASES
 from receiver.store import Selection, Store, open_store
-from tests.conftest import SECRET
+from tests.conftest import SECRET, new_database
 from tests.handlers import seen
 from tests.payloads import DOCUMENTED, ago, envelope, new_message_id, sms
 from tests.server import Server, eventually
 
 LIMIT = 262_144
+pytestmark = pytest.mark.each_engine
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+def server(
+    engine: str, request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Server]:
     folder = tmp_path_factory.mktemp("webhook")
-    server = Server(
-        {
-            "ZIMSEND_WEBHOOK_SECRET": f"another-secret-before-it,{SECRET}",
-            "DATABASE_URL": f"sqlite:///{folder / 'receiver.db'}",
-            "HANDLERS": "tests.handlers",
-            "SEEN": str(folder),
-            "WEB_CONCURRENCY": "2",
-        },
-        folder,
-        SECRET,
-    )
-    server.start()
-    yield server
-    server.close()
+    with new_database(engine, request, folder) as url:
+        server = Server(
+            {
+                "ZIMSEND_WEBHOOK_SECRET": f"another-secret-before-it,{SECRET}",
+                "DATABASE_URL": url,
+                "HANDLERS": "tests.handlers",
+                "SEEN": str(folder),
+                "WEB_CONCURRENCY": "2",
+            },
+            folder,
+            SECRET,
+        )
+        server.start()
+        yield server
+        server.close()
 
 
 @pytest.fixture(scope="module")

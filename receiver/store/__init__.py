@@ -6,14 +6,17 @@ means: nothing of this call was written, try again later.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
 
 from receiver.errors import ConfigError
 from receiver.event import Incoming, Rejected
 from receiver.mirror import Search
 from receiver.status import Row
+
+if TYPE_CHECKING:
+    from receiver.store.copying import Table
 
 #: What became of an arrival.
 Outcome = Literal["accepted", "duplicate", "quarantined"]
@@ -22,6 +25,16 @@ DeliveryState = Literal["pending", "done", "dead"]
 #: Attempts that may end without a word (a process killed, a lease run out) beyond a handler's
 #: `max_attempts` before the work is given up: work that kills its process must end, too.
 SILENT_ATTEMPTS = 3
+
+
+class Report(NamedTuple):
+    """That an event reported something of its message, when that was, and how it was learnt."""
+
+    type: str
+    #: Microseconds; `None` if the event did not say.
+    reported_at: int | None
+    has_error: bool
+    source: str
 
 
 class Want(NamedTuple):
@@ -159,6 +172,13 @@ class Store(Protocol):
     def evidence(self, message_id: str, limit: int) -> Evidence | None:
         """A message's row, how many events it has, and the first of them as they came in."""
 
+    def reports(self, message_ids: Collection[str]) -> Mapping[str, list[Report]]:
+        """What the events of messages have reported, of each message at most the latest 1,000."""
+
+    def learnt(self) -> Iterator[tuple[str, Report]]:
+        """All reports that came from reconciliation and are no repeats, with their message ids,
+        by the time that they report."""
+
     def history(self, search: Search, offset: int, limit: int) -> tuple[int, list[MirrorRow]]:
         """A page of messages, newest first, then by id; and how many there are in all."""
 
@@ -202,6 +222,23 @@ class Store(Protocol):
         Whoever dies over it leaves the rest to the next turn.
         """
 
+    def keep_turn(self, name: str, until: int, later: int) -> bool:
+        """Change the end of a turn from `until`; false if somebody else has taken it since."""
+
+    def take(self, name: str, now: int, interval: int, room: int | None) -> int:
+        """Take one token from a bucket that all processes share.
+
+        :param interval: microseconds in which one token comes back.
+        :param room: microseconds of tokens that may be taken ahead; `None`: as many as one likes.
+        :returns: 0 if it was taken, else the microseconds until one is there.
+        """
+
+    def note(self, name: str) -> str | None:
+        """A short text that was written down under a name."""
+
+    def write_note(self, name: str, text: str) -> None:
+        """Write a text down in the place of the one before."""
+
     def events(self, selection: Selection) -> Iterator[dict[str, Any]]:
         """The selected events with their deliveries, oldest first."""
 
@@ -231,6 +268,15 @@ class Store(Protocol):
     def release(self, digest: str) -> None:
         """Take a body out of quarantine."""
 
+    def rows(self, table: Table, after: tuple[Any, ...] | None, limit: int) -> list[Any]:
+        """Rows of a table in the order of their keys, after a key."""
+
+    def put_rows(self, table: Table, batch: Sequence[tuple[Any, ...]]) -> None:
+        """Write rows of a table, in place of those with the same keys, in one transaction."""
+
+    def settle_copy(self) -> None:
+        """Go on after the greatest event that was put."""
+
     def close(self) -> None:
         """Close this process's connections."""
 
@@ -244,8 +290,12 @@ def open_store(url: str) -> Store:
         from receiver.store.sqlite import SqliteStore
 
         return SqliteStore(url.removeprefix("sqlite:///"))
+    if url.startswith(("postgres://", "postgresql://")):
+        from receiver.store.postgres import PostgresStore
+
+        return PostgresStore(url)
     raise ConfigError(
         "DATABASE_URL",
-        "not a database that this release stores in; "
-        "use sqlite:///relative/path.db or sqlite:////absolute/path.db",
+        "not a database that this release stores in; use sqlite:///relative/path.db, "
+        "sqlite:////absolute/path.db or postgres://user:password@host/database",
     )

@@ -7,13 +7,13 @@ read may have changed by then, it reads and asks again.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from receiver import mirror, status
 from receiver.event import Incoming, Rejected, reject_expired
 from receiver.mirror import Cell, Summary
-from receiver.store import Outcome
+from receiver.store import Outcome, Report
 from receiver.times import SECOND
 
 #: Two reports of one thing lie less than this apart: the provider tells two webhooks.
@@ -23,6 +23,8 @@ _ENCODE = json.JSONEncoder(separators=(",", ":"), check_circular=False).encode
 
 #: For an arrival's id: has such a report been stored, without and with an error?
 Reported = Mapping[str, tuple[bool, bool]]
+#: What the events of messages have reported, by message id.
+Reports = Mapping[str, Sequence[Report]]
 
 
 class Message:
@@ -91,6 +93,8 @@ class Known(NamedTuple):
     messages: dict[str, Message]
     #: Events with this `timestamp` or an earlier one may have been forgotten.
     expired: int
+    #: Those of the arrivals' messages that have events from elsewhere than a webhook.
+    learnt: Collection[str] = ()
 
 
 class Accepted(NamedTuple):
@@ -119,12 +123,15 @@ def decide(
     items: Sequence[Incoming | Rejected],
     known: Known,
     reported: Callable[[list[Incoming]], Reported],
+    reports: Callable[[Collection[str]], Reports],
     wanting: Callable[[str], Sequence[str]],
 ) -> Decision:
     """Sort a group out. Changes what is in `known`.
 
     :param reported: looks up whether what arrivals report has been reported under another id; it
         is asked once at most, for those of which that is possible.
+    :param reports: looks up all that the events of messages have reported; asked once at most, for
+        messages of which not only webhooks tell.
     :param wanting: the names of the handlers that want an event type.
     """
     decision = Decision([], [], {}, [], [])
@@ -143,7 +150,7 @@ def decide(
             decision.outcomes.append("quarantined")
             continue
         if repeats is None:  # before the first message is added to those that are known
-            repeats = _Repeats(items, known, reported)
+            repeats = _Repeats(items, known, reported, reports)
         known.ids.add(item.id)
         late = False
         if item.message_id is not None and item.says is not None:
@@ -167,6 +174,7 @@ class _Repeats:
         items: Sequence[Incoming | Rejected],
         known: Known,
         reported: Callable[[list[Incoming]], Reported],
+        reports: Callable[[Collection[str]], Reports],
     ) -> None:
         # A message without a row cannot have had an event of a type that makes one.
         asked = [
@@ -179,17 +187,56 @@ class _Repeats:
             and (a.says is None or a.message_id in known.messages)
         ]
         self._stored = reported(asked) if asked else {}
-        #: The reports of this group so far: when, and whether with an error.
-        self._here: dict[tuple[str, str], list[tuple[int, bool]]] = {}
+        learnt = {
+            a.message_id
+            for a in asked
+            if a.message_id is not None and (a.source != "webhook" or a.message_id in known.learnt)
+        }
+        #: All reports of messages of which not only webhooks tell.
+        self._reports = dict(reports(learnt)) if learnt else {}
+        #: The reports of this group so far.
+        self._here: dict[str, list[Report]] = {}
 
     def judge(self, item: Incoming) -> tuple[bool, bool]:
         """Whether it is a repeat, and whether it is dispatched all the same: it is if it is the
         first that says why."""
         if item.message_id is None or item.reported_at is None:
             return False, True
-        here = self._here.setdefault((item.message_id, item.type), [])
-        near = [why for at, why in here if abs(at - item.reported_at) < SAME_REPORT]
-        here.append((item.reported_at, item.has_error))
+        here = self._here.setdefault(item.message_id, [])
+        report = Report(item.type, item.reported_at, item.has_error, item.source)
+        others = [*self._reports.get(item.message_id, ()), *here]
+        same = [other for other in others if is_same(report, other, others)]
+        here.append(report)
         mute, explained = self._stored.get(item.id, (False, False))
-        repeat = bool(mute or explained or near)
-        return repeat, not repeat or (item.has_error and not explained and not any(near))
+        explained = explained or any(other.has_error for other in same)
+        repeat = bool(mute or explained or same)
+        return repeat, not repeat or (item.has_error and not explained)
+
+
+def is_same(one: Report, other: Report, reports: Iterable[Report]) -> bool:
+    """Whether two reports of one message tell of the same thing (CONTRACT: repeat).
+
+    The API's times need not be those of the webhooks, and it gives none for a failure. So a report
+    that did not come by webhook is the same as any other of its type, unless the message was put
+    back into the queue in between.
+
+    :param reports: all that is known of the message.
+    """
+    if one.type != other.type or one.reported_at is None or other.reported_at is None:
+        return False
+    earlier, later = sorted((one.reported_at, other.reported_at))
+    if later - earlier < SAME_REPORT:
+        return True
+    if one.source == other.source == "webhook":
+        return False
+    return not any(_tells_of_a_resend(one.type, earlier, later, report) for report in reports)
+
+
+def _tells_of_a_resend(event_type: str, earlier: int, later: int, report: Report) -> bool:
+    at, state = report.reported_at, status.STATE_OF_TYPE.get(report.type)
+    if at is None:
+        return False
+    if status.STATE_OF_TYPE.get(event_type) == "failed":
+        # A failure that was learnt has the time of what came before it.
+        return state in ("queued", "processing", "sent") and earlier + SAME_REPORT <= at <= later
+    return state in ("queued", "failed") and earlier < at < later

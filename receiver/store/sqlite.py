@@ -12,13 +12,13 @@ import json
 import sqlite3
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any, TypeVar
 
 from sqlite_utils import Database
 
-from receiver import status
+from receiver import bucket, status
 from receiver.errors import SchemaMismatch, StoreUnavailable
 from receiver.event import Incoming, Rejected
 from receiver.mirror import Search
@@ -29,14 +29,18 @@ from receiver.store import (
     Expired,
     MirrorRow,
     Outcome,
+    Report,
     Selection,
     Settlement,
     Want,
+    sqlite_copy,
     sqlite_expiry,
+    sqlite_group,
     sqlite_mirror,
 )
+from receiver.store.copying import Row, Table
 from receiver.store.sqlite_group import Group
-from receiver.store.sqlite_schema import migrations
+from receiver.store.sqlite_schema import migrations, step_names
 from receiver.times import DAY, iso
 
 Result = TypeVar("Result")
@@ -61,6 +65,8 @@ class SqliteStore:
         self._writing = threading.Lock()
         self._writer: Database | None = None
         self._readers = threading.local()
+        #: SQLite's count of schema changes at which the schema was found to be ours.
+        self._verified: int | None = None
 
     # --- connections
 
@@ -120,13 +126,15 @@ class SqliteStore:
             writer.close()
 
     @contextmanager
-    def _transaction(self, patience: float = _PATIENCE) -> Iterator[sqlite3.Connection]:
+    def _transaction(
+        self, patience: float = _PATIENCE, *, any_schema: bool = False
+    ) -> Iterator[sqlite3.Connection]:
         """One write transaction: committed and synced when the block ends, or rolled back.
 
         :param patience: seconds to wait for the lock, in this process and in others together.
         """
         deadline = time.monotonic() + patience
-        with self._turn(deadline) as connection:
+        with self._turn(deadline, any_schema=any_schema) as connection:
             # The lock before anything is read: a transaction that reads first and writes then
             # fails at once if somebody wrote in between, whatever the busy time-out.
             _patiently(lambda: connection.execute("BEGIN IMMEDIATE"), deadline)
@@ -134,7 +142,7 @@ class SqliteStore:
             connection.execute("COMMIT")
 
     @contextmanager
-    def _turn(self, deadline: float) -> Iterator[sqlite3.Connection]:
+    def _turn(self, deadline: float, *, any_schema: bool = False) -> Iterator[sqlite3.Connection]:
         """The writing connection, for this thread alone. No transaction is left open on it."""
         patience = max(deadline - time.monotonic(), 0)
         if not self._writing.acquire(timeout=patience):
@@ -146,6 +154,8 @@ class SqliteStore:
                     self._writer.execute("PRAGMA busy_timeout = 0")
                 connection = self._writer.conn
                 try:
+                    if not any_schema:
+                        self._verify_schema(self._writer)
                     yield connection
                 except BaseException as error:
                     # A connection that failed in the database, or cannot roll back, is done
@@ -163,11 +173,27 @@ class SqliteStore:
 
     # --- schema
 
+    def _verify_schema(self, db: Database) -> None:
+        """Cheap where the schema has not changed since the last time.
+
+        :raises SchemaMismatch: if it is not that of this release.
+        """
+        (version,) = db.execute("PRAGMA schema_version").fetchone()
+        if version == self._verified:
+            return
+        _refuse_newer(db)
+        if migrations.pending(db):
+            raise SchemaMismatch(
+                "the database's schema is older than this release: run `flask migrate`"
+            )
+        self._verified = version
+
     def migrate(self) -> list[str]:
         # Inside BEGIN IMMEDIATE one process migrates and the others find it done; outside of
         # it, most of several simultaneous calls fail.
-        with self._transaction():
+        with self._transaction(any_schema=True):
             assert self._writer is not None
+            _refuse_newer(self._writer)
             pending = [migration.name for migration in migrations.pending(self._writer)]
             if pending:
                 migrations.apply(self._writer)
@@ -175,11 +201,6 @@ class SqliteStore:
 
     def check(self) -> None:
         with self._transaction(_CHECK_PATIENCE) as connection:
-            assert self._writer is not None
-            if migrations.pending(self._writer):
-                raise SchemaMismatch(
-                    "the database's schema is not that of this release: run `flask migrate`"
-                )
             # On a full disk, a transaction that changes nothing succeeds.
             connection.execute("UPDATE marks SET value = value + 1 WHERE name = 'checks'")
 
@@ -316,18 +337,42 @@ class SqliteStore:
 
     def claim_turn(self, name: str, now: int, until: int) -> bool:
         with self._reading() as connection:
-            (value,) = connection.execute(
-                "SELECT value FROM marks WHERE name = ?", (name,)
-            ).fetchone()
+            found = connection.execute("SELECT value FROM marks WHERE name = ?", (name,)).fetchone()
         # A time that lies far ahead was written by a clock that was wrong.
-        if now < value <= now + DAY:
+        if found is not None and now < found[0] <= now + DAY:
             return False
         with self._transaction() as connection:
             turn = connection.execute(
-                "UPDATE marks SET value = ? WHERE name = ? AND (value <= ? OR value > ?)",
-                (until, name, now, now + DAY),
+                "INSERT INTO marks VALUES (:name, :until) ON CONFLICT (name) DO UPDATE"
+                " SET value = :until WHERE value <= :now OR value > :now + :day",
+                {"name": name, "until": until, "now": now, "day": DAY},
             )
             return turn.rowcount == 1
+
+    def keep_turn(self, name: str, until: int, later: int) -> bool:
+        with self._transaction() as connection:
+            turn = connection.execute(
+                "UPDATE marks SET value = ? WHERE name = ? AND value = ?", (later, name, until)
+            )
+            return turn.rowcount == 1
+
+    def take(self, name: str, now: int, interval: int, room: int | None) -> int:
+        # The mark is when the bucket is full again: each token taken moves it on.
+        with self._transaction() as connection:
+            found = connection.execute("SELECT value FROM marks WHERE name = ?", (name,)).fetchone()
+            full_at, wait = bucket.take(found and found[0], now, interval, room)
+            if not wait:
+                connection.execute("INSERT OR REPLACE INTO marks VALUES (?, ?)", (name, full_at))
+        return wait
+
+    def note(self, name: str) -> str | None:
+        with self._reading() as connection:
+            found = connection.execute("SELECT text FROM notes WHERE name = ?", (name,)).fetchone()
+        return found[0] if found else None
+
+    def write_note(self, name: str, text: str) -> None:
+        with self._transaction() as connection:
+            connection.execute("INSERT OR REPLACE INTO notes VALUES (?, ?)", (name, text))
 
     # --- reading
 
@@ -371,6 +416,20 @@ class SqliteStore:
             names = [column[0] for column in found.description]
             events = [dict(zip(names, event, strict=True)) for event in found]
         return json.loads(row[0]), count, events
+
+    def reports(self, message_ids: Collection[str]) -> Mapping[str, list[Report]]:
+        with self._reading() as connection:
+            return sqlite_group.reports(connection, message_ids)
+
+    def learnt(self) -> Iterator[tuple[str, Report]]:
+        with self._reading() as connection:
+            found = connection.execute(
+                "SELECT message_id, type, reported_at, has_error, source FROM events"
+                " WHERE source = 'reconciliation' AND source <> 'webhook' AND repeat = 0"
+                " AND message_id IS NOT NULL ORDER BY reported_at, seq"
+            ).fetchall()
+        for message_id, kind, reported_at, has_error, source in found:
+            yield message_id, Report(kind, reported_at, bool(has_error), source)
 
     def history(self, search: Search, offset: int, limit: int) -> tuple[int, list[MirrorRow]]:
         with self._reading() as connection:
@@ -483,6 +542,20 @@ class SqliteStore:
             )
         return len(names)
 
+    # --- copying
+
+    def rows(self, table: Table, after: Row | None, limit: int) -> list[Row]:
+        with self._reading() as connection:
+            return sqlite_copy.rows(connection, table, after, limit)
+
+    def put_rows(self, table: Table, batch: Sequence[Row]) -> None:
+        with self._transaction() as connection:
+            sqlite_copy.put_rows(connection, table, batch)
+
+    def settle_copy(self) -> None:
+        with self._transaction() as connection:
+            sqlite_copy.settle(connection)
+
     # --- quarantine
 
     def quarantined(self, prefix: str = "") -> Iterator[dict[str, Any]]:
@@ -503,6 +576,18 @@ class SqliteStore:
     def release(self, digest: str) -> None:
         with self._transaction() as connection:
             connection.execute("DELETE FROM quarantine WHERE digest = ?", (digest,))
+
+
+def _refuse_newer(db: Database) -> None:
+    """
+    :raises SchemaMismatch: if a newer release has migrated the database.
+    """
+    known = step_names()
+    if any(migration.name not in known for migration in migrations.applied(db)):
+        raise SchemaMismatch(
+            "the database's schema is newer than this release: start the newer release again, or "
+            "go back to a copy of the database from before it"
+        )
 
 
 # --- transactions

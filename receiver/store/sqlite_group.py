@@ -11,12 +11,13 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Callable, Sequence
-from functools import partial
+from collections.abc import Callable, Collection, Mapping, Sequence
+from functools import lru_cache, partial
 from typing import Any
 
 from receiver.event import Incoming, Rejected
 from receiver.mirror import Cell
+from receiver.store import Report
 from receiver.store.group import SAME_REPORT, Accepted, Decision, Known, Message, Reported, decide
 from receiver.times import DAY
 
@@ -29,7 +30,9 @@ class Group:
 
     def __init__(self, connection: sqlite3.Connection, items: Items, wanting: Wanting) -> None:
         known, seen = _known(connection, items)
-        self._decision = decision = decide(items, known, partial(_reported, connection), wanting)
+        self._decision = decision = decide(
+            items, known, partial(_reported, connection), partial(reports, connection), wanting
+        )
         self._events = _arrivals(decision, seen) if decision.accepted else None
         self.outcomes = decision.outcomes
 
@@ -64,12 +67,12 @@ class Group:
 def _known(connection: sqlite3.Connection, items: Items) -> tuple[Known, tuple[int, int]]:
     """What is known of the arrivals; and what tells later whether that has changed."""
     arrivals = [item for item in items if isinstance(item, Incoming)]
-    ids, messages, expired, *seen = connection.execute(
+    ids, messages, learnt, expired, *seen = connection.execute(
         _KNOWN,
-        (
-            json.dumps([arrival.id for arrival in arrivals]),
-            json.dumps([a.message_id for a in arrivals if a.says is not None]),
-        ),
+        {
+            "ids": json.dumps([arrival.id for arrival in arrivals]),
+            "messages": json.dumps([a.message_id for a in arrivals if a.says is not None]),
+        },
     ).fetchone()
     known = Known(
         set(json.loads(ids)),
@@ -78,6 +81,7 @@ def _known(connection: sqlite3.Connection, items: Items) -> tuple[Known, tuple[i
             for message_id, registers, at, device_id, state, *rest in json.loads(messages)
         },
         expired,
+        set(json.loads(learnt)),
     )
     return known, (seen[0], seen[1])
 
@@ -86,6 +90,21 @@ def _reported(connection: sqlite3.Connection, asked: list[Incoming]) -> Reported
     question = json.dumps([(a.id, a.message_id, a.type, a.reported_at) for a in asked])
     (found,) = connection.execute(_REPORTED, (question,)).fetchone()
     return {event_id: (mute, explained) for event_id, mute, explained in json.loads(found)}
+
+
+def reports(
+    connection: sqlite3.Connection, message_ids: Collection[str]
+) -> Mapping[str, list[Report]]:
+    """See `receiver.store.Store.reports`."""
+    found: dict[str, list[Report]] = {}
+    for message_id in message_ids:
+        (rows,) = connection.execute(_REPORTS, {"message_id": message_id}).fetchone()
+        if rows != "[]":
+            found[message_id] = [
+                Report(kind, at, bool(has_error), source)
+                for kind, at, has_error, source in json.loads(rows)
+            ]
+    return found
 
 
 # --- writing
@@ -126,8 +145,13 @@ def _event(accepted: Accepted) -> tuple[Any, ...]:
         item.redacted,
         item.says is None or item.message_id is None,
         item.body,
-        json.dumps(handlers) if handlers else None,
+        _names(tuple(handlers)) if handlers else None,
     )
+
+
+@lru_cache(maxsize=256)
+def _names(handlers: tuple[str, ...]) -> str:
+    return json.dumps(handlers)
 
 
 def _message(message: Message | None) -> tuple[Any, ...]:
@@ -152,10 +176,12 @@ def _message(message: Message | None) -> tuple[Any, ...]:
 _COLUMNS = 30
 
 _KNOWN = """
-SELECT (SELECT json_group_array(id) FROM events WHERE id IN (SELECT value FROM json_each(?))),
+SELECT (SELECT json_group_array(id) FROM events WHERE id IN (SELECT value FROM json_each(:ids))),
        (SELECT json_group_array(json_array(id, registers, at, device_id, status,
                                            first_received_at, touched_at, indexed))
-        FROM messages WHERE id IN (SELECT value FROM json_each(?))),
+        FROM messages WHERE id IN (SELECT value FROM json_each(:messages))),
+       (SELECT json_group_array(message_id) FROM events
+        WHERE message_id IN (SELECT value FROM json_each(:messages)) AND source <> 'webhook'),
        (SELECT value FROM marks WHERE name = 'timestamp'),
        (SELECT coalesce(max(seq), 0) FROM events),
        (SELECT value FROM marks WHERE name = 'expiries')
@@ -176,6 +202,14 @@ SELECT json_group_array(json_array(
     OR EXISTS (SELECT 1 FROM events AS e WHERE e.loose = 1 AND e.message_id = (value ->> 1)
                AND e.has_error = 1 AND {_NEAR})))
 FROM json_each(?) LEFT JOIN messages AS m ON m.id = (value ->> 1)
+"""
+
+_REPORTS = """
+SELECT json_group_array(json_array(type, reported_at, has_error, source)) FROM (
+    SELECT type, reported_at, has_error, source FROM events AS e
+    WHERE e.message_key = (SELECT key FROM messages WHERE id = :message_id)
+       OR e.loose = 1 AND e.message_id = :message_id
+    ORDER BY seq DESC LIMIT 1000)
 """
 
 # What has just come again is kept for as long as what has just come.

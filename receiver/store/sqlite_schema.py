@@ -59,6 +59,20 @@ def events_arrive_by_one_statement(db: Database) -> None:
     _run(db, _ARRIVALS)
 
 
+@migrations()
+def reports_may_be_learnt(db: Database) -> None:
+    _run(db, _LEARNT)
+
+
+def step_names() -> set[str]:
+    """All steps that this release knows: those that an empty database lacks."""
+    empty = Database(memory=True)
+    try:
+        return {migration.name for migration in migrations.pending(empty)}
+    finally:
+        empty.close()
+
+
 def _timestamp(body: bytes, received_at: int) -> int | None:
     try:
         payload = read_json(body)
@@ -308,4 +322,12 @@ BEGIN
     SELECT NEW.day, NEW.device_id, NEW.status, 1, 1 WHERE NEW.day IS NOT NULL
     ON CONFLICT (day, device_id, status) DO UPDATE SET total = total + 1, live = live + 1;
 END;
+"""
+
+_LEARNT = """
+-- Events that did not come by webhook: few. Of which messages there are any, and when that was.
+CREATE INDEX events_learnt ON events (message_id) WHERE source <> 'webhook';
+
+-- Short texts under a name, as `marks` are numbers.
+CREATE TABLE notes (name TEXT PRIMARY KEY, text TEXT NOT NULL) WITHOUT ROWID;
 """

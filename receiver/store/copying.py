@@ -1,0 +1,169 @@
+"""Everything from one store into another, whatever their engines.
+
+Rows travel as tuples of plain values, table by table in the order of their keys, and replace what
+an interrupted copy has left there. At the end both sides are read again and compared.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import uuid
+from collections.abc import Callable, Iterable, Iterator
+from itertools import zip_longest
+from typing import Any, NamedTuple
+
+from receiver.errors import CopyRefused
+from receiver.store import Selection, Store
+
+#: Rows in one transaction.
+_BATCH = 500
+#: Notes. By the first two a target knows its source: until the copy is whole, and from then on.
+_COPYING = "copying from"
+_COPIED = "copied from"
+_IDENTITY = "identity"
+
+Row = tuple[Any, ...]
+
+
+class Table(NamedTuple):
+    """What is copied of a table; the first `key` columns order it and tell its rows apart."""
+
+    name: str
+    key: int
+    columns: tuple[str, ...]
+
+
+#: Messages come before the events that refer to them, and these before their work.
+TABLES = (
+    Table("messages", 1, (
+        "id", "status", "at", "device_id", "number", "first_received_at", "touched_at",
+        "registers",
+    )),
+    Table("events", 1, (
+        "seq", "id", "type", "message_id", "occurred_at", "received_at", "last_received_at",
+        "timestamp", "reported_at", "has_error", "source", "late", "repeat", "redacted", "loose",
+        "receipts", "body",
+    )),
+    Table("deliveries", 2, (
+        "event_seq", "handler", "message_id", "occurred_at", "state", "due_at", "leased", "fence",
+        "attempts", "last_error",
+    )),
+    Table("statistics", 3, ("day", "device_id", "status", "total", "live")),
+    Table("quarantine", 1, (
+        "digest", "received_at", "last_received_at", "receipts", "length", "reason", "body",
+    )),
+    Table("marks", 1, ("name", "value")),
+    Table("notes", 1, ("name", "text")),
+)  # fmt: skip
+#: Columns that are true or false, which one engine writes as 1 or 0.
+BOOLEANS = {"has_error", "late", "repeat", "redacted", "loose", "leased"}
+#: What has a meaning only where it is.
+_MARKS_LEFT = {"seq", "expiry", "expiries", "checks"}
+_NOTES_LEFT = {_COPYING, _COPIED, _IDENTITY}
+
+#: Told the table, and how many of its rows are done.
+Progress = Callable[[str, int], None]
+
+
+def copy(source: Store, target: Store, progress: Progress) -> dict[str, int]:
+    """Copy everything. Nobody else may write into either of them meanwhile.
+
+    After an interruption it is called again, with the same two; where all has been done, that only
+    compares them.
+
+    :returns: the number of rows by table.
+    :raises CopyRefused: if the target holds something else, or both sides do not agree at the end.
+    """
+    identity = _identity(source)
+    if target.note(_COPIED) != identity:
+        _claim(target, identity)
+        for table in TABLES:
+            done = 0
+            for batch in _batches(source, table):
+                target.put_rows(table, batch)
+                done += len(batch)
+                progress(table.name, done)
+        target.settle_copy()
+        while target.index_texts(5.0):
+            pass
+    counts = _compare(source, target, progress)
+    target.write_note(_COPIED, identity)
+    target.write_note(_COPYING, "")
+    return counts
+
+
+def _identity(store: Store) -> str:
+    identity = store.note(_IDENTITY)
+    if identity is None:
+        identity = uuid.uuid4().hex
+        store.write_note(_IDENTITY, identity)
+    return identity
+
+
+def _claim(target: Store, identity: str) -> None:
+    """
+    :raises CopyRefused: if the target is not the one that has been begun, and not empty.
+    """
+    if target.note(_COPYING) == identity:
+        return
+    if target.note(_IDENTITY) == identity:
+        raise CopyRefused("both are the same database")
+    if next(iter(target.events(Selection())), None) is not None:
+        raise CopyRefused(
+            "the target is not empty: it holds events that did not come from an unfinished copy of "
+            "this source. Copy into a new database, or empty this one"
+        )
+    target.write_note(_COPYING, identity)
+
+
+def _batches(store: Store, table: Table) -> Iterator[list[Row]]:
+    after: Row | None = None
+    while batch := store.rows(table, after, _BATCH):
+        after = batch[-1][: table.key]
+        kept = [row for row in batch if _is_kept(table, row)]
+        if kept:
+            yield kept
+
+
+def _is_kept(table: Table, row: Row) -> bool:
+    if table.name == "marks":
+        return row[0] not in _MARKS_LEFT
+    if table.name == "notes":
+        return row[0] not in _NOTES_LEFT
+    # A cell that nothing counts in any more is none.
+    return table.name != "statistics" or any(row[3:])
+
+
+def _compare(source: Store, target: Store, progress: Progress) -> dict[str, int]:
+    """Count the rows of each table.
+
+    :raises CopyRefused: at the first row that is not the same on both sides.
+    """
+    counts = {}
+    for table in TABLES:
+        count = 0
+        for here, there in zip_longest(_rows(source, table), _rows(target, table)):
+            if here != there:
+                key = (here or there)[0]
+                raise CopyRefused(
+                    f"both sides differ in {table.name} from {key!r} on: something has been "
+                    "written since they were copied. Stop the service on both; then copy again, or "
+                    "into a new database"
+                )
+            count += 1
+            if count % _BATCH == 0:
+                progress(f"comparing {table.name}", count)
+        counts[table.name] = count
+    return counts
+
+
+def _rows(store: Store, table: Table) -> Iterator[Row]:
+    for batch in _batches(store, table):
+        yield from map(_plain, batch)
+
+
+def _plain(row: Iterable[Any]) -> Row:
+    """For comparing: bodies may be large."""
+    return tuple(
+        hashlib.sha256(value).digest() if isinstance(value, bytes) else value for value in row
+    )

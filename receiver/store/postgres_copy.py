@@ -1,0 +1,60 @@
+"""Whole tables of the PostgreSQL store, as `receiver.store.copying` moves them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+
+from receiver import mirror
+from receiver.store.copying import Row, Table
+from receiver.store.postgres_pool import Connection
+
+
+def rows(connection: Connection, table: Table, after: Row | None, limit: int) -> list[Row]:
+    """See `receiver.store.Store.rows`."""
+    columns = ", ".join(_SUMS.get(table.name, table.columns))
+    # By code point, as every engine can.
+    key = ", ".join(
+        f'{column} COLLATE "C"' if column in _TEXT_KEYS else column
+        for column in table.columns[: table.key]
+    )
+    where = "" if after is None else f"WHERE ({key}) > ({', '.join(['%s'] * table.key)})"
+    group = f"GROUP BY {', '.join(table.columns[: table.key])}" if table.name in _SUMS else ""
+    return connection.execute(
+        f"SELECT {columns} FROM {table.name} {where} {group} ORDER BY {key} LIMIT %s",
+        (*(after or ()), limit),
+    ).fetchall()
+
+
+def put_rows(connection: Connection, table: Table, batch: Sequence[Row]) -> None:
+    """See `receiver.store.Store.put_rows`."""
+    columns, key = list(table.columns), list(table.columns[: table.key])
+    if table.name == "statistics":
+        batch = [(*row, 0) for row in batch]
+        columns.append("spread")
+        key.append("spread")
+    changed = ", ".join(f"{name} = excluded.{name}" for name in columns if name not in key)
+    with connection.cursor() as cursor:
+        cursor.executemany(
+            f"INSERT INTO {table.name} ({', '.join(columns)})"
+            f" VALUES ({', '.join(['%s'] * len(columns))})"
+            f" ON CONFLICT ({', '.join(key)}) DO UPDATE SET {changed}",
+            batch,
+        )
+        if table.name == "messages":
+            texts = ((row[0], json.loads(row[-1]).get("message")) for row in batch)
+            cursor.executemany(
+                "INSERT INTO texts (message_id, folded) VALUES (%s, %s)"
+                " ON CONFLICT (message_id) DO UPDATE SET folded = excluded.folded",
+                [(message_id, mirror.fold(text[2])) for message_id, text in texts if text],
+            )
+
+
+def settle(connection: Connection) -> None:
+    """See `receiver.store.Store.settle_copy`."""
+    connection.execute("SELECT setval('event_seqs', max(seq)) FROM events HAVING count(*) > 0")
+
+
+_TEXT_KEYS = {"id", "handler", "device_id", "status", "digest", "name"}
+#: A cell is the sum of its rows.
+_SUMS = {"statistics": ("day", "device_id", "status", "sum(total)::bigint", "sum(live)::bigint")}

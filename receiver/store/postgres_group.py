@@ -1,0 +1,322 @@
+"""A group of arrivals, read and written in PostgreSQL inside one transaction.
+
+The connection is in pipeline mode: what is known comes with the first round trip, and what is new
+goes with the second. Rows travel as one JSON document for each table, bodies beside it: that is
+half the work of a parameter for each value.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from functools import partial
+
+from receiver import mirror
+from receiver.event import Incoming, Rejected
+from receiver.mirror import Cell
+from receiver.store import Outcome, Report
+from receiver.store.group import SAME_REPORT, Decision, Known, Message, Reported, decide
+from receiver.store.postgres_pool import Connection
+from receiver.times import DAY
+
+_ENCODE = json.JSONEncoder(separators=(",", ":"), check_circular=False).encode
+
+
+def write_group(
+    connection: Connection,
+    items: Sequence[Incoming | Rejected],
+    wanting: Callable[[str], Sequence[str]],
+    spread: int,
+) -> list[Outcome]:
+    """See `receiver.store.Store.ingest`. The transaction is open, and the ids are locked.
+
+    :param spread: which row of each cell of the statistics is written.
+    """
+    known, seqs, reported = _known(connection, [i for i in items if isinstance(i, Incoming)])
+    decision = decide(items, known, lambda asked: reported, partial(reports, connection), wanting)
+    # One order of the tables, and of the rows in each, for all who write: nobody waits in a circle.
+    if decision.accepted:
+        _write_accepted(connection, decision, seqs)
+    if decision.again:
+        rows = [{"id": item.id, "received_at": item.received_at} for item in decision.again]
+        connection.execute(_RECEIVED_AGAIN, (_ENCODE(rows),))
+    if decision.quarantined:
+        _write_quarantine(connection, decision.quarantined)
+    count(connection, _moves(decision.messages.values()), spread)
+    return decision.outcomes
+
+
+def ids_of(items: Iterable[Incoming | Rejected]) -> set[str]:
+    """All that other transactions must not change between our reading and our writing."""
+    return {
+        name
+        for item in items
+        if isinstance(item, Incoming)
+        for name in (item.id, item.message_id)
+        if name is not None
+    }
+
+
+def _known(
+    connection: Connection, arrivals: Sequence[Incoming]
+) -> tuple[Known, list[int], Reported]:
+    """What is known of the arrivals, a number for each, and which of them may be repeats."""
+    asked = [
+        {
+            "id": a.id,
+            "message_id": a.message_id,
+            "type": a.type,
+            "reported_at": a.reported_at,
+        }
+        for a in arrivals
+    ]
+    found = connection.execute(_KNOWN, {"asked": _ENCODE(asked), "number": len(asked)})
+    ids, messages, learnt, reported, seqs, expired = found.fetchone() or ()
+    return (
+        Known(
+            set(ids),
+            {
+                message_id: Message.stored(
+                    registers, Cell(at // DAY, device_id, state), first, touched, indexed=True
+                )
+                for message_id, registers, at, device_id, state, first, touched in messages
+            },
+            expired,
+            set(learnt),
+        ),
+        seqs,
+        {event_id: (mute, why) for event_id, mute, why in reported},
+    )
+
+
+def reports(connection: Connection, message_ids: Collection[str]) -> Mapping[str, list[Report]]:
+    """See `receiver.store.Store.reports`."""
+    found: dict[str, list[Report]] = {}
+    for message_id, *report in connection.execute(_REPORTS, (list(message_ids),)):
+        found.setdefault(message_id, []).append(Report(*report))
+    return found
+
+
+def _write_accepted(connection: Connection, decision: Decision, seqs: list[int]) -> None:
+    numbered = sorted(zip(seqs, decision.accepted, strict=False), key=lambda pair: pair[1].item.id)
+    events, deliveries, messages, texts = [], [], [], []
+    for seq, (item, late, repeat, handlers) in numbered:
+        events.append(
+            {
+                "seq": seq,
+                "id": item.id,
+                "type": item.type,
+                "message_id": item.message_id,
+                "occurred_at": item.occurred_at,
+                "received_at": item.received_at,
+                "timestamp": item.timestamp,
+                "reported_at": item.reported_at,
+                "has_error": item.has_error,
+                "source": item.source,
+                "late": late,
+                "repeat": repeat,
+                "redacted": item.redacted,
+                "loose": item.says is None or item.message_id is None,
+            }
+        )
+        deliveries += [
+            {
+                "event_seq": seq,
+                "handler": handler,
+                "message_id": item.message_id,
+                "occurred_at": item.occurred_at,
+                "due_at": item.received_at,
+            }
+            for handler in handlers
+        ]
+    for message_id, message in sorted(decision.messages.items()):
+        assert message.summary is not None
+        messages.append(
+            {
+                "id": message_id,
+                **message.summary._asdict(),
+                "first_received_at": message.first_received_at,
+                "touched_at": message.touched_at,
+                "registers": message.registers,
+            }
+        )
+        if not message.indexed:
+            folded = mirror.fold(message.row["message"][2])
+            texts.append({"message_id": message_id, "folded": folded})
+    connection.execute(
+        _ACCEPTED,
+        {
+            "events": _ENCODE(events),
+            "bodies": [one.item.body for _, one in numbered],
+            "deliveries": _ENCODE(deliveries),
+            "messages": _ENCODE(messages),
+            "texts": _ENCODE(texts),
+        },
+    )
+
+
+def _write_quarantine(connection: Connection, quarantined: list[Rejected]) -> None:
+    copies: dict[str, list[Rejected]] = {}
+    for rejected in quarantined:
+        copies.setdefault(rejected.digest, []).append(rejected)
+    rows = [
+        {
+            "digest": digest,
+            "received_at": same[0].received_at,
+            "last_received_at": max(rejected.received_at for rejected in same),
+            "receipts": len(same),
+            "length": same[0].length,
+            "reason": same[0].reason,
+        }
+        for digest, same in sorted(copies.items())
+    ]
+    bodies = [same[0].body for _, same in sorted(copies.items())]
+    connection.execute(_QUARANTINE, (_ENCODE(rows), bodies))
+
+
+# --- statistics
+
+
+def _moves(messages: Iterable[Message]) -> Counter[Cell]:
+    """How the numbers in the cells change."""
+    moves: Counter[Cell] = Counter()
+    for message in messages:
+        assert message.summary is not None
+        moves[message.summary.cell] += 1
+        if message.before is not None:
+            moves[message.before] -= 1
+    return moves
+
+
+def count(
+    connection: Connection, moves: Mapping[Cell, int], spread: int, *, expired: bool = False
+) -> None:
+    """Write changed numbers down. The last thing before the commit: others of this spread wait.
+
+    :param expired: the messages are gone, and count on in the totals.
+    """
+    rows = [
+        {
+            **cell._asdict(),
+            "spread": spread,
+            "total": 0 if expired else change,
+            "live": change,
+        }
+        for cell, change in sorted(moves.items())
+        if change
+    ]
+    if rows:
+        connection.execute(_STATISTICS, (_ENCODE(rows),))
+
+
+# --- SQL
+
+# Numbers for the events, too: that saves asking for them later. Whether an event reports what
+# another has reported is looked up for all; `decide` knows for which of them it matters.
+_KNOWN = f"""
+WITH asked AS MATERIALIZED (
+    SELECT * FROM jsonb_to_recordset(%(asked)s::jsonb) AS a (
+        id text, message_id text, type text, reported_at bigint))
+SELECT
+    ARRAY(SELECT id FROM events WHERE id = ANY (ARRAY(SELECT id FROM asked))),
+    (SELECT coalesce(jsonb_agg(jsonb_build_array(
+        id, registers, at, device_id, status, first_received_at, touched_at)), '[]')
+     FROM messages WHERE id = ANY (ARRAY(SELECT message_id FROM asked))),
+    ARRAY(SELECT message_id FROM events
+          WHERE source <> 'webhook' AND message_id = ANY (ARRAY(SELECT message_id FROM asked))),
+    (SELECT coalesce(jsonb_agg(jsonb_build_array(
+        asked.id,
+        EXISTS (SELECT 1 FROM events AS e
+                WHERE e.message_id = asked.message_id AND e.type = asked.type AND NOT e.has_error
+                  AND e.reported_at > asked.reported_at - {SAME_REPORT}
+                  AND e.reported_at < asked.reported_at + {SAME_REPORT}),
+        EXISTS (SELECT 1 FROM events AS e
+                WHERE e.message_id = asked.message_id AND e.type = asked.type AND e.has_error
+                  AND e.reported_at > asked.reported_at - {SAME_REPORT}
+                  AND e.reported_at < asked.reported_at + {SAME_REPORT}))), '[]')
+     FROM asked WHERE message_id IS NOT NULL AND reported_at IS NOT NULL),
+    ARRAY(SELECT nextval('event_seqs') FROM generate_series(1, %(number)s)),
+    (SELECT value FROM marks WHERE name = 'timestamp')
+"""
+
+_REPORTS = """
+SELECT message_id, type, reported_at, has_error, source
+FROM unnest(%s::text[]) AS asked (id) CROSS JOIN LATERAL (
+    SELECT * FROM events WHERE message_id = asked.id ORDER BY seq DESC LIMIT 1000) AS latest
+ORDER BY message_id, seq DESC
+"""
+
+# All that is new in one statement: each costs a good deal, however little it does.
+_ACCEPTED = """
+WITH new_events AS (
+    INSERT INTO events (seq, id, type, message_id, occurred_at, received_at, timestamp,
+                        reported_at, has_error, source, late, repeat, redacted, loose,
+                        last_received_at, body)
+    SELECT seq, id, type, message_id, occurred_at, received_at, timestamp,
+           reported_at, has_error, source, late, repeat, redacted, loose, received_at, body
+    FROM ROWS FROM (
+        jsonb_to_recordset(%(events)s::jsonb) AS (
+            seq bigint, id text, type text, message_id text, occurred_at bigint,
+            received_at bigint, timestamp bigint, reported_at bigint, has_error boolean,
+            source text, late boolean, repeat boolean, redacted boolean, loose boolean),
+        unnest(%(bodies)b::bytea[])
+    ) AS e (seq, id, type, message_id, occurred_at, received_at, timestamp, reported_at,
+            has_error, source, late, repeat, redacted, loose, body)
+),
+new_deliveries AS (
+    INSERT INTO deliveries (event_seq, handler, message_id, occurred_at, due_at)
+    SELECT event_seq, handler, message_id, occurred_at, due_at
+    FROM jsonb_to_recordset(%(deliveries)s::jsonb) AS d (
+        event_seq bigint, handler text, message_id text, occurred_at bigint, due_at bigint)
+),
+new_texts AS (
+    INSERT INTO texts (message_id, folded)
+    SELECT message_id, folded
+    FROM jsonb_to_recordset(%(texts)s::jsonb) AS t (message_id text, folded text)
+    ON CONFLICT (message_id) DO UPDATE SET folded = excluded.folded
+)
+INSERT INTO messages (id, status, at, device_id, number, first_received_at, touched_at, registers)
+SELECT id, status, at, device_id, number, first_received_at, touched_at, registers
+FROM jsonb_to_recordset(%(messages)s::jsonb) AS m (
+    id text, status text, at bigint, device_id text, number text, first_received_at bigint,
+    touched_at bigint, registers text)
+ON CONFLICT (id) DO UPDATE SET
+    status = excluded.status, at = excluded.at, device_id = excluded.device_id,
+    number = excluded.number, first_received_at = excluded.first_received_at,
+    touched_at = excluded.touched_at, registers = excluded.registers
+"""
+
+# What has just come again is kept for as long as what has just come.
+_RECEIVED_AGAIN = """
+UPDATE events AS e SET
+    receipts = e.receipts + again.receipts,
+    last_received_at = greatest(e.last_received_at, again.received_at)
+FROM (SELECT id, count(*) AS receipts, max(received_at) AS received_at
+      FROM jsonb_to_recordset(%s::jsonb) AS copy (id text, received_at bigint)
+      GROUP BY id) AS again
+WHERE e.id = again.id
+"""
+
+_QUARANTINE = """
+INSERT INTO quarantine AS q (digest, received_at, last_received_at, receipts, length, reason, body)
+SELECT digest, received_at, last_received_at, receipts, length, reason, body
+FROM ROWS FROM (
+    jsonb_to_recordset(%s::jsonb) AS (
+        digest text, received_at bigint, last_received_at bigint, receipts integer,
+        length bigint, reason text),
+    unnest(%b::bytea[])
+) AS r (digest, received_at, last_received_at, receipts, length, reason, body)
+ON CONFLICT (digest) DO UPDATE SET
+    receipts = q.receipts + excluded.receipts,
+    last_received_at = greatest(q.last_received_at, excluded.last_received_at)
+"""
+
+_STATISTICS = """
+INSERT INTO statistics AS s (day, device_id, status, spread, total, live)
+SELECT day, device_id, status, spread, total, live
+FROM jsonb_to_recordset(%s::jsonb) AS c (
+    day integer, device_id text, status text, spread smallint, total bigint, live bigint)
+ON CONFLICT (day, device_id, status, spread) DO UPDATE SET
+    total = s.total + excluded.total, live = s.live + excluded.live
+"""

@@ -1,0 +1,139 @@
+"""What readers ask of the mirror, in PostgreSQL: pages, numbers, statistics, search.
+
+Each function is called inside one read transaction, so that a page and its total agree.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+from receiver.mirror import Search
+from receiver.store.postgres_pool import Connection
+from receiver.times import DAY
+
+_NEWEST_FIRST = "ORDER BY m.at DESC, m.id"
+
+Page = tuple[int, list[tuple[str, str]]]  # total; ids and registers
+
+
+def page(connection: Connection, search: Search, offset: int, limit: int) -> Page:
+    """See `receiver.store.Store.history`."""
+    if search.text:
+        return _searched(connection, search, search.text, offset, limit)
+    total = _count(connection, search)
+    if offset >= total:
+        return total, []
+    where, values = _conditions(search)
+    # What is passed over is read from an index alone; then the rows of the page.
+    found = connection.execute(
+        "SELECT m.id, m.registers FROM ("
+        f"  SELECT m.id, m.at FROM messages AS m WHERE {where} {_NEWEST_FIRST} LIMIT %s OFFSET %s"
+        f") AS page JOIN messages AS m ON m.id = page.id {_NEWEST_FIRST}",
+        (*values, limit, offset),
+    )
+    return total, [(message_id, registers) for message_id, registers in found]
+
+
+def _conditions(search: Search) -> tuple[str, list[object]]:
+    """All but the text."""
+    return _where(
+        ("m.status = %s", search.status),
+        ("m.device_id = %s", search.device_id),
+        ("m.number = %s", search.number),
+        ("m.at >= %s", search.since),
+        ("m.at <= %s", search.until),
+    )
+
+
+def _where(*conditions: tuple[str, object]) -> tuple[str, list[object]]:
+    given = [(condition, value) for condition, value in conditions if value is not None]
+    where = " AND ".join(condition for condition, _ in given) or "true"
+    return where, [value for _, value in given]
+
+
+# --- how many
+
+
+def _count(connection: Connection, search: Search) -> int:
+    """The number of messages: whole days from the statistics, the rest by counting."""
+    first, last = _whole_days(search)
+    if search.number is not None or (first is not None and last is not None and first > last):
+        return _count_rows(connection, search)
+    cells = _cells(connection, first, last, search.device_id, search.status)
+    total = sum(live for *_, live in cells)
+    if first is not None and search.since is not None and search.since < first * DAY:
+        total += _count_rows(connection, replace(search, until=first * DAY - 1))
+    if last is not None and search.until is not None and search.until >= (last + 1) * DAY:
+        total += _count_rows(connection, replace(search, since=(last + 1) * DAY))
+    return total
+
+
+def _whole_days(search: Search) -> tuple[int | None, int | None]:
+    """The first and the last whole day between the bounds; the last comes first if none is."""
+    first = None if search.since is None else -(-search.since // DAY)
+    last = None if search.until is None else (search.until + 1) // DAY - 1
+    return first, last
+
+
+def _count_rows(connection: Connection, search: Search) -> int:
+    where, values = _conditions(search)
+    found = connection.execute(f"SELECT count(*) FROM messages AS m WHERE {where}", values)
+    (count,) = found.fetchone() or (0,)
+    return int(count)
+
+
+def _cells(
+    connection: Connection,
+    first: int | None,
+    last: int | None,
+    device_id: str | None,
+    status: str | None = None,
+) -> Iterator[tuple[int, str, int, int]]:
+    """Day, status, total and live, of the days from first to last, both included."""
+    where, values = _where(
+        ("day >= %s", first), ("day <= %s", last), ("device_id = %s", device_id),
+        ("status = %s", status),
+    )  # fmt: skip
+    found = connection.execute(
+        "SELECT day, status, sum(total)::bigint, sum(live)::bigint FROM statistics"
+        f" WHERE {where} GROUP BY day, status",
+        values,
+    )
+    yield from found
+
+
+def statistics(
+    connection: Connection, first: int | None, last: int | None, device_id: str | None
+) -> list[tuple[int, str, int]]:
+    """See `receiver.store.Store.statistics`."""
+    return [(day, state, n) for day, state, n, _ in _cells(connection, first, last, device_id)]
+
+
+# --- search
+
+
+def _searched(connection: Connection, search: Search, text: str, offset: int, limit: int) -> Page:
+    """The number comes with the rows: to sort the matches, all of them are found anyway."""
+    where, values = _conditions(search)
+    pattern = "%" + text.translate(_LITERALLY) + "%"
+    matches = (
+        "FROM texts AS t JOIN messages AS m ON m.id = t.message_id"
+        f" WHERE t.folded LIKE %s AND {where}"
+    )
+    found = connection.execute(
+        "SELECT m.id, m.registers, page.total FROM ("
+        f"  SELECT m.id, m.at, count(*) OVER () AS total {matches}"
+        f"  {_NEWEST_FIRST} LIMIT %s OFFSET %s"
+        f") AS page JOIN messages AS m ON m.id = page.id {_NEWEST_FIRST}",
+        (pattern, *values, limit, offset),
+    ).fetchall()
+    if found:
+        return found[0][2], [(message_id, registers) for message_id, registers, _ in found]
+    counted = connection.execute(f"SELECT count(*) {matches}", (pattern, *values))
+    (total,) = counted.fetchone() or (0,)
+    return total, []
+
+
+#: The characters that mean something in a pattern of LIKE.
+_LITERALLY = str.maketrans({"\\": "\\\\", "%": "\\%", "_": "\\_"})

@@ -1,0 +1,222 @@
+"""Connections to PostgreSQL: how they are made, shared, and given up in time."""
+
+from __future__ import annotations
+
+import ipaddress
+import logging
+import os
+import re
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from typing import Any, ClassVar, Self
+
+import psycopg
+from psycopg.abc import PQGen
+from psycopg.conninfo import conninfo_to_dict
+from psycopg.rows import TupleRow
+from psycopg.types.string import StrDumperUnknown
+from psycopg_pool import ConnectionPool, PoolTimeout
+
+from receiver.errors import ConfigError, StoreUnavailable
+
+#: Of one process at most: two web processes, a worker and an overlapping release stay under the 20
+#: that the small plans of hosts allow.
+CONNECTIONS = 4
+#: So many of them at most for what is not ingest, and so many of these for readers.
+_OTHERS = 3
+_READERS = 2
+#: Seconds after which a connection that nobody used is tried before it is given to somebody.
+_FRESH = 1.0
+_CHECK_PATIENCE = 0.5
+#: Seconds after which a connection is asked for again: each time the pool tries to make one.
+_ASK_AGAIN = 0.25
+#: Used where the URL says nothing else. The network's silence is noticed in about 10 s by the
+#: kernel; whoever waits for an answer has gone long before (see `Connection`).
+_DEFAULTS = {
+    "application_name": "zimsend-receiver",
+    "client_encoding": "UTF8",
+    "connect_timeout": "3",
+    "keepalives_idle": "5",
+    "keepalives_interval": "2",
+    "keepalives_count": "3",
+    "tcp_user_timeout": "10000",
+}
+
+# What driver and pool warn of ends in a `StoreUnavailable`, which says it once.
+logging.getLogger("psycopg").setLevel(logging.ERROR)
+
+
+def settings_of(url: str) -> dict[str, Any]:
+    """How to connect for a `DATABASE_URL`.
+
+    TLS unless the URL says something else, or the server is on this machine.
+
+    :raises ConfigError: if it is no such URL; what is wrong with it might be the password.
+    """
+    try:
+        given = conninfo_to_dict(url)
+        if not re.fullmatch("[0-9,]*", str(given.get("port", ""))):
+            raise psycopg.ProgrammingError  # so reads a password with a slash in it
+    except psycopg.Error:
+        raise ConfigError(
+            "DATABASE_URL",
+            "not a URL that PostgreSQL understands; it is "
+            "postgres://user:password@host:5432/database, with %-encoding in each part",
+        ) from None
+    hosts = given.get("hostaddr") or given.get("host") or os.environ.get("PGHOST") or ""
+    if not all(map(_is_local, str(hosts).split(","))) and "PGSSLMODE" not in os.environ:
+        given.setdefault("sslmode", "require")
+    return _DEFAULTS | given
+
+
+def _is_local(host: str) -> bool:
+    if host in ("", "localhost") or host.startswith(("/", "@")):  # @: a socket without a file
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+class Connection(psycopg.Connection[TupleRow]):
+    """A connection that waits for nothing beyond its deadline, and is closed then.
+
+    The server's own time-outs end what is slow or waits for a lock. They cannot where the server,
+    or the network, is silent.
+    """
+
+    #: By `time.monotonic()`.
+    deadline: float = 0.0
+    used_at: float = 0.0
+    #: Why the last attempt to connect failed.
+    refused: ClassVar[str] = ""
+
+    @classmethod
+    def connect(cls, *arguments: Any, **settings: Any) -> Self:
+        try:
+            connection = super().connect(*arguments, **settings)
+        except psycopg.Error as error:
+            Connection.refused = " ".join(str(error).split())
+            raise
+        Connection.refused = ""
+        return connection
+
+    def wait(self, gen: PQGen[Any], interval: float = 0.1, timeout: float | None = None) -> Any:
+        left = max(0.0, self.deadline - time.monotonic())
+        try:
+            return super().wait(gen, interval, left)
+        except psycopg.OperationalError:
+            if time.monotonic() >= self.deadline:
+                self.close()
+            raise
+
+
+class _Text(StrDumperUnknown):
+    """A text as PostgreSQL can hold it: what is asked for may be anything. Nothing that must not
+    change comes this way: bodies are bytes, and registers ASCII."""
+
+    def dump(self, obj: str) -> bytes:
+        return obj.replace("\0", "\ufffd").encode("utf-8", "replace")
+
+
+class Pool:
+    """At most `CONNECTIONS` connections. Opened on first use: after a fork, never before one."""
+
+    def __init__(self, url: str) -> None:
+        self.settings = settings_of(url)
+        self._opening = threading.Lock()
+        self._pool: ConnectionPool[Connection] | None = None
+        self._others = threading.BoundedSemaphore(_OTHERS)
+        self._readers = threading.BoundedSemaphore(_READERS)
+
+    @contextmanager
+    def connection(self, deadline: float) -> Iterator[Connection]:
+        """A connection that works until a deadline.
+
+        :raises StoreUnavailable: if there is none in time.
+        """
+        pool = self._opened()
+        connection = _connection_from(pool, deadline)
+        connection.deadline = deadline
+        try:
+            yield connection
+        finally:
+            connection.used_at = time.monotonic()
+            connection.deadline = connection.used_at + _CHECK_PATIENCE
+            broken = connection.closed
+            pool.putconn(connection)
+            if broken:
+                pool.drain()  # whatever it was, it befell the others, too
+
+    @contextmanager
+    def shared(self, deadline: float, *, reading: bool = False) -> Iterator[Connection]:
+        """The same, for all but ingest: however many ask, one connection is left for that one, and
+        one for the worker besides the readers."""
+        with (
+            _slot(self._readers, deadline) if reading else nullcontext(),
+            _slot(self._others, deadline),
+            self.connection(deadline) as connection,
+        ):
+            yield connection
+
+    def _opened(self) -> ConnectionPool[Connection]:
+        with self._opening:
+            if self._pool is None:
+                self._pool = ConnectionPool(
+                    connection_class=Connection,
+                    kwargs={"autocommit": True, **self.settings},
+                    min_size=0,
+                    max_size=CONNECTIONS,
+                    check=_check,
+                    configure=_configure,
+                    reconnect_timeout=0,  # the next who asks tries again, at once
+                    num_workers=1,
+                    open=True,
+                )
+            return self._pool
+
+    def close(self) -> None:
+        with self._opening:
+            pool, self._pool = self._pool, None
+        if pool is not None:
+            pool.close(2)
+
+
+def _connection_from(pool: ConnectionPool[Connection], deadline: float) -> Connection:
+    while True:
+        left = deadline - time.monotonic()
+        try:
+            return pool.getconn(min(left, _ASK_AGAIN))
+        except PoolTimeout:
+            if left <= _ASK_AGAIN:
+                raise StoreUnavailable(
+                    Connection.refused or "no connection to the database in time"
+                ) from None
+
+
+@contextmanager
+def _slot(semaphore: threading.BoundedSemaphore, deadline: float) -> Iterator[None]:
+    if not semaphore.acquire(timeout=max(0.0, deadline - time.monotonic())):
+        raise StoreUnavailable("all connections to the database are in use")
+    try:
+        yield
+    finally:
+        semaphore.release()
+
+
+def _check(connection: Connection) -> None:
+    """What lay idle may have been cut off; what was used a moment ago shows it soon enough."""
+    now = time.monotonic()
+    if now - connection.used_at > _FRESH:
+        connection.deadline = now + _CHECK_PATIENCE
+        ConnectionPool.check_connection(connection)
+
+
+def _configure(connection: Connection) -> None:
+    connection.used_at = time.monotonic()
+    connection.deadline = connection.used_at + 3 * _CHECK_PATIENCE
+    connection.adapters.register_dumper(str, _Text)
+    # For what is read without a transaction of its own.
+    connection.execute("SET statement_timeout = '30s'")

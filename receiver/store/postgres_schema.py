@@ -1,0 +1,280 @@
+"""The tables of the PostgreSQL store, step by step. A step that has landed is never changed.
+
+Releases overlap: while `flask migrate` of one runs, and for a while after, processes of the one
+before still work. So a step says whether they may go on:
+
+- an *additive* step (a table, an index, a column that is nullable or has a default) leaves the
+  older release's statements right. It goes on, and does not notice;
+- a *breaking* step does not. From its commit on, each write of an older release fails with a
+  `SchemaMismatch` before anything is committed, until the newer release has taken over.
+
+To change something without a refusal, spread it over two releases: the first adds and writes both,
+the second takes away what is old, with a breaking step that no running process minds.
+
+Every writing transaction shares the lock `SCHEMA` and reads the steps after it; a breaking step
+takes it alone. So no write goes on under a schema other than the one that it has looked at.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import psycopg
+from psycopg.errors import LockNotAvailable
+
+from receiver.errors import SchemaMismatch, StoreUnavailable
+
+Connection = psycopg.Connection[Any]
+
+#: Advisory locks, in the key space of two numbers: the ids that ingest locks are in the other one.
+MIGRATION = "31590, 1"
+SCHEMA = "31590, 2"
+
+#: Whoever waits for the lock of a table makes all wait that come after: so not for long, and again
+#: after a rest.
+_LOCK_TIMEOUT = "1s"
+_REST = 2.0
+_TRIES = 20
+
+
+class Step(NamedTuple):
+    name: str
+    take: Callable[[Connection], None]
+    breaking: bool = False
+
+
+def migrate(connection: Connection) -> list[str]:
+    """Take the steps that are missing, all in one transaction; returns their names."""
+    for _ in range(_TRIES):
+        try:
+            with connection.transaction():
+                return _migrate(connection)
+        except LockNotAvailable:
+            time.sleep(_REST)
+    raise StoreUnavailable(
+        f"somebody has held a lock on the tables for {_TRIES * _REST:.0f} s, and the schema could "
+        "not be changed; look in pg_stat_activity for who it is, and run `flask migrate` again"
+    )
+
+
+def _migrate(connection: Connection) -> list[str]:
+    (encoding,) = connection.execute("SHOW server_encoding").fetchone() or ("",)
+    if encoding != "UTF8":
+        raise StoreUnavailable(
+            f"the database's encoding is {encoding}, which cannot hold every text: make another "
+            "one with CREATE DATABASE ... ENCODING 'UTF8' TEMPLATE template0"
+        )
+    connection.execute(f"SET LOCAL lock_timeout = '{_LOCK_TIMEOUT}'")
+    connection.execute("SET LOCAL client_min_messages = 'warning'")
+    connection.execute(f"SELECT pg_advisory_xact_lock({MIGRATION})")
+    connection.execute(_STEPS_TAKEN)
+    taken = _taken(connection)
+    pending = [(number, step) for number, step in enumerate(STEPS, 1) if number not in taken]
+    refuse_newer(taken)
+    if any(step.breaking for _, step in pending):
+        connection.execute(f"SELECT pg_advisory_xact_lock({SCHEMA})")
+    for number, step in pending:
+        step.take(connection)
+        connection.execute(
+            "INSERT INTO schema_steps (number, name, breaking) VALUES (%s, %s, %s)",
+            (number, step.name, step.breaking),
+        )
+    return [step.name for _, step in pending]
+
+
+def _taken(connection: Connection) -> dict[int, bool]:
+    """The numbers of the steps that the database has taken, and whether each is breaking."""
+    return dict(connection.execute("SELECT number, breaking FROM schema_steps").fetchall())
+
+
+def verify(connection: Connection) -> None:
+    """Whether this release can work with the database's schema.
+
+    :raises SchemaMismatch: if it cannot.
+    """
+    taken = _taken(connection)
+    if any(number not in taken for number in range(1, len(STEPS) + 1)):
+        raise SchemaMismatch(
+            "the database's schema is older than this release: run `flask migrate`"
+        )
+    refuse_newer(taken)
+
+
+def refuse_newer(taken: dict[int, bool]) -> None:
+    """
+    :raises SchemaMismatch: if a newer release has changed what this one relies on.
+    """
+    if any(breaking for number, breaking in taken.items() if number > len(STEPS)):
+        raise SchemaMismatch(
+            "the database's schema is newer than this release, which must not write into it: "
+            "start the newer release"
+        )
+
+
+# --- the steps
+
+
+def _create_tables(connection: Connection) -> None:
+    connection.execute(_TABLES)
+    try:
+        with connection.transaction():  # a savepoint: without the extension it works as well
+            connection.execute("CREATE EXTENSION IF NOT EXISTS pg_trgm")
+            connection.execute(_TRIGRAMS)
+    except psycopg.Error:
+        pass
+
+
+_STEPS_TAKEN = """
+CREATE TABLE IF NOT EXISTS schema_steps (
+    number   integer PRIMARY KEY,
+    name     text    NOT NULL,
+    -- Releases that do not know this step must not write any more.
+    breaking boolean NOT NULL,
+    taken_at timestamptz NOT NULL DEFAULT now()
+)
+"""
+
+_TABLES = """
+-- Ids and whatever is sorted or compared go by code point, as in Python: COLLATE "C".
+
+-- The order in which events are numbered. Numbers of transactions that failed are missing, and of
+-- two processes the one with the smaller number may commit later.
+CREATE SEQUENCE event_seqs;
+
+-- Each event once. The unique id is the dedupe.
+CREATE TABLE events (
+    seq              bigint   PRIMARY KEY,
+    id               text     COLLATE "C" NOT NULL UNIQUE,
+    type             text     COLLATE "C" NOT NULL,
+    message_id       text     COLLATE "C",
+    occurred_at      bigint   NOT NULL,
+    received_at      bigint   NOT NULL,
+    last_received_at bigint   NOT NULL,
+    -- The envelope's own time, for telling a replay of what has been forgotten.
+    timestamp        bigint,
+    reported_at      bigint,
+    has_error        boolean  NOT NULL,
+    source           text     NOT NULL,
+    late             boolean  NOT NULL,
+    repeat           boolean  NOT NULL,
+    redacted         boolean  NOT NULL,
+    -- It leaves the mirror alone, so it expires by itself.
+    loose            boolean  NOT NULL,
+    receipts         integer  NOT NULL DEFAULT 1,
+    body             bytea    NOT NULL
+);
+
+-- Tells a repeat with two seeks, however many events a message has; finds a message's events.
+CREATE INDEX events_of_message ON events (message_id, type, has_error, reported_at)
+    WHERE message_id IS NOT NULL;
+
+-- Events that did not come by webhook: few. Of which messages there are any, and when that was.
+CREATE INDEX events_learnt ON events (message_id) WHERE source <> 'webhook';
+
+-- Events that expire by themselves, oldest first.
+CREATE INDEX events_loose ON events (last_received_at) WHERE loose;
+
+-- The mirror: one row a message, the join of all that its events said (receiver/status.py), with
+-- what it is found by (receiver/mirror.py). The registers are JSON in ASCII: neither `text` nor
+-- `jsonb` would take the characters that an SMS can hold.
+CREATE TABLE messages (
+    id                text   COLLATE "C" PRIMARY KEY,
+    status            text   COLLATE "C" NOT NULL,
+    at                bigint NOT NULL,
+    device_id         text   COLLATE "C" NOT NULL,
+    number            text   COLLATE "C" NOT NULL,
+    first_received_at bigint NOT NULL,
+    touched_at        bigint NOT NULL,
+    registers         text   NOT NULL
+);
+
+-- History without a filter, and by date. Expiry takes the other end.
+CREATE INDEX messages_by_time ON messages (at DESC, id) INCLUDE (status, device_id);
+
+-- History by status, by device (with or without a status), by number: pages that are passed over
+-- are read from the index alone.
+CREATE INDEX messages_by_status ON messages (status, at DESC, id);
+CREATE INDEX messages_by_device ON messages (device_id, at DESC, id) INCLUDE (status);
+CREATE INDEX messages_by_number ON messages (number, at DESC, id);
+
+-- The texts, in the form that search compares. Apart from the messages, so that a message whose
+-- status changes does not have its text indexed again.
+CREATE TABLE texts (
+    message_id text COLLATE "C" PRIMARY KEY,
+    folded     text COLLATE "C" NOT NULL
+);
+
+-- How many messages there are, cell by cell: with those that have expired, and without. A cell is
+-- the sum of its rows: each process writes into one of its own, and none waits for another.
+CREATE TABLE statistics (
+    day       integer  NOT NULL,
+    device_id text     COLLATE "C" NOT NULL,
+    status    text     COLLATE "C" NOT NULL,
+    spread    smallint NOT NULL,
+    total     bigint   NOT NULL,
+    live      bigint   NOT NULL,
+    PRIMARY KEY (day, device_id, status, spread)
+) WITH (fillfactor = 70);
+
+-- The queue: one work item for each event and handler. Leased work is pending work that is not
+-- due before its lease runs out; fence counts the leases. No foreign key: each row would be paid
+-- for with a look at the event that the same transaction has just written. What deletes events
+-- deletes their work.
+CREATE TABLE deliveries (
+    event_seq   bigint  NOT NULL,
+    handler     text    COLLATE "C" NOT NULL,
+    message_id  text    COLLATE "C",
+    occurred_at bigint  NOT NULL,
+    state       text    COLLATE "C" NOT NULL DEFAULT 'pending',
+    due_at      bigint  NOT NULL,
+    leased      boolean NOT NULL DEFAULT false,
+    fence       bigint  NOT NULL DEFAULT 0,
+    attempts    integer NOT NULL DEFAULT 0,
+    last_error  text,
+    PRIMARY KEY (event_seq, handler)
+) WITH (
+    -- Each item is written three times on its way; the old versions must go before they are many.
+    autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_threshold = 2000
+);
+
+-- What a worker may claim next. Only work that is owed is in it, so it stays small.
+CREATE INDEX deliveries_due ON deliveries (handler, due_at, event_seq) WHERE state = 'pending';
+
+-- Whether another item of the same message is leased, or earlier; whether a message is owed.
+CREATE INDEX deliveries_of_message ON deliveries (message_id, handler)
+    WHERE state = 'pending' AND message_id IS NOT NULL;
+
+-- `events list --state dead` and `replay --failed`.
+CREATE INDEX deliveries_dead ON deliveries (event_seq) WHERE state = 'dead';
+
+-- Signed bodies that could not be used, each once.
+CREATE TABLE quarantine (
+    digest           text    COLLATE "C" PRIMARY KEY,
+    received_at      bigint  NOT NULL,
+    last_received_at bigint  NOT NULL,
+    receipts         integer NOT NULL DEFAULT 1,
+    length           bigint  NOT NULL,
+    reason           text    NOT NULL,
+    body             bytea
+);
+CREATE INDEX quarantine_by_age ON quarantine (last_received_at);
+
+-- What must survive the rows that it came from, and when who may do what next:
+-- `timestamp`: the latest of an event that has expired. `expiry`: not before this time. `checks`:
+-- how often somebody has tried whether one can write.
+CREATE TABLE marks (name text PRIMARY KEY, value bigint NOT NULL);
+-- Short texts under a name, as `marks` are numbers.
+CREATE TABLE notes (name text PRIMARY KEY, text text NOT NULL);
+INSERT INTO marks VALUES ('timestamp', -9223372036854775808), ('expiry', 0), ('checks', 0);
+"""
+
+# A part of a text is found by its trigrams. The list of what the index has yet to take in is kept
+# short: whoever fills it empties it, and a webhook waits for that.
+_TRIGRAMS = """
+CREATE INDEX texts_by_trigrams ON texts USING gin (folded gin_trgm_ops)
+    WITH (gin_pending_list_limit = 512)
+"""
+
+STEPS = (Step("create_tables", _create_tables),)
