@@ -260,6 +260,7 @@ def client(database: Path) -> FlaskClient:
     environ = {
         "ZIMSEND_WEBHOOK_SECRET": SECRET,
         "ZIMSEND_API_KEY": "zs_test_benchmark",
+        "ZIMSEND_API_URL": "http://127.0.0.1:9/v1",  # nobody is there
         "ZIMSEND_CLIENT_ID": "client_benchmark",
         "DATABASE_URL": f"sqlite:///{database}",
         "HANDLERS": "benchmarks.handlers",

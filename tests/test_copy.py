@@ -30,6 +30,7 @@ ENVIRON = {
     "ZIMSEND_WEBHOOK_SECRET": "whsec_0123456789abcdef0123456789abcdef",
     "ZIMSEND_API_KEY": "zs_test_key",
     "ZIMSEND_CLIENT_ID": "client_1",
+    "ZIMSEND_API_URL": "http://127.0.0.1:9",  # nobody is there
     "HANDLERS": "",
 }
 ASKED = (
