@@ -88,6 +88,7 @@ def environ(database_url: str) -> dict[str, str]:
         "ZIMSEND_WEBHOOK_SECRET": SECRET,
         "DATABASE_URL": database_url,
         "HANDLERS": "tests.handlers",
+        "ZIMSEND_API_URL": "http://127.0.0.1:9/v1",  # nobody is there
     }
 
 

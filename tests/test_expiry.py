@@ -20,6 +20,7 @@ from receiver import times, upkeep
 from receiver.event import parse
 from receiver.mirror import Search
 from receiver.store import Expired, Selection, Settlement, Store, Want, open_store
+from receiver.store.copying import TABLES
 from receiver.times import DAY, HOUR, SECOND, iso
 from receiver.upkeep import Upkeep
 from receiver.zimsend.samples import sample
@@ -440,6 +441,16 @@ def messages_of(outside: Outside) -> dict[str, int]:
         present = {name for (name,) in outside.execute("SELECT id FROM messages")}
     assert events.keys() == present
     return events
+
+
+def test_what_was_asked_long_ago_is_forgotten(store: Store) -> None:
+    for name, until in (("asked:old", T0), ("asked:new", T0 + HOUR), ("other", T0)):
+        assert store.claim_turn(name, T0 - HOUR, until)
+    assert store.expire(T0 + 1, 5) == (0, 0, 0)
+    (marks,) = (table for table in TABLES if table.name == "marks")
+    names = {name for name, _ in store.rows(marks, None, 100)}
+    assert {"asked:new", "other"} <= names
+    assert "asked:old" not in names
 
 
 # --- an older database

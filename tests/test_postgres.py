@@ -471,7 +471,9 @@ def lease_by_hand(outside: psycopg.Connection[Any]) -> list[str]:
     """What a worker does in `work`, up to its commit."""
     values = {"handler": "h", "now": NOW, "limit": 10, "until": NOW + LEASE, "most": 6}
     seqs = [seq for (seq,) in outside.execute(postgres._CLAIMABLE, values)]
-    return [row[4] for row in outside.execute(postgres._LEASE, {**values, "seqs": seqs})]
+    leased = [row[0] for row in outside.execute(postgres._LEASE, {**values, "seqs": seqs})]
+    found = outside.execute("SELECT id FROM events WHERE seq = ANY (%s) ORDER BY seq", (leased,))
+    return [event_id for (event_id,) in found]
 
 
 @pytest.mark.parametrize("careful", [True, False])

@@ -165,10 +165,14 @@ class PostgresStore:
                 for want, seqs in zip(wants, locked, strict=True)
                 if seqs
             ]
+            # Each event once for all its handlers.
+            all_seqs = list({seq for seqs, _ in leases for seq in seqs})
+            found_events = connection.execute(_EVENTS, (all_seqs,), binary=True)
+        events = {seq: event for seq, *event in found_events}
         claims = []
         for seqs, leased in leases:
-            by_seq = {seq: Claim(seq, *claim) for seq, *claim, given_up in leased if not given_up}
-            claims += [by_seq[seq] for seq in seqs if seq in by_seq]
+            by_seq = {lease[0]: lease for *lease, given_up in leased if not given_up}
+            claims += [Claim(*by_seq[seq], *events[seq]) for seq in seqs if seq in by_seq]
         return claims
 
     def next_due(self, handler: str, after: int) -> int | None:
@@ -220,7 +224,7 @@ class PostgresStore:
         # A time that lies far ahead was written by a clock that was wrong.
         if value is not None and now < value <= now + DAY:
             return False
-        with self._transaction() as connection:
+        with self._transaction(_CHECK_PATIENCE) as connection:
             turn = connection.execute(
                 "INSERT INTO marks AS m VALUES (%(name)s, %(until)s) ON CONFLICT (name) DO UPDATE"
                 " SET value = %(until)s WHERE m.value <= %(now)s OR m.value > %(now)s + %(day)s",
@@ -229,7 +233,7 @@ class PostgresStore:
         return turn.rowcount == 1
 
     def keep_turn(self, name: str, until: int, later: int) -> bool:
-        with self._transaction() as connection:
+        with self._transaction(_CHECK_PATIENCE) as connection:
             turn = connection.execute(
                 "UPDATE marks SET value = %s WHERE name = %s AND value = %s", (later, name, until)
             )
@@ -238,7 +242,7 @@ class PostgresStore:
     def take(self, name: str, now: int, interval: int, room: int | None) -> int:
         # The mark is when the bucket is full again: each token taken moves it on. One that nobody
         # has used yet must be there to be locked.
-        with self._transaction() as connection:
+        with self._transaction(_CHECK_PATIENCE) as connection:
             connection.execute(
                 "INSERT INTO marks VALUES (%s, 0) ON CONFLICT (name) DO NOTHING", (name,)
             )
@@ -496,11 +500,13 @@ UPDATE deliveries AS d SET
     attempts = d.attempts + (d.attempts < %(most)s)::integer,
     last_error = CASE WHEN d.attempts < %(most)s THEN d.last_error ELSE
         format('given up: %%s attempts, the last ones ended without a word', d.attempts) END
-FROM events AS e
-WHERE d.handler = %(handler)s AND d.event_seq = ANY (%(seqs)s) AND e.seq = d.event_seq
-  AND {_FIRST_OF_ITS_MESSAGE}
-RETURNING d.event_seq, d.handler, d.fence, d.attempts, e.id, e.type, e.message_id,
-    e.occurred_at, e.received_at, e.source, e.late, e.redacted, e.body, d.state = 'dead'
+WHERE d.handler = %(handler)s AND d.event_seq = ANY (%(seqs)s) AND {_FIRST_OF_ITS_MESSAGE}
+RETURNING d.event_seq, d.handler, d.fence, d.attempts, d.state = 'dead'
+"""
+
+_EVENTS = """
+SELECT seq, id, type, message_id, occurred_at, received_at, source, late, redacted, body
+FROM events WHERE seq = ANY (%s)
 """
 
 # Only while the lease is the one that is settled: the fence says so. What is leased is pending.

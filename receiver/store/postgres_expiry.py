@@ -46,7 +46,10 @@ def expire_batch(connection: Connection, before: int, spread: int) -> Expired:
         for at, device_id, state in connection.execute(_DELETE_MESSAGES, (messages,))
     )
     count(connection, {cell: -number for cell, number in gone.items()}, spread, expired=True)
-    return Expired(len(messages), len(events), quarantined.rowcount)
+    expired = Expired(len(messages), len(events), quarantined.rowcount)
+    if not any(expired):
+        connection.execute(_OLD_QUESTIONS, (before,))
+    return expired
 
 
 def _locked(connection: Connection, candidates: str, again: str, before: int) -> list[str]:
@@ -125,6 +128,9 @@ ORDER BY last_received_at LIMIT %(limit)s
 _DELETE_QUARANTINE = f"""
 DELETE FROM quarantine WHERE digest IN ({_QUARANTINE} FOR UPDATE SKIP LOCKED)
 """
+
+# When ZimSend was asked about a message.
+_OLD_QUESTIONS = "DELETE FROM marks WHERE starts_with(name, 'asked:') AND value < %s"
 
 _MARK_TIMESTAMP = """
 UPDATE marks SET value = greatest(value, (

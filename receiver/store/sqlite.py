@@ -341,7 +341,7 @@ class SqliteStore:
         # A time that lies far ahead was written by a clock that was wrong.
         if found is not None and now < found[0] <= now + DAY:
             return False
-        with self._transaction() as connection:
+        with self._transaction(_CHECK_PATIENCE) as connection:
             turn = connection.execute(
                 "INSERT INTO marks VALUES (:name, :until) ON CONFLICT (name) DO UPDATE"
                 " SET value = :until WHERE value <= :now OR value > :now + :day",
@@ -350,7 +350,7 @@ class SqliteStore:
             return turn.rowcount == 1
 
     def keep_turn(self, name: str, until: int, later: int) -> bool:
-        with self._transaction() as connection:
+        with self._transaction(_CHECK_PATIENCE) as connection:
             turn = connection.execute(
                 "UPDATE marks SET value = ? WHERE name = ? AND value = ?", (later, name, until)
             )
@@ -358,7 +358,7 @@ class SqliteStore:
 
     def take(self, name: str, now: int, interval: int, room: int | None) -> int:
         # The mark is when the bucket is full again: each token taken moves it on.
-        with self._transaction() as connection:
+        with self._transaction(_CHECK_PATIENCE) as connection:
             found = connection.execute("SELECT value FROM marks WHERE name = ?", (name,)).fetchone()
             full_at, wait = bucket.take(found and found[0], now, interval, room)
             if not wait:

@@ -40,7 +40,10 @@ def expire_batch(connection: sqlite3.Connection, before: int) -> Expired:
         "DELETE FROM messages WHERE key IN (SELECT value FROM json_each(?))", (keys,)
     )
     connection.executemany("DELETE FROM quarantine WHERE digest = ?", quarantined)
-    return Expired(len(messages), len(events), len(quarantined))
+    expired = Expired(len(messages), len(events), len(quarantined))
+    if not any(expired):
+        connection.execute(_OLD_QUESTIONS, (before,))
+    return expired
 
 
 def expirable(connection: sqlite3.Connection, before: int) -> Expired:
@@ -94,6 +97,9 @@ ORDER BY last_received_at LIMIT ?
 _QUARANTINE = """
 SELECT digest FROM quarantine WHERE last_received_at < ? ORDER BY last_received_at LIMIT ?
 """
+
+# When ZimSend was asked about a message.
+_OLD_QUESTIONS = "DELETE FROM marks WHERE name >= 'asked:' AND name < 'asked;' AND value < ?"
 
 _MARK_SEQ = """
 UPDATE marks SET value = max(value, (SELECT coalesce(max(seq), 0) FROM events)) WHERE name = 'seq'
