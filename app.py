@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import os
+import threading
 import traceback
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -15,8 +16,12 @@ from receiver.config import Config
 from receiver.ingest import Ingest
 from receiver.store import Store, open_store
 from receiver.upkeep import Upkeep
-from receiver.web import mirror, ops, webhook
+from receiver.web import gateway, mirror, ops, reconciliation, webhook
 from receiver.worker import Worker
+from receiver.zimsend import ZimSend
+from receiver.zimsend.budget import Counted, Half
+from receiver.zimsend.exchange import Budget
+from receiver.zimsend.reconciliation import Reconciliation
 
 
 @dataclass(frozen=True)
@@ -29,6 +34,12 @@ class Receiver:
     ingest: Ingest
     worker: Worker
     upkeep: Upkeep
+    #: The account at ZimSend, if there is one: for calls that somebody waits for.
+    zimsend: ZimSend | None
+    #: Requests of this process that may wait for ZimSend at once; the others are the webhook's.
+    waiting: threading.BoundedSemaphore
+    #: Where there is an account at ZimSend.
+    reconciliation: Reconciliation | None
     #: The wall clock, in microseconds.
     now: Callable[[], int]
 
@@ -50,17 +61,62 @@ def create_app(
     wake = worker.wake if config.embedded_worker else lambda: None
     upkeep = Upkeep(store, config.retention, now)
     ingest = Ingest(store, registry.wanting, wake)
+    zimsend = make_client(config, Counted(store, now))
+    waiting = threading.BoundedSemaphore(max(1, config.web_threads // 4))
+    reconciler = make_reconciliation(config, zimsend, store, ingest, now)
 
     app = Flask(__name__, static_folder=None)
     app.url_map.merge_slashes = False  # an id may hold any of them
     app.url_map.converters["anytext"] = mirror.AnyText
-    app.extensions["receiver"] = Receiver(config, store, registry, ingest, worker, upkeep, now)
+    app.url_map.converters["messageid"] = gateway.MessageId
+    app.extensions["receiver"] = Receiver(
+        config, store, registry, ingest, worker, upkeep, zimsend, waiting, reconciler, now
+    )
     app.register_blueprint(webhook.blueprint)
     app.register_blueprint(mirror.blueprint)
+    app.register_blueprint(gateway.blueprint)
+    app.register_blueprint(reconciliation.blueprint)
     app.register_blueprint(ops.blueprint)
     web.register_errors(app)
     commands.register(app)
     return app
+
+
+def make_client(config: Config, budget: Budget) -> ZimSend | None:
+    """ZimSend's API, with the settings' account. Tries once: whoever waits is told at once."""
+    if config.api_key is None or config.client_id is None:
+        return None
+    return ZimSend(
+        config.api_key.decode(),
+        config.client_id.decode(),
+        device_id=config.device_id,
+        base_url=config.api_url,
+        tries=1,
+        budget=budget,
+    )
+
+
+def make_reconciliation(
+    config: Config,
+    zimsend: ZimSend | None,
+    store: Store,
+    ingest: Ingest,
+    now: Callable[[], int],
+) -> Reconciliation | None:
+    """Where there is an account, it is asked for what its webhooks did not bring."""
+    if zimsend is None:
+        return None
+    made = Reconciliation(
+        zimsend,
+        store,
+        ingest.submit_all,
+        now,
+        budget=Half(store, now),
+        retention=config.retention,
+        text_mode=config.text_mode,
+    )
+    ingest.on_recovery = made.notice_gap
+    return made
 
 
 def register_handlers(registry: Registry, modules: Sequence[str]) -> None:

@@ -161,6 +161,8 @@ def post_worker_init(worker):
     runner = receiver.worker
     runner.start()
     receiver.upkeep.start()
+    if receiver.reconciliation is not None:
+        receiver.reconciliation.start()
     gunicorn_stop = signal.getsignal(signal.SIGTERM)
 
     def stop(number, frame):
@@ -169,6 +171,8 @@ def post_worker_init(worker):
         worker.stopping_since = getattr(worker, "stopping_since", time.monotonic())
         runner.stop()
         receiver.upkeep.stop()
+        if receiver.reconciliation is not None:
+            receiver.reconciliation.stop()
         gunicorn_stop(number, frame)
 
     signal.signal(signal.SIGTERM, stop)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import ipaddress
 import os
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from receiver.errors import ConfigError
 from receiver.event import TEXT_MODES
@@ -62,8 +64,16 @@ class Config:
     text_mode: str
     api_key: bytes | None = field(repr=False)
     client_id: bytes | None = field(repr=False)
+    device_id: str | None
+    api_url: str
+    public_url: str | None
     log_format: str
     log_level: str
+
+    @property
+    def webhook_url(self) -> str | None:
+        """Where ZimSend is to send its reports, if anybody has said how it reaches us."""
+        return None if self.public_url is None else f"{self.public_url}/webhooks/zimsend"
 
     @classmethod
     def from_env(
@@ -159,7 +169,7 @@ def _flag(text: str) -> bool:
 
 def _database_url(text: str) -> str:
     if not re.match(r"[a-z0-9+]+://", text):
-        raise ValueError("must be a URL like sqlite:///receiver.db")
+        raise ValueError("must be a URL like sqlite:///receiver.db or postgres://...")
     return text
 
 
@@ -173,11 +183,52 @@ def _module_names(text: str) -> tuple[str, ...]:
     return names
 
 
-def _credential(text: str) -> bytes | None:
-    credential = text.strip()
-    if not credential.isprintable() or not credential.isascii():
+def _header(text: str) -> str | None:
+    value = text.strip()
+    if not value.isprintable() or not value.isascii():
         raise ValueError("holds what no HTTP header can; copy it again from ZimSend's dashboard")
-    return credential.encode() or None
+    return value or None
+
+
+def _credential(text: str) -> bytes | None:
+    credential = _header(text)
+    return None if credential is None else credential.encode()
+
+
+def _address(text: str) -> str:
+    """The address of a service, without a slash at its end.
+
+    https, since credentials and SMS travel there; http only where nobody can listen.
+    """
+    address = text.strip().rstrip("/")
+    try:
+        parts = urlsplit(address)
+        host, _ = parts.hostname, parts.port
+    except ValueError:
+        host = None
+    # No credentials, no query, nothing that an address has encoded.
+    if not host or not re.fullmatch(r"https?://[A-Za-z0-9.:\[\]-]+(/[A-Za-z0-9._~%/-]*)?", address):
+        raise ValueError("must be an address like https://sms.example.com")
+    if parts.scheme == "http" and not is_loopback(host):
+        raise ValueError("must begin with https:// (http:// is for this machine itself only)")
+    return address
+
+
+def is_loopback(host: str) -> bool:
+    """Whether this is the machine's own address, which others cannot reach."""
+    try:
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def _public_url(text: str) -> str | None:
+    if not text.strip():
+        return None
+    address = _address(text)
+    if address.endswith("/webhooks/zimsend"):
+        raise ValueError("must be the address of the whole service, without /webhooks/zimsend")
+    return address
 
 
 def _days(text: str) -> int:
@@ -197,7 +248,8 @@ SETTINGS = (
         "DATABASE_URL",
         "database_url",
         "sqlite:///receiver.db",
-        "where everything is kept: `sqlite:///relative.db` or `sqlite:////absolute.db`",
+        "where everything is kept: `sqlite:///relative.db`, `sqlite:////absolute.db` or "
+        "`postgres://user:password@host/database`",
         _database_url,
     ),
     Setting(
@@ -260,6 +312,27 @@ SETTINGS = (
         "",
         "your client id at ZimSend; without key and id, `/v1` is closed",
         _credential,
+    ),
+    Setting(
+        "ZIMSEND_DEVICE_ID",
+        "device_id",
+        "",
+        "the phone that sends where a request names none; without it, any that is online",
+        _header,
+    ),
+    Setting(
+        "ZIMSEND_API_URL",
+        "api_url",
+        "https://api.zimsend.com/v1",
+        "ZimSend's API, or a simulator's",
+        _address,
+    ),
+    Setting(
+        "PUBLIC_URL",
+        "public_url",
+        "",
+        "this service's own https address, as ZimSend reaches it",
+        _public_url,
     ),
     Setting(
         "LOG_FORMAT", "log_format", "text", "`json`: one object a line", _one_of("text", "json")

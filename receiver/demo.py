@@ -39,9 +39,10 @@ def main() -> int:
             "ZIMSEND_WEBHOOK_SECRET": secrets.token_hex(16),
             "ZIMSEND_API_KEY": "zs_test_demo",
             "ZIMSEND_CLIENT_ID": "client_demo",
+            "ZIMSEND_API_URL": f"http://127.0.0.1:{api_port}/v1",
             "DATABASE_URL": f"sqlite:///{folder}/demo.db",
             "PORT": str(port),
-            "LOG_LEVEL": "warning",
+            "LOG_LEVEL": "error",
         }
         headers = {"X-API-Key": "zs_test_demo", "X-Client-ID": "client_demo"}
         print(f"{_COUNT} SMS over two simulated phones, ten times as fast as real ones.")

@@ -336,7 +336,7 @@ class Event:
     #: When it was first received. UTC.
     received_at: datetime
     message_id: str | None
-    #: `webhook` or `reconciliation`.
+    #: `webhook`, `gateway` or `reconciliation`.
     source: str
     #: The message was already further when this event was stored.
     late: bool

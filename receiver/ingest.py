@@ -72,6 +72,8 @@ class Ingest:
         self._store = store
         self._wanting = wanting
         self._on_commit = on_commit
+        #: Called when the store, after it was stuck, commits again.
+        self.on_recovery: Callable[[], None] = lambda: None
         self._queue: deque[_Ticket] = deque()
         #: Guards the queue and who leads; never held while the store works.
         self._guard = threading.Lock()
@@ -85,13 +87,39 @@ class Ingest:
             stored; its next delivery is then a duplicate.
         """
         ticket = _Ticket(item)
+        self._queue_up([ticket])
+        self._see_through(ticket)
+        if ticket.outcome is None:
+            raise ticket.error or StoreUnavailable("the commit was interrupted")
+        return ticket.outcome
+
+    def submit_all(self, items: Sequence[Item]) -> None:
+        """Store several items that came at once, in as few transactions as it takes.
+
+        :raises StoreUnavailable: as `submit`, if it was so of any of them.
+        """
+        tickets = [_Ticket(item) for item in items]
+        if tickets:
+            self._queue_up(tickets)
+        # Each of them to its end, whatever became of others: one may have been made the leader.
+        for ticket in tickets:
+            self._see_through(ticket)
+        for ticket in tickets:
+            if ticket.outcome is None:
+                raise ticket.error or StoreUnavailable("the commit was interrupted")
+
+    def _queue_up(self, tickets: Sequence[_Ticket]) -> None:
         with self._guard:
             if self._led and self._stuck:
                 raise StoreUnavailable("the store is stuck, and another request is probing it")
-            self._queue.append(ticket)
+            self._queue.extend(tickets)
             if not self._led:
-                self._led = ticket.leads = True
-        if not ticket.leads and not ticket.told.acquire(timeout=self.PATIENCE):
+                self._led = tickets[0].leads = True
+
+    def _see_through(self, ticket: _Ticket) -> None:
+        """Wait for a ticket's end, leading if it falls to it."""
+        patience = max(0.0, ticket.since + self.PATIENCE - time.monotonic())
+        if not ticket.leads and not ticket.told.acquire(timeout=patience):
             with self._guard:
                 if not ticket.leads and not ticket.ended:
                     ticket.error = StoreUnavailable("the store does not commit in time")
@@ -99,9 +127,6 @@ class Ingest:
         if ticket.leads:
             ticket.told.acquire(blocking=False)  # also where the wait ended just before the word
             self._lead()
-        if ticket.outcome is None:
-            raise ticket.error or StoreUnavailable("the commit was interrupted")
-        return ticket.outcome
 
     def _lead(self) -> None:
         """Commit the group at the head of the queue, hand on, and tell those who wait.
@@ -161,6 +186,7 @@ class Ingest:
             if self._stuck:
                 self._stuck = False
                 log.warning("the store commits again")
+                self.on_recovery()
             self._on_commit()
 
     @staticmethod

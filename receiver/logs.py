@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+import time
 from typing import Any
 
 
@@ -39,3 +41,27 @@ def logging_config(log_format: str, log_level: str) -> dict[str, Any]:
             "httpx": {"level": "WARNING"},
         },
     }
+
+
+class Sparingly:
+    """For lines whose number somebody outside decides: lets one through each minute."""
+
+    EVERY = 60.0
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._next = 0.0
+        self._held_back = 0
+
+    def admit(self) -> int | None:
+        """Ask for one line.
+
+        :returns: how many were held back since the last one; `None`: this one is, too.
+        """
+        with self._lock:
+            if time.monotonic() < self._next:
+                self._held_back += 1
+                return None
+            self._next = time.monotonic() + self.EVERY
+            held_back, self._held_back = self._held_back, 0
+            return held_back

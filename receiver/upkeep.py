@@ -41,18 +41,19 @@ def expire(
     """
     total = Expired()
     while not stopped():
-        batch = _patiently(lambda: store.expire(before, _PATIENCE))
+        batch = patiently(lambda: store.expire(before, _PATIENCE))
         if not any(batch):
             break
         total = total.plus(batch)
         progress(total)
-    while not stopped() and _patiently(lambda: store.shrink(_PATIENCE)):
+    while not stopped() and patiently(lambda: store.shrink(_PATIENCE)):
         pass
     return total
 
 
-def _patiently(batch: Callable[[], Result]) -> Result:
-    """Run one batch, and rest; a store that is busy gets two more chances."""
+def patiently(batch: Callable[[], Result]) -> Result:
+    """Run one batch, and rest: webhooks write through the same lock. A store that is busy gets two
+    more chances."""
     chances = 3
     while True:
         began = time.monotonic()
@@ -109,7 +110,7 @@ class Upkeep:
     def step(self, now: int) -> None:
         """Index what is new; expire, if it is this process's turn."""
         self._store.tidy()
-        while not self._stopped.is_set() and _patiently(lambda: self._store.index_texts(_PATIENCE)):
+        while not self._stopped.is_set() and patiently(lambda: self._store.index_texts(_PATIENCE)):
             pass
         if self._store.claim_turn("expiry", now, now + self.EVERY):
             expired = expire(self._store, now - self._retention, stopped=self._stopped.is_set)

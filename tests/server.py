@@ -10,8 +10,9 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import httpx
@@ -52,6 +53,8 @@ class Server:
             **{k: v for k, v in os.environ.items() if k in ("PATH", "HOME", "LANG", "TMPDIR")},
             "PYTHONPATH": str(ROOT),
             "PORT": str(self.port),
+            # Never ZimSend itself: nothing answers there, unless a test says who does.
+            "ZIMSEND_API_URL": "http://127.0.0.1:9/v1",
             **environ,
         }
         self.client = httpx.Client(base_url=self.url, timeout=10)
@@ -122,3 +125,27 @@ class Server:
         assert self.process is not None
         self.process.terminate()
         return self.process.wait(within)
+
+
+@contextlib.contextmanager
+def simulating(server: Server, *options: str, port: int | None = None) -> Iterator[SimpleNamespace]:
+    """`flask simulate` in a process of its own; afterwards its `status` and its `output`."""
+    port = port or free_port()
+    ran = SimpleNamespace(url=f"http://127.0.0.1:{port}")
+    process = subprocess.Popen(
+        [sys.executable, "-m", "flask", "simulate", "--port", str(port), *options],
+        cwd=ROOT,
+        env={**server.environ, "FLASK_SKIP_DOTENV": "1"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    try:
+        yield ran
+        process.send_signal(signal.SIGTERM)
+        ran.output, _ = process.communicate(timeout=15)
+        ran.status = process.returncode
+    finally:
+        if process.poll() is None:
+            process.kill()
+            process.communicate()

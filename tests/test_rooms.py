@@ -16,7 +16,12 @@ LEVELS = (
     {"receiver.web", "receiver.commands", "receiver.welcome", "receiver.demo"},
     {"receiver.worker", "receiver.ingest", "receiver.upkeep", "receiver.zimsend"},
     {"receiver.store", "receiver.registry"},
-    {"receiver.zimsend.client"},
+    {
+        "receiver.zimsend.client",
+        "receiver.zimsend.exchange",
+        "receiver.zimsend.errors",
+        "receiver.zimsend.answers",
+    },
     {
         "receiver.event",
         "receiver.status",
@@ -24,6 +29,7 @@ LEVELS = (
         "receiver.signature",
         "receiver.config",
         "receiver.times",
+        "receiver.bucket",
         "receiver.logs",
     },
     {"receiver.errors"},

@@ -18,7 +18,6 @@ from contextlib import contextmanager
 from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import httpx
@@ -34,7 +33,7 @@ from receiver.zimsend.samples import SAMPLES
 from receiver.zimsend.simulator import Simulator, create_api
 from receiver.zimsend.world import REPORTS, Message, Post, Weather, Webhook, World
 from tests.handlers import seen
-from tests.server import ROOT, Server, eventually, free_port
+from tests.server import ROOT, Server, eventually, free_port, simulating
 
 BEGAN = 20_000 * DAY + 9 * HOUR
 NUMBER = "+33612345678"
@@ -1319,30 +1318,6 @@ def test_it_can_be_stopped_at_any_time(hook: Hook) -> None:
 
 KEYS = {"ZIMSEND_API_KEY": "zs_test_real", "ZIMSEND_CLIENT_ID": "client_real"}
 HEADERS = {"X-API-Key": "zs_test_real", "X-Client-ID": "client_real"}
-
-
-@contextmanager
-def simulating(server: Server, *options: str) -> Iterator[SimpleNamespace]:
-    """`flask simulate` in a process of its own; afterwards its `status` and its `output`."""
-    port = free_port()
-    ran = SimpleNamespace(url=f"http://127.0.0.1:{port}")
-    process = subprocess.Popen(
-        [sys.executable, "-m", "flask", "simulate", "--port", str(port), *options],
-        cwd=ROOT,
-        env={**server.environ, "FLASK_SKIP_DOTENV": "1"},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
-    try:
-        yield ran
-        process.send_signal(signal.SIGTERM)
-        ran.output, _ = process.communicate(timeout=15)
-        ran.status = process.returncode
-    finally:
-        if process.poll() is None:
-            process.kill()
-            process.communicate()
 
 
 @pytest.fixture(scope="module")

@@ -7,16 +7,29 @@ from flask import Flask
 
 def register(app: Flask) -> None:
     """Add all of them to the application."""
-    from receiver.commands import events, quarantine, replay, run, simulate, trigger
+    from receiver.commands import (
+        copy,
+        events,
+        quarantine,
+        reconcile,
+        replay,
+        run,
+        simulate,
+        trigger,
+        webhooks,
+    )
 
     for command in (
         run.migrate,
         run.work,
         run.expire,
+        copy.copy,
         trigger.trigger,
         simulate.simulate,
         events.events,
         quarantine.quarantine,
         replay.replay,
+        reconcile.reconcile,
+        webhooks.webhooks,
     ):
         app.cli.add_command(command)

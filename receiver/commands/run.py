@@ -29,7 +29,8 @@ def migrate() -> None:
 def work() -> None:
     """Run the handlers, until SIGTERM or Ctrl-C.
 
-    For deployments with EMBEDDED_WORKER=0; any number may run at once. Expires old data, too."""
+    For deployments with EMBEDDED_WORKER=0; any number may run at once. Expires old data and asks
+    ZimSend for what was missed, too."""
     receiver = parts()
     receiver.store.check()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -37,8 +38,12 @@ def work() -> None:
     names = ", ".join(handler.name for handler in receiver.registry)
     log.info("working for: %s", names or "no handler at all; see HANDLERS")
     receiver.upkeep.start()
+    if receiver.reconciliation is not None:
+        receiver.reconciliation.start()
     receiver.worker.run()
     receiver.upkeep.stop()
+    if receiver.reconciliation is not None:
+        receiver.reconciliation.stop()
     receiver.store.close()
 
 

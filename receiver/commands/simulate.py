@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 import random
 import re
 import signal
@@ -15,6 +14,7 @@ import click
 
 from receiver import times
 from receiver.commands.common import command
+from receiver.config import is_loopback
 from receiver.web import parts
 from receiver.zimsend import simulator
 from receiver.zimsend.simulator import Simulator
@@ -81,7 +81,7 @@ def simulate(
     """A ZimSend on this machine: its API, phones, and webhooks. No SMS is sent.
 
     GET /truth on its port tells what really became of every message and every event."""
-    if not expose and not _is_loopback(host):
+    if not expose and not is_loopback(host):
         raise click.UsageError(f"{host} can be reached by others; add --expose if they shall")
     receiver = parts()
     config = receiver.config
@@ -113,13 +113,6 @@ def simulate(
             break
     close()
     _report(world)
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return host == "localhost" or ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 def _report(world: World) -> None:

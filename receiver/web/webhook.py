@@ -12,10 +12,12 @@ from flask import Blueprint, Response, request
 from receiver import event, signature
 from receiver.errors import BodyError, StoreUnavailable, Unusable
 from receiver.event import Incoming, Rejected
+from receiver.logs import Sparingly
 from receiver.web import parts, problem
 
 log = logging.getLogger(__name__)
 blueprint = Blueprint("webhook", __name__)
+_retries = Sparingly()
 
 #: What is read and thrown away of a body over the limit, so that its sender gets to read the 413
 #: instead of a connection reset in the middle of its sending.
@@ -53,8 +55,21 @@ def receive() -> Response:
         return problem(400, item.reason)
     if outcome == "quarantined":
         return problem(400, event.EXPIRED)
+    if outcome == "duplicate":
+        warn_of_retries(item.id)
     answer = f'{{"status": "{outcome}", "event_id": {json.dumps(item.id)}}}'
     return Response(answer, content_type="application/json")
+
+
+def warn_of_retries(event_id: str) -> None:
+    """An event that comes again is one whose first answer ZimSend did not see in time."""
+    held_back = _retries.admit()
+    if held_back is not None:
+        log.warning(
+            "event %s came again: ZimSend gives up after its third try%s",
+            event_id,
+            f" ({held_back} more came again since the last such line)" if held_back else "",
+        )
 
 
 def read_body(environ: Mapping[str, Any], limit: int) -> bytes:

@@ -1,0 +1,67 @@
+"""`flask reconcile`: ask ZimSend for the reports that did not arrive."""
+
+from __future__ import annotations
+
+import sys
+
+import click
+
+from receiver import times
+from receiver.commands.common import MOMENT, command, echo_columns
+from receiver.errors import ConfigError, ReceiverError
+from receiver.web import parts
+from receiver.zimsend import losses
+from receiver.zimsend.losses import KINDS, Loss
+from receiver.zimsend.reconciliation import Pass
+
+
+@command()
+@click.option("--since", type=MOMENT, help="ask for everything since then (or 90d, 24h, 15m ago)")
+@click.option("--dry-run", is_flag=True, help="only say what would be learnt")
+def reconcile(since: int | None, dry_run: bool) -> None:
+    """Ask ZimSend for the reports that did not arrive.
+
+    The service does so by itself, every 10 minutes. What is learnt reaches the handlers."""
+    reconciliation = parts().reconciliation
+    if reconciliation is None:
+        raise ConfigError("ZIMSEND_API_KEY", "not set, nor ZIMSEND_CLIENT_ID: nobody can be asked")
+    terminal = sys.stderr.isatty()
+
+    def progress(made: Pass) -> None:
+        if terminal:
+            told = f"{made.messages} messages seen, {len(made.learnt)} reports learnt"
+            click.echo(f"\r{told}, {made.calls} calls", nl=False, err=True)
+
+    made = reconciliation.run(since, dry_run=dry_run, progress=progress)
+    if terminal:
+        click.echo("\r", nl=False, err=True)
+    _show(made, dry_run)
+    if made.problem is not None:
+        raise ReceiverError(f"not all of it could be asked for: {made.problem}")
+
+
+def _show(made: Pass, dry_run: bool) -> None:
+    gaps = made.gaps
+    if gaps:
+        echo_columns(("FROM", 27), ("TO", 27), ("MESSAGES", 8), *((k.upper(), 9) for k in KINDS))
+    for gap in gaps:
+        echo_columns(
+            (times.iso(gap.first), 27),
+            (times.iso(gap.last), 27),
+            (gap.messages, 8),
+            *((gap.counts[kind], 9) for kind in KINDS),
+        )
+    whole = losses.total(gaps)
+    click.echo(f"since {times.iso(made.since)}: {_told(whole, dry_run)}")
+    if made.waiting:
+        click.echo(
+            f"{made.waiting} more changed so lately that ZimSend may still report them by itself; "
+            "they are asked for again in 10 minutes"
+        )
+
+
+def _told(whole: Loss | None, dry_run: bool) -> str:
+    if whole is None:
+        return "nothing is missing"
+    verb = "would be learnt" if dry_run else "had not arrived, and are learnt now"
+    return f"{whole.told()} {verb}"

@@ -1,0 +1,66 @@
+"""`GET /v1/reconciliation`: what ZimSend's webhooks did not bring."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from flask import Blueprint, Response
+
+from receiver import times
+from receiver.web import authenticate, parts
+from receiver.zimsend import losses
+from receiver.zimsend.losses import Loss
+from receiver.zimsend.reconciliation import EVERY
+
+blueprint = Blueprint("reconciliation", __name__, url_prefix="/v1")
+blueprint.before_request(authenticate)
+
+#: Half of ZimSend's limit of requests: no minute of a pass has more.
+PER_MINUTE = 50
+#: Gaps that are shown at most; there is a number of all of them.
+MOST_GAPS = 100
+
+
+@blueprint.get("/reconciliation", provide_automatic_options=False)
+def reconciliation() -> Response:
+    """The last pass, the next one, and all that was missed and is still kept."""
+    receiver = parts()
+    assert receiver.reconciliation is not None  # who is let in has an account
+    state = receiver.reconciliation.state()
+    gaps = losses.gaps(receiver.store.learnt())
+    whole = losses.total(gaps)
+    last = complete_at = None
+    next_at = receiver.now()
+    if state is not None:
+        next_at = min(max(state.next_at, next_at), next_at + EVERY)
+        last = {
+            "ended_at": times.iso(state.tried_at),
+            "complete": state.problem is None,
+            "problem": state.problem,
+            "waiting": len(state.failed),
+            "budget": {"used": state.calls, "per_minute": PER_MINUTE},
+        }
+        complete_at = state.ended_at
+    answer = {
+        "success": True,
+        "last_pass": last,
+        "last_complete_at": None if complete_at is None else times.iso(complete_at),
+        "next_pass_at": times.iso(next_at),
+        "missed": _loss(whole),
+        "gaps_total": len(gaps),
+        "gaps": [_loss(gap) for gap in reversed(gaps[-MOST_GAPS:])],
+    }
+    return Response(json.dumps(answer), content_type="application/json")
+
+
+def _loss(loss: Loss | None) -> dict[str, Any] | None:
+    if loss is None:
+        return None
+    return {
+        "from": times.iso(loss.first),
+        "to": times.iso(loss.last),
+        "messages": loss.messages,
+        "reports": loss.reports,
+        **loss.counts,
+    }

@@ -1,0 +1,381 @@
+"""How a call to ZimSend is made: what a request can hold, tries, budget, and how long at most."""
+
+from __future__ import annotations
+
+import copy
+import itertools
+import random
+import re
+import threading
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
+from datetime import UTC, date, datetime
+from typing import Any, Protocol, TypeVar
+from urllib.parse import quote, unquote
+
+import httpx
+
+from receiver.errors import Unusable
+from receiver.event import read_json
+from receiver.zimsend import errors
+from receiver.zimsend.answers import Answer
+from receiver.zimsend.errors import NotUnderstood, TryLater, Unavailable, ZimSendError
+
+#: Bytes of an answer: many times what 100 long messages with metadata need.
+LARGEST_ANSWER = 16 * 1024 * 1024
+#: Seconds before the second try, at most, and the most there is between two tries.
+FIRST_PAUSE = 0.5
+LONGEST_PAUSE = 8.0
+_CONNECT_WITHIN = 5.0
+_CONNECTIONS = 16
+
+_TOKEN = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
+#: What a header carries unchanged.
+_FITS_A_HEADER = re.compile(r"[!-~](?:[\t -~]*[!-~])?")
+#: A path or a query that is encoded already.
+_FITS_A_URL = re.compile(r"[!-~]*")
+#: Headers that belong to one connection, or to how a body travels on it.
+_HOP_BY_HOP = frozenset(
+    {
+        *("connection", "keep-alive", "proxy-connection", "upgrade", "te", "trailer"),
+        *("proxy-authenticate", "proxy-authorization"),
+        *("content-encoding", "content-length", "transfer-encoding"),
+    }
+)
+#: What a caller of `forward` says to us, not to ZimSend.
+_NOT_FORWARDED = (_HOP_BY_HOP - {"content-encoding"}) | {
+    *("authorization", "cookie", "x-api-key", "x-client-id"),
+    *("accept-encoding", "expect", "host"),
+}
+
+
+T = TypeVar("T")
+
+
+class Budget(Protocol):
+    """Says when a call may be made, for instance a token bucket that several processes share."""
+
+    def take(self) -> float:
+        """Ask for one call.
+
+        :returns: 0: make it, it is counted. Else the seconds to wait before asking again;
+            nothing was taken.
+        """
+
+
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """How long, how often and when a call is tried; see `ZimSend`.
+
+    :raises ValueError: if that makes no sense.
+    """
+
+    timeout: float
+    tries: int
+    patience: float
+    budget: Budget | None
+
+    def __post_init__(self) -> None:
+        if not (self.timeout > 0 and self.tries >= 1 and self.patience >= 0):
+            raise ValueError("timeout must be over 0 seconds, tries at least 1, patience 0")
+
+
+class Exchange:
+    """Makes the calls of one account, each as often as it takes and its bounds allow."""
+
+    def __init__(
+        self,
+        api_key: str,
+        client_id: str,
+        base: str,
+        bounds: Bounds,
+        sleep: Callable[[float], None],
+        clock: Callable[[], float],
+    ) -> None:
+        self.base = base_url(base)
+        self._secrets = (api_key, client_id)
+        self._bounds = bounds
+        self._sleep = sleep
+        self._clock = clock
+        self._http = httpx.Client(
+            headers={
+                "X-API-Key": header(api_key, "the API key"),
+                "X-Client-ID": header(client_id, "the client id"),
+                "User-Agent": "zimsend-receiver",
+                "Accept": "application/json",
+                "Accept-Encoding": "identity",
+            },
+            limits=httpx.Limits(max_connections=_CONNECTIONS),
+            follow_redirects=False,  # they would take the credentials along
+        )
+
+    def within(self, **bounds: Any) -> Exchange:
+        other = copy.copy(self)
+        other._bounds = replace(self._bounds, **bounds)
+        return other
+
+    def close(self) -> None:
+        self._http.close()
+
+    def perform(
+        self,
+        method: str,
+        path: str,
+        query: str,
+        body: bytes | None,
+        headers: httpx.Headers,
+        understand: Callable[[Answer], T],
+        *,
+        repeatable: bool = False,
+    ) -> T:
+        """Try until it is done, or until one more try is wrong or of no use.
+
+        :param path: below the base URL, encoded; likewise `query`.
+        :param understand: makes a result of an answer; raises `ZimSendError`.
+        :param repeatable: twice is no worse than once.
+        """
+        until = self._clock() + self._bounds.patience
+        earlier: ZimSendError | None = None
+        for number in itertools.count(1):
+            if wait := self._wait_for_budget(until):
+                raise earlier or TryLater(
+                    f"the next call to ZimSend may be made in {wait:.3g} s", retry_after=wait
+                )
+            try:
+                return understand(self._try(method, path, query, body, headers))
+            except ZimSendError as error:
+                again = _is_passing(error) if repeatable else _never_left(error)
+                pause = _pause(number, error)
+                if not again or number >= self._bounds.tries or self._clock() + pause > until:
+                    raise error from earlier
+                # Rather the one that may have done what was asked.
+                if earlier is None or error.maybe_sent or not earlier.maybe_sent:
+                    earlier = error
+            self._sleep(pause)
+        raise AssertionError("itertools.count() has no end")
+
+    def _wait_for_budget(self, until: float) -> float:
+        """Wait for one call; returns 0, or the seconds that would be longer than patience is."""
+        budget = self._bounds.budget
+        while budget is not None and (wait := budget.take()) > 0:
+            if self._clock() + wait > until:
+                return wait
+            self._sleep(wait)
+        return 0.0
+
+    def _try(
+        self, method: str, path: str, query: str, body: bytes | None, headers: httpx.Headers
+    ) -> Answer:
+        url = f"{self.base}{path}?{query}" if query else f"{self.base}{path}"
+        timeout = self._bounds.timeout
+        try:
+            request = self._http.build_request(
+                method,
+                url,
+                content=body,
+                headers=headers,
+                timeout=httpx.Timeout(timeout, connect=min(timeout, _CONNECT_WITHIN)),
+            )
+        except httpx.InvalidURL as error:  # too long
+            raise ValueError(str(error)) from None
+        attempt = Attempt(self._http, request)
+        try:
+            return attempt.run_within(timeout)
+        except httpx.DecodingError:
+            raise NotUnderstood("the answer is badly compressed", maybe_sent=True) from None
+        except httpx.HTTPError as error:
+            reason = f"{type(error).__name__}: {error}".removesuffix(": ")
+            # Without its cause, which holds the request with the credentials.
+            raise Unavailable(
+                errors.clean(reason, self._secrets),
+                maybe_sent=attempt.left,
+                timed_out=isinstance(error, httpx.TimeoutException),
+            ) from None
+
+
+def _is_passing(error: ZimSendError) -> bool:
+    return isinstance(error, Unavailable) or error.status == 429 or (error.status or 0) >= 500
+
+
+def _never_left(error: ZimSendError) -> bool:
+    return isinstance(error, Unavailable) and not error.maybe_sent
+
+
+def _pause(tries: int, error: ZimSendError) -> float:
+    """Seconds until the next try: exponential, with full jitter; not before somebody asked for."""
+    ceiling = min(LONGEST_PAUSE, FIRST_PAUSE * 2 ** min(tries - 1, 32))
+    return max(random.uniform(0, ceiling), error.retry_after or 0.0)
+
+
+class Attempt:
+    """One request on its way, in a thread of its own.
+
+    httpx bounds the wait for each piece of an answer, and nothing bounds the resolver. Who must
+    not be held up can only stop waiting.
+    """
+
+    def __init__(self, http: httpx.Client, request: httpx.Request) -> None:
+        self._http = http
+        self._request = request
+        self._lock = threading.Lock()
+        self._given_up = False
+        self._ended = threading.Event()
+        self._answer: Answer | None = None
+        self._error: BaseException | None = None
+        #: The first bytes of the request may have been sent.
+        self.left = False
+        request.extensions["trace"] = self._watch
+
+    def run_within(self, seconds: float) -> Answer:
+        """Send it and read the answer whole. After a time-out it will not be sent any more.
+
+        :raises httpx.HTTPError: if that did not succeed.
+        :raises NotUnderstood: if the answer is too large.
+        """
+        threading.Thread(target=self._run, name="zimsend-call", daemon=True).start()
+        if not self._ended.wait(seconds):
+            with self._lock:
+                self._given_up = True
+            raise httpx.TimeoutException(f"no answer within {seconds:g} s")
+        if self._error is not None:
+            raise self._error
+        assert self._answer is not None
+        return self._answer
+
+    def _watch(self, event: str, _: object) -> None:
+        if event.endswith(".send_request_headers.started"):
+            with self._lock:
+                if self._given_up:
+                    raise httpx.ConnectTimeout("nobody waits for it any more")
+                self.left = True
+
+    def _run(self) -> None:
+        try:
+            self._answer = self._read()
+        except BaseException as error:
+            self._error = error
+        finally:
+            self._ended.set()
+
+    def _read(self) -> Answer:
+        answer = self._http.send(self._request, stream=True)
+        try:
+            body = bytearray()
+            for piece in answer.iter_bytes():
+                body += piece
+                if self._given_up:
+                    raise httpx.ReadTimeout("nobody waits for it any more")
+                if len(body) > LARGEST_ANSWER:
+                    problem = f"the answer is larger than {LARGEST_ANSWER} bytes"
+                    raise NotUnderstood(problem, status=answer.status_code, maybe_sent=True)
+        finally:
+            answer.close()
+        headers = [pair for pair in answer.headers.multi_items() if pair[0] not in _HOP_BY_HOP]
+        return Answer(answer.status_code, headers, bytes(body))
+
+
+def understand(answer: Answer, read: Callable[[Any], T] | None, hidden: Iterable[str]) -> T:
+    """What an answer means.
+
+    :param read: makes a result of the JSON; raises `Unusable`. `None`: there is no result.
+    :param hidden: what no error may show.
+    :raises ZimSendError: if it is an error, or cannot be understood.
+    """
+    document, problem = None, None
+    try:
+        document = read_json(answer.body)
+    except Unusable as error:
+        problem = error
+    fields = document if isinstance(document, dict) else {}
+    if not 200 <= answer.status < 300 or _is_refusal(fields):
+        raise errors.from_answer(answer, document, hidden)
+    try:
+        if read is None:
+            return None  # type: ignore[return-value]
+        if problem is not None:
+            raise problem
+        return read(document)
+    except Unusable as error:
+        raise NotUnderstood(
+            f"the answer cannot be understood: {error.reason}",
+            status=answer.status,
+            maybe_sent=True,
+            raw=document,
+        ) from None
+
+
+def _is_refusal(fields: Mapping[str, Any]) -> bool:
+    # A wrong code or a webhook that does not answer is a result.
+    return fields.get("success") is False and not fields.keys() & {"valid", "response_status"}
+
+
+# --- what a request can hold
+
+
+def check_target(method: str, path: str, query: str) -> None:
+    """
+    :raises ValueError: if these would ask for anything but what stands below the base URL.
+    """
+    if not (
+        path.startswith("/")
+        and _FITS_A_URL.fullmatch(path + query)
+        and not {"?", "#"} & set(path)
+        and "#" not in query
+        and not {".", ".."} & {unquote(part) for part in path.split("/")}
+    ):
+        raise ValueError("path and query must be encoded parts of a URL, without dot segments")
+    if not _TOKEN.fullmatch(method):
+        raise ValueError("method must be an HTTP method")
+
+
+def forwarded(headers: Mapping[str, str]) -> dict[str, str]:
+    """Of a caller's headers those that are meant for ZimSend."""
+    sent = {}
+    for name, value in headers.items():
+        if name.lower() not in _NOT_FORWARDED:
+            if not _TOKEN.fullmatch(name):
+                raise ValueError("the name of a header is none")
+            sent[name] = header(value, f"the header {name}")
+    return sent
+
+
+def base_url(url: str) -> str:
+    try:
+        parsed = httpx.URL(url)
+    except (httpx.InvalidURL, TypeError):
+        parsed = httpx.URL("")
+    more = parsed.userinfo or parsed.query or parsed.fragment
+    # httpx encodes what no host's name can hold.
+    named = parsed.host and "%" not in parsed.host
+    if parsed.scheme not in ("http", "https") or not named or more:
+        raise ValueError("base_url must be like https://api.zimsend.com/v1")
+    return str(parsed).rstrip("/")
+
+
+def header(value: str, what: str) -> str:
+    if not _FITS_A_HEADER.fullmatch(value):
+        raise ValueError(f"{what} is empty, or holds what no HTTP header can")
+    return value
+
+
+def segment(identifier: str) -> str:
+    """An id as a part of a path, whatever it holds.
+
+    :raises ValueError: if the path would be another call's.
+    """
+    if identifier in ("", ".", ".."):
+        raise ValueError(f"{identifier!r} is no id")
+    return quote(identifier, safe="")
+
+
+def time_text(value: Any, name: str) -> Any:
+    """A day or an aware `datetime` in ISO 8601; everything else stays as it is."""
+    if isinstance(value, datetime):
+        if value.utcoffset() is None:
+            raise ValueError(f"{name} has no time zone")
+        try:
+            value = value.astimezone(UTC)
+        except OverflowError:
+            raise ValueError(f"{name} is out of range") from None
+        return value.replace(tzinfo=None).isoformat() + "Z"
+    return value.isoformat() if isinstance(value, date) else value
