@@ -3,6 +3,8 @@
 PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
+# One more than there are processors: many tests wait for something.
+PROCESSES := $(shell echo $$(( $$(nproc 2>/dev/null || echo 1) + 1 )))
 
 .DEFAULT_GOAL := help
 .PHONY: help run demo test torture simulate-seeds benchmark clean
@@ -21,7 +23,7 @@ test: $(VENV)/.test  ## everything that must hold before a change lands
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
-	@$(BIN)/python -m pytest -n auto --dist worksteal
+	@$(BIN)/python -m pytest -n $(PROCESSES) --dist worksteal
 
 torture: $(VENV)/.test  ## 1,000 kills under load, and other long runs
 	@TORTURE=1 $(BIN)/python -m pytest tests/test_crash.py tests/test_expiry.py

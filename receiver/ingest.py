@@ -56,6 +56,9 @@ class Ingest:
     LOCK_PATIENCE = 2.0
     #: Seconds that a probe waits, while the store is known to be stuck.
     PROBE_PATIENCE = 0.5
+    #: Seconds after a failure in which the others need not wait for the probe. It may be long ago
+    #: where few requests come.
+    KNOWN_FOR = 1.0
     #: Items in one transaction at most: it bounds how long others wait for it.
     LARGEST_GROUP = 128
 
@@ -79,6 +82,7 @@ class Ingest:
         self._guard = threading.Lock()
         self._led = False
         self._stuck = False
+        self._failed_at = 0.0  # by `time.monotonic`
 
     def submit(self, item: Item) -> Outcome:
         """Store one item durably; when this returns, it is on the disk.
@@ -110,7 +114,8 @@ class Ingest:
 
     def _queue_up(self, tickets: Sequence[_Ticket]) -> None:
         with self._guard:
-            if self._led and self._stuck:
+            known = time.monotonic() - self._failed_at < self.KNOWN_FOR
+            if self._led and self._stuck and known:
                 raise StoreUnavailable("the store is stuck, and another request is probing it")
             self._queue.extend(tickets)
             if not self._led:
@@ -195,6 +200,7 @@ class Ingest:
             ticket.error = error
 
     def _declare_stuck(self, why: str) -> None:
+        self._failed_at = time.monotonic()
         if not self._stuck:
             self._stuck = True
             log.error("the store is stuck, answering 503 until it commits again: %s", why)

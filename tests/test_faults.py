@@ -142,7 +142,6 @@ def test_the_database_is_made_read_only(serve: Callable[..., Server], tmp_path: 
     assert event["event_id"] in stored(server)
 
 
-@pytest.mark.each_engine
 @pytest.mark.parametrize("hours", [-1, 1])
 def test_a_clock_that_is_an_hour_off(
     starting: Callable[..., Server], tmp_path: Path, hours: int

@@ -219,3 +219,21 @@ def test_several_leave_nobody_behind_in_an_outage(
     scripted.error = None
     ingest.submit_all([item(), item()])
     assert len(scripted.groups[-1]) == 2
+
+
+def test_a_failure_of_long_ago_refuses_nobody_beside_the_probe(
+    ingest: Ingest, scripted: Scripted, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scripted.error = StoreUnavailable("locked")
+    with pytest.raises(StoreUnavailable):
+        ingest.submit(item())
+    scripted.error = None
+    monkeypatch.setattr(Ingest, "KNOWN_FOR", 0.0)  # as if time had passed
+    scripted.gate.clear()
+    with ThreadPoolExecutor(2) as pool:
+        probe = pool.submit(ingest.submit, item())
+        eventually(lambda: len(scripted.groups) == 2)
+        beside = pool.submit(ingest.submit, item())
+        eventually(lambda: ingest._queue or beside.done())
+        scripted.gate.set()
+        assert [probe.result(), beside.result()] == ["accepted", "accepted"]

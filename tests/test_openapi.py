@@ -286,7 +286,7 @@ def is_backwards(query: Any) -> bool:
 
 
 @API.exclude(tag="gateway").parametrize()
-@settings(max_examples=200, derandomize=True, deadline=None)
+@settings(max_examples=100, derandomize=True, deadline=None)
 def test_any_request_is_answered_as_described(case: schemathesis.Case, service: Flask) -> None:
     excluded = [ignored_auth]  # it takes no 400, with which ZimSend answers missing headers
     if is_backwards(case.query):

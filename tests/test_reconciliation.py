@@ -1415,7 +1415,7 @@ def test_a_service_that_was_down_catches_up_by_itself(
             told = server.client.get("/v1/reconciliation", headers=HEADERS).json()
             return bool(told["missed"]) and told["missed"]["messages"] == len(gone)
 
-        eventually(caught_up, 20)
+        eventually(caught_up, 60)
         eventually(lambda: store.backlog(BEGAN + 30 * DAY)[0] == 0)
         told = server.client.get("/v1/reconciliation", headers=HEADERS)
         assert told.json()["gaps_total"] == 1

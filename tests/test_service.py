@@ -56,7 +56,7 @@ def test_an_answer_leaves_in_one_packet(monkeypatch: pytest.MonkeyPatch) -> None
 
 @pytest.mark.parametrize(
     ("engine", "processes", "seconds"),
-    [("sqlite", "1", 20), ("sqlite", "2", 20), ("postgres", "2", 6)],
+    [("sqlite", "1", 6), ("sqlite", "2", 20), ("postgres", "2", 6)],
 )
 def test_a_store_that_hangs_costs_503s_in_time_and_no_event(
     serve: Callable[..., Server], engine: str, processes: str, seconds: int

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
+from functools import cache
 
 from sqlite_utils import Database, Migrations
 
@@ -64,6 +65,7 @@ def reports_may_be_learnt(db: Database) -> None:
     _run(db, _LEARNT)
 
 
+@cache
 def step_names() -> set[str]:
     """All steps that this release knows: those that an empty database lacks."""
     empty = Database(memory=True)
