@@ -26,7 +26,7 @@ test: $(VENV)/.test  ## everything that must hold before a change lands
 	@$(BIN)/python -m pytest -n $(PROCESSES) --dist worksteal
 
 torture: $(VENV)/.test  ## 1,000 kills under load, and other long runs
-	@TORTURE=1 $(BIN)/python -m pytest tests/test_crash.py tests/test_expiry.py
+	@TORTURE=1 $(BIN)/python -m pytest tests/test_crash.py tests/test_expiry.py tests/test_machines.py
 
 N ?= 20000
 simulate-seeds: $(VENV)/.test  ## N=20000 simulated bad days; each must keep every promise

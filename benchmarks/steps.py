@@ -64,11 +64,11 @@ def _verify() -> Step:
 
 def _parse() -> Step:
     prepared = list(bodies("parse", EVENTS))
-    return _timed("parse the event", EVENTS, lambda: _events(prepared))
+    return _timed("parse the event", EVENTS, lambda: parsed(prepared))
 
 
 def _ingest(store: Store, registry: Registry, size: int) -> Step:
-    events = _events(bodies(f"group{size}", EVENTS))
+    events = parsed(bodies(f"group{size}", EVENTS))
 
     def ingest_all() -> None:
         for start in range(0, EVENTS, size):
@@ -91,7 +91,8 @@ def _deliveries(store: Store, registry: Registry, events: int) -> Step:
     return _timed(f"call {len(registry)} handlers, and write it down", events, deliver_all)
 
 
-def _events(prepared: Iterable[bytes]) -> Sequence[Incoming]:
+def parsed(prepared: Iterable[bytes]) -> Sequence[Incoming]:
+    """Bodies as events that have just been received."""
     received_at, retention = times.now(), 90 * times.DAY
     return [event.parse(body, received_at=received_at, retention=retention) for body in prepared]
 
