@@ -135,6 +135,15 @@ def test_the_store_lists_what_was_learnt_and_was_not_known(store: Store) -> None
     )
 
 
+def test_what_is_learnt_of_expired_times_is_no_body_to_keep(store: Store) -> None:
+    store.ingest([report("sent", "w", 0)], lambda _: (), 5)
+    assert store.expire(NOW + DAY, 5).events == 1
+    old = [learnt("delivered", "r", -5), report("delivered", "w2", -5)]
+    assert store.ingest(old, lambda _: (), 5) == ["quarantined", "quarantined"]
+    assert len(list(store.quarantined())) == 1
+    assert list(store.events(Selection())) == []
+
+
 def test_a_turn_is_kept_only_by_who_has_it(store: Store) -> None:
     assert store.claim_turn("new", NOW, NOW + MINUTE)
     assert not store.claim_turn("new", NOW + 1, NOW + MINUTE)

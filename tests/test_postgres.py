@@ -12,6 +12,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from typing import Any
 
 import psycopg
@@ -726,3 +727,35 @@ def test_the_longest_that_an_index_must_hold(store: PostgresStore) -> None:
     item = incoming({"event": long(), "event_id": long(), "data": data})
     said = incoming({"event": "sms.sent", "event_id": long(), "data": data})
     assert list(store.ingest([item, said], lambda _: ("h" * 200,), 5)) == ["accepted"] * 2
+
+
+@pytest.mark.parametrize("seed", [1, 2])
+def test_what_failed_leaves_nothing_behind_on_a_connection(
+    store: PostgresStore, outside: psycopg.Connection[Any], seed: int
+) -> None:
+    """The driver prepares a statement at its fifth use, and may believe that it has when all that
+    is in the pipeline has failed."""
+    chance = random.Random(seed)
+
+    def use(patience: float) -> None:
+        if chance.random() < 0.5:
+            ingest(store, sent(f"m{chance.randrange(10**9)}"), patience=patience)
+        else:
+            store.work(NOW, settlements(), [Want("h", 3, LEASE, 3)], patience)
+
+    def settlements() -> list[Settlement]:
+        ended, claimed[:] = [Settlement(c, "done", NOW) for c in claimed], []
+        return ended
+
+    claimed: list[Claim] = []
+    for _ in range(6):
+        for _ in range(chance.randrange(7)):
+            use(5)
+            claimed += work(store)
+        with outside.transaction():
+            outside.execute("LOCK TABLE events, deliveries IN EXCLUSIVE MODE")
+            for _ in range(chance.randrange(1, 4)):
+                with suppress(StoreUnavailable):
+                    use(0.25)
+        for _ in range(8):
+            use(5)

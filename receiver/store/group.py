@@ -146,7 +146,8 @@ def decide(
             decision.outcomes.append("duplicate")
             continue
         if item.timestamp is not None and item.timestamp <= known.expired:
-            decision.quarantined.append(reject_expired(item))
+            if item.source == "webhook":  # what was only learnt can be learnt again
+                decision.quarantined.append(reject_expired(item))
             decision.outcomes.append("quarantined")
             continue
         if repeats is None:  # before the first message is added to those that are known

@@ -86,6 +86,11 @@ class PostgresStore:
                     yield connection
                     postgres_schema.refuse_newer(dict(newer.fetchall()))
                     committed = connection.execute("COMMIT")
+            except psycopg.Error:
+                # With all that was in the pipeline, the preparing of a statement may have failed,
+                # which the driver does not notice: it would ask for it again and again.
+                connection.close()
+                raise
             except BaseException:
                 _roll_back(connection)
                 raise
