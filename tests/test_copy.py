@@ -227,6 +227,25 @@ def test_a_database_that_holds_something_else_is_not_touched(pair: Pair) -> None
     target.close()
 
 
+def test_a_target_that_has_served_since_the_copy_was_begun_is_not_overwritten(pair: Pair) -> None:
+    source, target = opened(pair)
+    fill(source, 3)
+
+    def interrupt(what: str, done: int) -> None:
+        if what == "messages":
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        copying.copy(source, target, interrupt)
+    body = body_of("device.connected", {}, event_id="theirs")
+    assert target.ingest([incoming(body, NOW)], lambda _: (), 5) == ["accepted"]
+    with pytest.raises(CopyRefused, match="events of its own"):
+        copying.copy(source, target, quiet)
+    assert target.body("theirs") == body
+    source.close()
+    target.close()
+
+
 def test_a_whole_copy_is_not_overwritten_by_a_second_one(pair: Pair) -> None:
     source, target = opened(pair)
     fill(source, 3)

@@ -76,7 +76,7 @@ def copy(source: Store, target: Store, progress: Progress) -> dict[str, int]:
     """
     identity = _identity(source)
     if target.note(_COPIED) != identity:
-        _claim(target, identity)
+        _claim(source, target, identity)
         for table in TABLES:
             done = 0
             for batch in _batches(source, table):
@@ -100,11 +100,12 @@ def _identity(store: Store) -> str:
     return identity
 
 
-def _claim(target: Store, identity: str) -> None:
+def _claim(source: Store, target: Store, identity: str) -> None:
     """
-    :raises CopyRefused: if the target is not the one that has been begun, and not empty.
+    :raises CopyRefused: if the target is not empty, and not a copy that was begun and left alone.
     """
     if target.note(_COPYING) == identity:
+        _refuse_strangers(source, target)
         return
     if target.note(_IDENTITY) == identity:
         raise CopyRefused("both are the same database")
@@ -114,6 +115,20 @@ def _claim(target: Store, identity: str) -> None:
             "this source. Copy into a new database, or empty this one"
         )
     target.write_note(_COPYING, identity)
+
+
+def _refuse_strangers(source: Store, target: Store) -> None:
+    """
+    :raises CopyRefused: if the target has events that the source has not: they would be lost.
+    """
+    (events,) = (table for table in TABLES if table.name == "events")
+    ours = ((row[0], row[1]) for batch in _batches(source, events) for row in batch)
+    for theirs in ((row[0], row[1]) for batch in _batches(target, events) for row in batch):
+        if theirs not in ours:  # reads on as far as it has to
+            raise CopyRefused(
+                "the target has taken in events of its own since the copy was begun: a service "
+                "runs on it. Stop it, and copy into a new database"
+            )
 
 
 def _batches(store: Store, table: Table) -> Iterator[list[Row]]:

@@ -138,6 +138,8 @@ class SqliteStore:
             # The lock before anything is read: a transaction that reads first and writes then
             # fails at once if somebody wrote in between, whatever the busy time-out.
             _patiently(lambda: connection.execute("BEGIN IMMEDIATE"), deadline)
+            if not any_schema and self._writer is not None:
+                self._verify_schema(self._writer)  # it may have been a migration that we waited for
             yield connection
             connection.execute("COMMIT")
 

@@ -74,18 +74,22 @@ def verify_otp() -> Response:
 @blueprint.post("/sms/<messageid:message_id>/resend", provide_automatic_options=False)
 def resend(message_id: str) -> Response:
     """A message that failed, once more."""
+    asked_at = parts().now()
     answer = _pass_on(f"/sms/{quote(message_id, safe='')}/resend", _body())
     if _is_success(answer):
-        _remember("queued", lambda: sending.changed(message_id, answer.body))
+        _remember("queued", lambda: sending.changed(message_id, "queued", asked_at, answer.body))
     return _passed_back(answer)
 
 
 @blueprint.delete("/sms/<messageid:message_id>", provide_automatic_options=False)
 def cancel(message_id: str) -> Response:
     """Take a message back."""
+    asked_at = parts().now()
     answer = _pass_on(f"/sms/{quote(message_id, safe='')}", _body())
     if _is_success(answer):
-        _remember("cancelled", lambda: sending.changed(message_id, answer.body))
+        _remember(
+            "cancelled", lambda: sending.changed(message_id, "cancelled", asked_at, answer.body)
+        )
     return _passed_back(answer)
 
 

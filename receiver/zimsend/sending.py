@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from typing import Any
 
 from receiver import event, status, times
@@ -86,13 +87,15 @@ def queued(
     return found
 
 
-def changed(message_id: str, answer: bytes) -> list[dict[str, Any]]:
+def changed(message_id: str, state: str, asked_at: int, answer: bytes) -> list[dict[str, Any]]:
     """The message that a request was about, if it was carried out.
 
-    Without any time: one in the answer might be that of its first sending.
+    :param asked_at: microseconds; a time in the answer might be that of its first sending.
     """
     told = _fields(answer) or {}
-    return [] if told.get("success") is False else [{"message_id": message_id}]
+    if told.get("success") is False:
+        return []
+    return [{"message_id": message_id, f"{state}_at": times.iso(asked_at)}]
 
 
 def shown(message: Message, *, now: int, retention: int) -> list[dict[str, Any]]:
@@ -107,27 +110,33 @@ def shown(message: Message, *, now: int, retention: int) -> list[dict[str, Any]]
 def events(
     state: str, messages: Iterable[Fields], *, now: int, retention: int, text_mode: str
 ) -> list[Incoming]:
-    """Events that messages have reached a state: at the time that is told with it, else now.
+    """Events that messages have reached a state.
+
+    Without a time that is told with it, an event says none: the message may have failed before the
+    answer came, and must not look as if it had been sent again after that.
 
     :param messages: `data` of each, with a `message_id`.
     :param now: microseconds; likewise `retention`, see `receiver.event.parse`.
     """
     found = []
     for data in messages:
-        at = status.usable_time(data.get(f"{state}_at"), now, retention)
-        time = times.iso(now if at is None else at)
-        envelope = {
+        envelope: dict[str, Any] = {
             "event": f"sms.{state}",
-            "event_id": f"gateway:{data['message_id']}:{state}:{time}",
-            "timestamp": time,
-            "data": {**data, "status": state, f"{state}_at": time},
+            "event_id": f"gateway:{data['message_id']}:{state}",
+            "data": {**data, "status": state},
         }
+        at = status.usable_time(data.get(f"{state}_at"), now, retention)
+        if at is not None:
+            time = times.iso(at)
+            envelope["event_id"] += f":{time}"
+            envelope["timestamp"] = envelope["data"][f"{state}_at"] = time
         body = json.dumps(envelope, separators=(",", ":")).encode("ascii")
-        found.append(
-            event.parse(
-                body, received_at=now, retention=retention, text_mode=text_mode, source=SOURCE
+        with suppress(Unusable):  # nested too deep, by one level
+            found.append(
+                event.parse(
+                    body, received_at=now, retention=retention, text_mode=text_mode, source=SOURCE
+                )
             )
-        )
     return found
 
 
