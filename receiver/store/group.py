@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from receiver import mirror, status
 from receiver.event import Incoming, Rejected, reject_expired
 from receiver.mirror import Cell, Summary
-from receiver.store import Outcome, Report
+from receiver.store import Outcome, Report, Selection
 from receiver.times import SECOND
 
 #: Two reports of one thing lie less than this apart: the provider tells two webhooks.
@@ -241,3 +241,23 @@ def _tells_of_a_resend(event_type: str, earlier: int, later: int, report: Report
         # A failure that was learnt has the time of what came before it.
         return state in ("queued", "processing", "sent") and earlier + SAME_REPORT <= at <= later
     return state in ("queued", "failed") and earlier < at < later
+
+
+def replayed(
+    event: Mapping[str, Any],
+    existing: Mapping[str, tuple[str, bool]],
+    selection: Selection,
+    wanting: Callable[[str], Sequence[str]],
+) -> list[str]:
+    """The handlers that get an event again.
+
+    :param existing: their work items: the state, and whether a lease holds.
+    """
+    names = set(wanting(event["type"]))
+    if event["repeat"] and not selection.ids:
+        names &= existing.keys()
+    if selection.handler is not None:
+        names &= {selection.handler}
+    if selection.state is not None:
+        names = {n for n in names if n in existing and existing[n][0] == selection.state}
+    return sorted(n for n in names if n not in existing or not existing[n][1])

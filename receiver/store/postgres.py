@@ -41,6 +41,7 @@ from receiver.store import (
     postgres_schema,
 )
 from receiver.store.copying import Row, Table
+from receiver.store.group import replayed
 from receiver.store.postgres_group import ids_of, write_group
 from receiver.store.postgres_pool import Connection, Pool
 from receiver.times import DAY, iso
@@ -640,28 +641,8 @@ def _replay_page(
     for seq, event in page.items():
         items += [
             {"seq": seq, "handler": handler}
-            for handler in _replayed(event, existing.get(seq, {}), selection, wanting)
+            for handler in replayed(event, existing.get(seq, {}), selection, wanting)
         ]
     if items and not dry_run:
         connection.execute(_REPLAY, (now, json.dumps(items)))
     return len(items)
-
-
-def _replayed(
-    event: dict[str, Any],
-    existing: dict[str, tuple[str, bool]],
-    selection: Selection,
-    wanting: Callable[[str], Sequence[str]],
-) -> list[str]:
-    """The handlers that get an event again.
-
-    :param existing: their work items: the state, and whether a lease holds.
-    """
-    names = set(wanting(event["type"]))
-    if event["repeat"] and not selection.ids:
-        names &= existing.keys()
-    if selection.handler is not None:
-        names &= {selection.handler}
-    if selection.state is not None:
-        names = {n for n in names if n in existing and existing[n][0] == selection.state}
-    return sorted(n for n in names if n not in existing or not existing[n][1])

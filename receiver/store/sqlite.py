@@ -39,6 +39,7 @@ from receiver.store import (
     sqlite_mirror,
 )
 from receiver.store.copying import Row, Table
+from receiver.store.group import replayed
 from receiver.store.sqlite_group import Group
 from receiver.store.sqlite_schema import migrations, step_names
 from receiver.times import DAY, iso
@@ -526,14 +527,7 @@ class SqliteStore:
                 (event["seq"],),
             )
         }
-        names = set(wanting(event["type"]))
-        if event["repeat"] and not selection.ids:
-            names &= existing.keys()
-        if selection.handler is not None:
-            names &= {selection.handler}
-        if selection.state is not None:
-            names = {n for n in names if n in existing and existing[n][0] == selection.state}
-        names = {n for n in names if n not in existing or not existing[n][1]}
+        names = replayed(event, existing, selection, wanting)
         if not dry_run:
             connection.executemany(
                 _REPLAY,
