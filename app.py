@@ -69,10 +69,11 @@ def create_app(
     app.url_map.merge_slashes = False  # an id may hold any of them
     app.url_map.converters["anytext"] = mirror.AnyText
     app.url_map.converters["messageid"] = gateway.MessageId
-    app.extensions["receiver"] = Receiver(
+    receiver = Receiver(
         config, store, registry, ingest, worker, upkeep, zimsend, waiting, reconciler, now
     )
-    app.register_blueprint(webhook.blueprint)
+    app.extensions["receiver"] = receiver
+    app.wsgi_app = webhook.Webhook(receiver, behind=app.wsgi_app)  # type: ignore[method-assign]
     app.register_blueprint(mirror.blueprint)
     app.register_blueprint(gateway.blueprint)
     app.register_blueprint(reconciliation.blueprint)

@@ -5,7 +5,8 @@
 
 The applications get the same load under the same `gunicorn.conf.py`, in turns:
 
-- `empty`: a Flask route that does nothing, the most that gunicorn and Flask give on this machine;
+- `gunicorn`: a WSGI application that does nothing, the most that the server gives on this machine;
+- `empty`: a Flask route that does nothing;
 - `insert`: verify, one INSERT, and a commit of its own for each request: what one writes first;
 - `celery`: the provider's recommendation, Flask + Celery + Redis, with a worker that runs;
 - `receiver`: this project, with two handlers that want every event and its embedded worker, on
@@ -70,6 +71,7 @@ class Target:
 
 
 TARGETS = {
+    "gunicorn": Target("benchmarks.apps.nothing:app"),
     "empty": Target("benchmarks.apps.empty:app"),
     "insert": Target("benchmarks.apps.insert:app", "received"),
     "celery": Target("benchmarks.apps.celery_redis:app"),
@@ -262,22 +264,22 @@ def report_backlogs(bench: Bench, results: Results) -> None:
 
 def report_steps(results: Results, measured: Sequence[steps.Step]) -> None:
     """Where the time of one event goes, in one process under full load."""
-    empty, whole = results.rate("empty", 1), results.rate("receiver", 1)
+    server, whole = results.rate("gunicorn", 1), results.rate("receiver", 1)
     rows = list(measured)
-    if empty and whole:
-        rows.insert(0, steps.Step("gunicorn and Flask: the empty route", 1e6 / empty, 1e6 / empty))
+    if server and whole:
+        rows.insert(0, steps.Step("gunicorn alone", 1e6 / server, 1e6 / server))
         rest = 1e6 / whole - sum(step.processor for step in rows if step.counts)
         rows.append(steps.Step("the rest: threads in turns, the disk", rest, rest))
         rows.append(steps.Step("one event under full load", 1e6 / whole, 1e6 / whole))
     print(
-        "\nWhere the time goes, in microseconds for one event, with 1 process. The empty route and"
+        "\nWhere the time goes, in microseconds for one event, with 1 process. gunicorn alone and"
         "\nthe whole come from the rates above; the rest is what the steps leave of the whole, and"
         "\nother programs on this machine are in it as well.\n"
     )
     print("| step | on the clock | on the processor | share |")
     print("|---|--:|--:|--:|")
     for step in rows:
-        share = f"{step.processor * whole / 1e4:.0f} %" if empty and whole and step.counts else ""
+        share = f"{step.processor * whole / 1e4:.0f} %" if server and whole and step.counts else ""
         print(f"| {step.name} | {step.clock:,.0f} | {step.processor:,.0f} | {share} |")
 
 

@@ -31,13 +31,18 @@ class Unusable(ReceiverError):
         self.reason = reason
 
 
-class BodyError(ReceiverError):
-    """A request whose body could not be read whole: answer with the status, store nothing."""
+class Refused(ReceiverError):
+    """A request that is answered with an error instead of with what it wanted.
 
-    def __init__(self, status: int, detail: str) -> None:
+    :param detail: what is wrong with it, for its sender.
+    :param headers: further ones of the answer.
+    """
+
+    def __init__(self, status: int, detail: str, headers: dict[str, str] | None = None) -> None:
         super().__init__(detail)
         self.status = status
         self.detail = detail
+        self.headers = headers or {}
 
 
 class StoreUnavailable(ReceiverError):

@@ -7,20 +7,22 @@ import json
 import re
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
+from flask.testing import FlaskClient
 
+from app import Receiver
 from receiver import signature, status, times
-from receiver.event import ALIASES
-from receiver.store import Selection, Store, open_store
+from receiver.event import ALIASES, Incoming, Rejected
+from receiver.store import Outcome, Selection, Store, open_store
 from tests.conftest import SECRET, new_database
 from tests.handlers import seen
-from tests.payloads import DOCUMENTED, ago, envelope, new_message_id, sms
+from tests.payloads import DOCUMENTED, ago, body_of, envelope, new_message_id, sms
 from tests.server import Server, eventually
 
 LIMIT = 262_144
@@ -294,7 +296,38 @@ def test_only_post(server: Server) -> None:
         answer = server.client.request(method, "/webhooks/zimsend")
         assert answer.status_code == 405, method
         assert answer.headers["Allow"] == "POST"
+        assert answer.headers["Content-Type"] == "application/problem+json"
+        assert (answer.content == b"") == (method == "HEAD")
+    for path in ("/webhooks", "/webhooks/zimsend/", "/webhooks/zimsend/more", "//webhooks/zimsend"):
+        assert server.client.post(path).status_code == 404, path
     assert server.client.get("/nowhere").headers["Content-Type"] == "application/problem+json"
+
+
+def test_a_defect_costs_no_event_and_shows_nothing(
+    client: FlaskClient, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What the store refuses goes into quarantine; if it refuses that as well: 500."""
+    body = body_of("sms.sent", sms("sent"))
+    headers = {"X-Webhook-Signature": signature.sign(SECRET.encode(), body)}
+    ingest, broken = receiver.store.ingest, {Incoming}
+
+    def refusing(items: Sequence[Incoming | Rejected], *args: Any) -> list[Outcome]:
+        if any(type(item) in broken for item in items):
+            raise RuntimeError("with a secret in it")
+        return ingest(items, *args)
+
+    monkeypatch.setattr(receiver.store, "ingest", refusing)
+    answer = client.post("/webhooks/zimsend", data=body, headers=headers)
+    assert answer.status_code == 400
+    assert "quarantine retry" in answer.get_json()["detail"]
+    (kept,) = receiver.store.quarantined()
+    assert kept["digest"] == hashlib.sha256(body).hexdigest()
+
+    broken.add(Rejected)
+    answer = client.post("/webhooks/zimsend", data=body, headers=headers)
+    assert answer.status_code == 500
+    assert answer.content_type == "application/problem+json"
+    assert "secret" not in answer.get_data(as_text=True)
 
 
 # --- what a signed body can hold

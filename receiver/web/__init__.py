@@ -11,7 +11,7 @@ from flask import Flask, Response, current_app, request
 from werkzeug.exceptions import HTTPException
 from werkzeug.http import HTTP_STATUS_CODES
 
-from receiver.errors import BodyError, StoreUnavailable
+from receiver.errors import Refused, StoreUnavailable
 
 if TYPE_CHECKING:
     from app import Receiver
@@ -20,6 +20,9 @@ log = logging.getLogger(__name__)
 
 #: Seconds after which a sender that can choose should come back. ZimSend keeps to its own plan.
 RETRY_AFTER = 5
+
+#: Of errors outside `/v1`.
+PROBLEM_TYPE = "application/problem+json"
 
 
 def parts() -> Receiver:
@@ -48,15 +51,19 @@ def api_problem(
     return Response(json.dumps(body), status, headers=headers, content_type="application/json")
 
 
-def problem(status: int, detail: str, headers: dict[str, str] | None = None) -> Response:
-    """An error as RFC 9457 wants it; under `/v1`, as ZimSend's clients want it."""
+def problem_document(status: int, detail: str) -> str:
+    """An error as RFC 9457 wants it."""
     title = HTTP_STATUS_CODES.get(status, "Error")
+    return json.dumps({"type": "about:blank", "title": title, "status": status, "detail": detail})
+
+
+def problem(status: int, detail: str, headers: dict[str, str] | None = None) -> Response:
+    """An error as a problem document; under `/v1`, as ZimSend's clients want it."""
     if in_api():
-        return api_problem(status, title.upper().replace(" ", "_"), detail, headers)
-    body = {"type": "about:blank", "title": title, "status": status, "detail": detail}
-    return Response(
-        json.dumps(body), status, headers=headers, content_type="application/problem+json"
-    )
+        code = HTTP_STATUS_CODES.get(status, "Error").upper().replace(" ", "_")
+        return api_problem(status, code, detail, headers)
+    document = problem_document(status, detail)
+    return Response(document, status, headers=headers, content_type=PROBLEM_TYPE)
 
 
 def http_problem(error: HTTPException) -> Response:
@@ -106,19 +113,17 @@ def register_errors(app: Flask) -> None:
     def api_error(error: ApiError) -> Response:
         return api_problem(error.status, error.code, error.message, error.headers)
 
-    @app.errorhandler(BodyError)
-    def body_error(error: BodyError) -> Response:
-        return problem(error.status, error.detail)
-
-    @app.errorhandler(StoreUnavailable)
-    def unavailable(error: StoreUnavailable) -> Response:
-        return problem(
-            503,
-            "the store cannot be used at this moment; try again",
-            {"Retry-After": str(RETRY_AFTER)},
-        )
-
     @app.errorhandler(Exception)
-    def defect(error: Exception) -> Response:
-        log.error("a request failed by a defect of this program", exc_info=error)
-        return problem(500, "a defect of this program; its log says more")
+    def failed(error: Exception) -> Response:
+        return problem(*refusal(error))
+
+
+def refusal(error: Exception) -> tuple[int, str, dict[str, str]]:
+    """What a request is answered that ends with this error: status, detail, headers."""
+    if isinstance(error, Refused):
+        return error.status, error.detail, error.headers
+    if isinstance(error, StoreUnavailable):
+        detail = "the store cannot be used at this moment; try again"
+        return 503, detail, {"Retry-After": str(RETRY_AFTER)}
+    log.error("a request failed by a defect of this program", exc_info=error)
+    return 500, "a defect of this program; its log says more", {}

@@ -1,64 +1,99 @@
-"""`POST /webhooks/zimsend`: verify the raw bytes, parse them, store, answer."""
+"""`POST /webhooks/zimsend`: verify the raw bytes, parse them, store, answer.
+
+A WSGI application of its own, in front of Flask: what Flask does for a request (routing, contexts,
+request and response objects) takes several times as long as verifying and parsing an event, and
+nothing of it would be used.
+"""
 
 from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any
 
-from flask import Blueprint, Response, request
+from werkzeug.http import HTTP_STATUS_CODES
 
 from receiver import event, signature
-from receiver.errors import BodyError, StoreUnavailable, Unusable
+from receiver.errors import Refused, StoreUnavailable, Unusable
 from receiver.event import Incoming, Rejected
 from receiver.logs import Sparingly
-from receiver.web import parts, problem
+from receiver.web import PROBLEM_TYPE, problem_document, refusal
+
+if TYPE_CHECKING:
+    from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
+
+    from app import Receiver
 
 log = logging.getLogger(__name__)
-blueprint = Blueprint("webhook", __name__)
 _retries = Sparingly()
+
+PATH = "/webhooks/zimsend"
 
 #: What is read and thrown away of a body over the limit, so that its sender gets to read the 413
 #: instead of a connection reset in the middle of its sending.
 _THROWN_AWAY = 4 * 1024 * 1024
 
 
-@blueprint.post("/webhooks/zimsend", provide_automatic_options=False)
-def receive() -> Response:
-    """Acknowledge nothing that is not on the disk. No handler runs in here."""
-    receiver = parts()
-    config = receiver.config
-    body = read_body(request.environ, config.max_body_bytes)
-    claimed = request.environ.get("HTTP_X_WEBHOOK_SIGNATURE")
-    if not signature.verify(config.webhook_secrets, body, claimed):
-        return problem(401, "the signature is missing, or does not match the body")
-    now = receiver.now()
-    item: Incoming | Rejected
-    try:
-        item = event.parse(
-            body, received_at=now, retention=config.retention, text_mode=config.text_mode
-        )
-    except Unusable as unusable:
-        item = event.reject(body, unusable.reason, received_at=now, text_mode=config.text_mode)
-    try:
-        outcome = receiver.ingest.submit(item)
-    except StoreUnavailable:
-        raise
-    except Exception:
-        # Whatever is signed is kept, also where this program has a defect.
-        log.exception("an event could not be stored and goes into quarantine")
-        reason = "the store refused it; after an update, `flask quarantine retry` may take it"
-        item = event.reject(body, reason, received_at=now, text_mode=config.text_mode)
-        outcome = receiver.ingest.submit(item)
-    if isinstance(item, Rejected):
-        return problem(400, item.reason)
-    if outcome == "quarantined":
-        return problem(400, event.EXPIRED)
-    if outcome == "duplicate":
-        warn_of_retries(item.id)
-    answer = f'{{"status": "{outcome}", "event_id": {json.dumps(item.id)}}}'
-    return Response(answer, content_type="application/json")
+class Webhook:
+    """Answers what is sent to `PATH`, and leaves the rest to the application behind it."""
+
+    def __init__(self, receiver: Receiver, behind: WSGIApplication) -> None:
+        self._receiver = receiver
+        self._behind = behind
+
+    def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        if environ.get("PATH_INFO") != PATH:
+            return self._behind(environ, start_response)
+        headers = {"Content-Type": "application/json"}
+        try:
+            status, text = 200, self._receive(environ)
+        except Exception as error:
+            status, detail, further = refusal(error)
+            headers = {"Content-Type": PROBLEM_TYPE, **further}
+            text = problem_document(status, detail)
+        body = text.encode()
+        headers["Content-Length"] = str(len(body))
+        start_response(f"{status} {HTTP_STATUS_CODES[status]}", list(headers.items()))
+        return [] if environ["REQUEST_METHOD"] == "HEAD" else [body]
+
+    def _receive(self, environ: WSGIEnvironment) -> str:
+        """Acknowledge nothing that is not on the disk. No handler runs in here.
+
+        :raises Refused, StoreUnavailable: where the answer is not 200.
+        """
+        if environ["REQUEST_METHOD"] != "POST":
+            raise Refused(405, "webhooks come by POST alone", {"Allow": "POST"})
+        config = self._receiver.config
+        body = read_body(environ, config.max_body_bytes)
+        claimed = environ.get("HTTP_X_WEBHOOK_SIGNATURE")
+        if not signature.verify(config.webhook_secrets, body, claimed):
+            raise Refused(401, "the signature is missing, or does not match the body")
+        now = self._receiver.now()
+        item: Incoming | Rejected
+        try:
+            item = event.parse(
+                body, received_at=now, retention=config.retention, text_mode=config.text_mode
+            )
+        except Unusable as unusable:
+            item = event.reject(body, unusable.reason, received_at=now, text_mode=config.text_mode)
+        try:
+            outcome = self._receiver.ingest.submit(item)
+        except StoreUnavailable:
+            raise
+        except Exception:
+            # Whatever is signed is kept, also where this program has a defect.
+            log.exception("an event could not be stored and goes into quarantine")
+            reason = "the store refused it; after an update, `flask quarantine retry` may take it"
+            item = event.reject(body, reason, received_at=now, text_mode=config.text_mode)
+            outcome = self._receiver.ingest.submit(item)
+        if isinstance(item, Rejected):
+            raise Refused(400, item.reason)
+        if outcome == "quarantined":
+            raise Refused(400, event.EXPIRED)
+        if outcome == "duplicate":
+            warn_of_retries(item.id)
+        return f'{{"status": "{outcome}", "event_id": {json.dumps(item.id)}}}'
 
 
 def warn_of_retries(event_id: str) -> None:
@@ -79,7 +114,7 @@ def read_body(environ: Mapping[str, Any], limit: int) -> bytes:
     would look complete; so both are checked here.
 
     :param limit: bytes.
-    :raises BodyError: 413 over the limit, 400 if it is shorter than declared or unreadable.
+    :raises Refused: 413 over the limit, 400 if it is shorter than declared or unreadable.
     """
     declared = _declared_length(environ)
     stream = environ["wsgi.input"]
@@ -92,11 +127,11 @@ def read_body(environ: Mapping[str, Any], limit: int) -> bytes:
     except Exception as error:
         # The server reads lazily: a broken chunk, a reset and a time-out all come up here.
         log.info("a body could not be read: %s", type(error).__name__)
-        raise BodyError(400, "the body could not be read whole") from error
+        raise Refused(400, "the body could not be read whole") from error
     if len(body) > limit or (declared or 0) > limit:
-        raise BodyError(413, f"the body is larger than {limit} bytes")
+        raise Refused(413, f"the body is larger than {limit} bytes")
     if declared is not None and len(body) < declared:
-        raise BodyError(400, f"the body ends after {len(body)} of {declared} bytes")
+        raise Refused(400, f"the body ends after {len(body)} of {declared} bytes")
     return body
 
 
@@ -107,4 +142,4 @@ def _declared_length(environ: Mapping[str, Any]) -> int | None:
     try:
         return int(declared)
     except ValueError:
-        raise BodyError(400, "Content-Length is not a number") from None
+        raise Refused(400, "Content-Length is not a number") from None
