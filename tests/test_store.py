@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import traceback
 from typing import Any
 
 import pytest
@@ -80,6 +81,18 @@ def test_a_group_is_stored_whole_or_not_at_all(store: Store) -> None:
     assert list(store.events(Selection())) == []
     assert store.message("m1") is None
     assert ingest(store, sent("m1")) == ["accepted"]
+
+
+def test_what_the_database_refuses_is_told_without_its_values(store: Store) -> None:
+    """The traceback goes into the log."""
+    refused = sent("msg_refused")._replace(has_error=None)  # type: ignore[arg-type]
+    with pytest.raises(Exception) as caught:
+        ingest(store, refused)
+    told = "".join(traceback.format_exception(caught.value))
+    assert "has_error" in told
+    data = json.loads(refused.body)["data"]
+    for kept in ("msg_refused", data["to"], data["message"], refused.body[:8].hex()):
+        assert kept not in told
 
 
 def test_quarantine_keeps_each_body_once(store: Store) -> None:

@@ -437,7 +437,8 @@ def _is_outage(error: psycopg.Error) -> bool:
 
 
 def _told(error: psycopg.Error) -> str:
-    told = " ".join(str(error).split())
+    """What is wrong, in one line. What PostgreSQL says beside it (its DETAIL) quotes whole rows."""
+    told = " ".join((error.diag.message_primary or str(error)).split())
     if "does not support SSL" in told:
         told += " (in a network of your own, add ?sslmode=disable to DATABASE_URL)"
     return told
@@ -450,8 +451,9 @@ def _as_unavailable() -> Iterator[None]:
     except (errors.UndefinedTable, errors.UndefinedColumn) as error:
         raise SchemaMismatch(f"{_told(error)}: run `flask migrate`") from error
     except psycopg.Error as error:
+        error.args = (_told(error),)  # its traceback may go into the log
         if _is_outage(error):
-            raise StoreUnavailable(_told(error)) from error
+            raise StoreUnavailable(*error.args) from error
         raise
 
 
