@@ -15,7 +15,7 @@ from flask.testing import FlaskClient, FlaskCliRunner
 from werkzeug.test import TestResponse
 
 from app import Receiver, create_app
-from receiver import signature, times
+from receiver import signature, status, times
 from receiver.store import Store, open_store
 from tests import postgres
 from tests.postgres import Databases
@@ -114,6 +114,12 @@ def store(database_url: str) -> Iterator[Store]:
     store.migrate()
     yield store
     store.close()
+
+
+def row_of(store: Store, message_id: str) -> status.Row | None:
+    """A message's row in the mirror."""
+    found = store.evidence(message_id, limit=0)
+    return found[0] if found else None
 
 
 @pytest.fixture

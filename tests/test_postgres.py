@@ -26,6 +26,7 @@ from receiver.store import Claim, Selection, Settlement, Want, open_store, postg
 from receiver.store.postgres import PostgresStore
 from receiver.store.postgres_pool import CONNECTIONS, settings_of
 from receiver.times import DAY, HOUR, MINUTE, SECOND
+from tests.conftest import row_of
 from tests.payloads import body_of, envelope, sms
 from tests.postgres import Databases, PostgresServer
 from tests.server import ROOT, eventually
@@ -170,9 +171,9 @@ def test_nothing_is_connected_before_the_first_use(postgres_url: str) -> None:
     before = threading.active_count()
     store = PostgresStore(postgres_url)
     assert threading.active_count() == before
-    assert store.message("m1") is None
+    assert row_of(store, "m1") is None
     store.close()
-    assert store.message("m1") is None  # and again, after an end
+    assert row_of(store, "m1") is None  # and again, after an end
     store.close()
 
 
@@ -236,7 +237,7 @@ def test_locked_rows_make_it_unavailable_in_time_and_usable_after(
         outside.execute("LOCK TABLE messages IN EXCLUSIVE MODE")
         later = incoming(envelope("sms.delivered", sms("delivered", "m1")))
         refused_within(0.6, lambda: ingest(store, later, patience=0.5))
-        assert store.message("m1")  # readers do not wait
+        assert row_of(store, "m1")  # readers do not wait
     assert ingest(store, later) == ["accepted"]
 
 
@@ -274,7 +275,7 @@ def test_a_server_that_goes_away_and_comes_back(
         assert ingest(store, incoming(event), patience=0.5) == ["accepted"]
         acknowledged.append(event["event_id"])
 
-    calls = [put, lambda: work(store, patience=0.5), lambda: store.message("m1")]
+    calls = [put, lambda: work(store, patience=0.5), lambda: row_of(store, "m1")]
     with ThreadPoolExecutor(4) as executor:
         futures = [executor.submit(send, call) for call in calls]
         eventually(lambda: len(acknowledged) > 20)
@@ -360,7 +361,7 @@ def everything(store: PostgresStore) -> list[Callable[[], Any]]:
 def test_a_database_without_tables_says_what_to_do(databases: Databases) -> None:
     url = databases.create(empty=True)
     store = PostgresStore(url)
-    for call in (store.check, lambda: store.message("m1"), *everything(store)):
+    for call in (store.check, lambda: row_of(store, "m1"), *everything(store)):
         with pytest.raises(SchemaMismatch, match="flask migrate"):
             call()
     store.close()
@@ -694,7 +695,7 @@ def test_what_text_cannot_hold(store: PostgresStore) -> None:
     assert ingest(store, failed, unknown) == ["accepted", "accepted"]
     assert store.body(failed.id) == failed.body
     assert failed.message_id
-    row = store.message(failed.message_id)
+    row = row_of(store, failed.message_id)
     assert row == failed.says
     assert row is not None
     assert row["message"][2] == nasty
@@ -705,7 +706,7 @@ def test_what_text_cannot_hold(store: PostgresStore) -> None:
     (listed,) = store.events(Selection(state="dead"))
     assert listed["deliveries"][0]["last_error"] == "x\ufffdy"
     for name in ("nothing\0", "nothing\ud800"):
-        assert store.message(name) is None
+        assert row_of(store, name) is None
         assert store.body(name) is None
         assert store.evidence(name, 1) is None
         assert list(store.events(Selection(ids=[name]))) == []

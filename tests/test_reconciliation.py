@@ -49,7 +49,7 @@ from receiver.zimsend.reconciliation import (
 )
 from receiver.zimsend.simulator import Simulator, create_api
 from receiver.zimsend.world import REPORTS, Post, Weather, Webhook, World, view
-from tests.conftest import SECRET, Clock, Provider
+from tests.conftest import SECRET, Clock, Provider, row_of
 from tests.handlers import seen
 from tests.payloads import envelope, sms
 from tests.server import ROOT, Server, eventually, simulating
@@ -457,7 +457,7 @@ def handled(life: Life) -> Counter[tuple[str | None, str]]:
     """Run the handlers until there is no more to do; what they saw: message and type."""
     SAW.clear()
     life.receiver.worker.start()
-    eventually(lambda: life.store.backlog(life.clock.time + DAY) == (0, 0))
+    eventually(lambda: life.store.next_due("first", 0) is None)  # also nothing that is leased
     assert life.receiver.worker.drain(10)
     return Counter((event.message_id, event.type) for event in SAW)
 
@@ -479,7 +479,7 @@ def lost(world: World) -> Counter[tuple[str, str]]:
 def compare(life: Life) -> None:
     """The mirror tells the truth of every message."""
     for truth in life.world.truth()["messages"]:
-        row = life.store.message(truth["message_id"])
+        row = row_of(life.store, truth["message_id"])
         assert row is not None, truth
         view = status.describe(row)
         told = {name: view[name] for name in ("status", "to", "message", "metadata")}
@@ -555,7 +555,7 @@ def test_the_other_shape_of_the_history_needs_no_more_calls(live: Callable[..., 
     assert missed is not None
     assert missed.messages == 250
     assert handled(life) == shown_by_the_api(life.world)
-    devices = {status.describe(life.store.message(m))["device_id"] for m in life.world.messages}
+    devices = {status.describe(row_of(life.store, m))["device_id"] for m in life.world.messages}
     assert devices == set(life.world.devices)
 
 
@@ -610,10 +610,10 @@ def test_the_reason_of_a_failure_that_was_learnt_comes_later(live: Callable[...,
     message = life.world.send(NUMBER, "Bonjour")
     quiet_hours(life, 40 * MINUTE)
     assert learnt(life) == ["1 sms.failed"]
-    assert status.describe(life.store.message(message.id))["error"] is None
+    assert status.describe(row_of(life.store, message.id))["error"] is None
     late = Post(life.world.events[0], 0, lost=False, answer_lost=False)
     assert life.deliver(late) == "200"
-    view = status.describe(life.store.message(message.id))
+    view = status.describe(row_of(life.store, message.id))
     assert (view["error"], view["failed_at"]) == (message.error, message.failed_at)
     events = {e["source"]: e for e in life.store.events(Selection())}
     assert events["webhook"]["repeat"]
@@ -666,7 +666,7 @@ def test_the_unfinished_are_asked_for_at_growing_intervals(live: Callable[..., L
         if request.url.path.endswith("history")
         else None
     )
-    assert life.store.message(hidden.id) is not None
+    assert row_of(life.store, hidden.id) is not None
     life.look(10 * HOUR)
     hidden.status, hidden.delivered_at = "delivered", life.clock.time
     life.look(10 * HOUR)
@@ -782,7 +782,7 @@ def test_what_is_about_to_expire_is_not_learnt_again(
     life.look(3 * DAY, 10 * MINUTE)
     before = life.store.statistics(None, None, None)
     life.store.expire(life.clock.time - 2 * DAY, 5)
-    assert life.store.message(next(iter(life.world.messages))) is None
+    assert row_of(life.store, next(iter(life.world.messages))) is None
     life.look(2 * DAY, 10 * MINUTE)
     assert life.reconciliation.run(BEGAN - DAY).problem is None
     assert learnt(life) == []
@@ -888,7 +888,7 @@ def test_one_message_that_zimsend_cannot_tell_of_holds_up_no_other(
     assert made.problem is None
     # The history tells enough of them, if need be.
     assert len(life.missed().message_ids) == 20  # type: ignore[union-attr]
-    assert status.describe(life.store.message(ids[3]))["metadata"] is None
+    assert status.describe(row_of(life.store, ids[3]))["metadata"] is None
 
 
 # --- whose turn it is
@@ -1199,7 +1199,7 @@ def test_the_text_of_what_is_learnt_is_hidden_where_that_is_wanted(
     life.look(MINUTE)
     message = life.world.send(NUMBER, "Code 123456", metadata={"n": 1})
     quiet_hours(life, 30 * MINUTE)
-    assert status.describe(life.store.message(message.id))["message"] == "Code ******"
+    assert status.describe(row_of(life.store, message.id))["message"] == "Code ******"
     bodies = [life.store.body(e["event_id"]) for e in life.store.events(Selection())]
     assert len(bodies) == 2
     assert not any(b"123456" in body.replace(NUMBER.encode(), b"") for body in bodies)
@@ -1297,7 +1297,7 @@ def check_against(truth: dict[str, Any], store: Any, folder: Path) -> None:
     """The end of every run: mirror, handlers, what counts as missed, and the limit of requests."""
     expected: Counter[tuple[str, str]] = Counter()
     for message in truth["messages"]:
-        row = store.message(message["message_id"])
+        row = row_of(store, message["message_id"])
         assert row is not None
         view = status.describe(row)
         assert (view["status"], view["metadata"]) == (message["status"], message["metadata"])
@@ -1380,7 +1380,7 @@ def test_killed_at_random_moments(quick: Callable[..., Server], tmp_path: Path) 
                 assert begin("one").wait() == 0
         server.spawn([*GUNICORN])
         eventually(server.ready)
-        eventually(lambda: store.backlog(BEGAN + 30 * DAY)[0] == 0)
+        eventually(lambda: store.next_due("all", 0) is None)
         server.terminate()
         check_against(truth_of(ran.url), store, tmp_path)
     store.close()
@@ -1416,7 +1416,7 @@ def test_a_service_that_was_down_catches_up_by_itself(
             return bool(told["missed"]) and told["missed"]["messages"] == len(gone)
 
         eventually(caught_up, 60)
-        eventually(lambda: store.backlog(BEGAN + 30 * DAY)[0] == 0)
+        eventually(lambda: store.next_due("all", 0) is None)
         told = server.client.get("/v1/reconciliation", headers=HEADERS)
         assert told.json()["gaps_total"] == 1
         assert server.terminate() == 0

@@ -20,6 +20,7 @@ from receiver.store import Selection, Want
 from receiver.store.sqlite import SqliteStore
 from receiver.store.sqlite_group import Group
 from receiver.times import DAY, MINUTE, iso
+from tests.conftest import row_of
 from tests.payloads import body_of
 from tests.server import ROOT
 
@@ -173,7 +174,7 @@ def test_a_database_without_tables_says_what_to_do(tmp_path: Path) -> None:
     with pytest.raises(SchemaMismatch, match="flask migrate"):
         store.check()
     with pytest.raises(SchemaMismatch, match="flask migrate"):
-        store.message("m1")
+        row_of(store, "m1")
     store.close()
 
 
@@ -187,7 +188,7 @@ def test_a_locked_database_is_unavailable_in_time_and_usable_after(tmp_path: Pat
         with pytest.raises(StoreUnavailable):
             fresh.ingest([], lambda kind: (), 0.3)
         assert time.monotonic() - began < 1
-        assert fresh.message("m1") is None  # readers do not wait
+        assert row_of(fresh, "m1") is None  # readers do not wait
         fresh.close()
     locker.execute("ROLLBACK")
     locker.close()

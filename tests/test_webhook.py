@@ -20,7 +20,7 @@ from app import Receiver
 from receiver import signature, status, times
 from receiver.event import ALIASES, Incoming, Rejected
 from receiver.store import Outcome, Selection, Store, open_store
-from tests.conftest import SECRET, new_database
+from tests.conftest import SECRET, new_database, row_of
 from tests.handlers import seen
 from tests.payloads import DOCUMENTED, ago, body_of, envelope, new_message_id, sms
 from tests.server import Server, eventually
@@ -91,7 +91,7 @@ def test_documented_payload_is_accepted_stored_mirrored_and_handled(
         assert ids.count(payload["event_id"]) == 1
     message_id = payload["data"].get("message_id")
     if message_id is not None:
-        registers = store.message(message_id)
+        registers = row_of(store, message_id)
         assert registers is not None
         row = status.describe(registers)
         assert row["status"] == status.STATE_OF_TYPE[kind]

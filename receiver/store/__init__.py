@@ -166,9 +166,6 @@ class Store(Protocol):
     def backlog(self, now: int) -> tuple[int, int]:
         """How many items are due and not leased, and for how long the oldest has been."""
 
-    def message(self, message_id: str) -> Row | None:
-        """A message's row in the mirror."""
-
     def evidence(self, message_id: str, limit: int) -> Evidence | None:
         """A message's row, how many events it has, and the first of them as they came in."""
 

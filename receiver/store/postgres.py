@@ -19,7 +19,7 @@ import psycopg
 from psycopg import errors
 from psycopg.rows import dict_row
 
-from receiver import bucket, status
+from receiver import bucket
 from receiver.errors import SchemaMismatch, StoreUnavailable
 from receiver.event import Incoming, Rejected
 from receiver.mirror import Search
@@ -278,10 +278,6 @@ class PostgresStore:
         """One row for a reader, if there is one."""
         with self._reader() as connection:
             return connection.execute(query, values).fetchone()
-
-    def message(self, message_id: str) -> status.Row | None:
-        found = self._read("SELECT registers FROM messages WHERE id = %s", (message_id,))
-        return json.loads(found[0]) if found else None
 
     def evidence(self, message_id: str, limit: int) -> Evidence | None:
         with self._reading() as connection:

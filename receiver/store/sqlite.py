@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 
 from sqlite_utils import Database
 
-from receiver import bucket, status
+from receiver import bucket
 from receiver.errors import SchemaMismatch, StoreUnavailable
 from receiver.event import Incoming, Rejected
 from receiver.mirror import Search
@@ -393,13 +393,6 @@ class SqliteStore:
                 self._readers.db = None
                 db.close()
                 raise
-
-    def message(self, message_id: str) -> status.Row | None:
-        with _as_unavailable():
-            found = self._reader.execute(
-                "SELECT registers FROM messages WHERE id = ?", (message_id,)
-            ).fetchone()
-        return json.loads(found[0]) if found else None
 
     def evidence(self, message_id: str, limit: int) -> Evidence | None:
         with self._reading() as connection:
