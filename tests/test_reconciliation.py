@@ -1365,15 +1365,19 @@ def test_killed_at_random_moments(quick: Callable[..., Server], tmp_path: Path) 
     with simulating(server, "--speed", "600", "--seed", "3", "--keep", *options) as ran:
         server.environ["ZIMSEND_API_URL"] = f"{ran.url}/v1"
         eventually(lambda: truth_of(ran.url)["at_rest"])
-        learnt_by = []
+        learnt_by: list[int] = []
+        longest = 0.3
         with passing(server) as begin:
-            for _ in range(20):
+            # At least 20, and until many of them have died in the middle of it.
+            while len(learnt_by) < 20 or len(set(learnt_by)) < 9:
+                assert len(learnt_by) < 60
                 made = begin("ever")
-                time.sleep(chance.uniform(0.03, 0.3))
+                time.sleep(chance.uniform(0.03, longest))
                 os.kill(made.pid, signal.SIGKILL)
                 assert made.wait() == -signal.SIGKILL
                 learnt_by.append(len(list(store.learnt())))
-            assert len(set(learnt_by)) > 8  # they died in the middle of it
+                if learnt_by[-1] == 0:  # a busy machine
+                    longest *= 1.2
             # One looks at the failures for the first time, and the next one is sure of them.
             for _ in range(2):
                 time.sleep(EVERY / SECOND / 600)
