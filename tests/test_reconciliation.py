@@ -559,6 +559,35 @@ def test_the_other_shape_of_the_history_needs_no_more_calls(live: Callable[..., 
     assert devices == set(life.world.devices)
 
 
+def test_a_row_without_an_id_stops_nothing(
+    live: Callable[..., Life], caplog: pytest.LogCaptureFixture
+) -> None:
+    life = live()
+    life.look(MINUTE)
+    life.up = False
+    for number in range(5):
+        life.world.send(NUMBER, f"Bonjour {number}")
+
+    def rob(request: httpx.Request) -> httpx.Response | None:
+        if not request.url.path.endswith("history"):
+            return None
+        told = json.loads(life.wire.plain.handle_request(request).read())
+        for row in told["data"][1:3]:
+            row["message_id"] = None
+        return httpx.Response(200, json=told)
+
+    life.wait(40 * MINUTE)
+    before = len(life.wire.calls)
+    life.wire.fault = rob
+    [made] = life.look(MINUTE)
+    assert made.problem is None
+    assert sum(path.endswith("history") for _, path in life.wire.calls[before:]) == 1
+    missed = life.missed()
+    assert missed is not None
+    assert missed.messages == 3
+    assert caplog.messages.count("ZimSend's history has 2 messages without a `message_id`") == 1
+
+
 def quiet_hours(life: Life, time_us: int) -> list[Pass]:
     """Time in which nothing arrives."""
     life.up = False

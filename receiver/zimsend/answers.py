@@ -82,6 +82,8 @@ class Page:
     """A part of the history; the counts are `None` where ZimSend does not tell them."""
 
     messages: tuple[Message, ...]
+    #: Rows without a `message_id`, as they came.
+    nameless: tuple[Mapping[str, Any], ...]
     page: int | None
     limit: int | None
     total_pages: int | None
@@ -190,6 +192,15 @@ def _id(fields: Fields, name: str) -> str:
     return value
 
 
+def _named(rows: Any) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """The rows with a `message_id`, and those without."""
+    named: list[dict[str, Any]] = []
+    nameless: list[dict[str, Any]] = []
+    for row in _objects(rows):
+        (nameless if text(row, "message_id") is None else named).append(row)
+    return named, nameless
+
+
 def _whole(fields: Fields, *names: str) -> int | None:
     """The first of these that is there and a whole number."""
     for name in names:
@@ -247,13 +258,11 @@ def bulk(document: Any) -> BulkResult:
     fields = _object(document)
     batch_id = text(fields, "batch_id")
     rows, ids = fields.get("messages"), fields.get("message_ids")
-    messages, refused = [], []
+    messages: list[Message] = []
+    refused: list[dict[str, Any]] = []
     if isinstance(rows, list):
-        for row in _objects(rows):
-            if text(row, "message_id") is None:
-                refused.append(row)
-            else:
-                messages.append(receipt(row))
+        named, refused = _named(rows)
+        messages = [receipt(row) for row in named]
     elif isinstance(ids, list):
         messages = [Message(message_id) for message_id in ids if type(message_id) is str]
     elif batch_id is None:
@@ -302,11 +311,10 @@ def page(document: Any) -> Page:
     rows = fields.get("data")
     told = fields.get("pagination")
     told = told if isinstance(told, dict) else {}
+    named, nameless = _named(rows if isinstance(rows, list) else fields.get("messages"))
     return Page(
-        messages=tuple(
-            message(row)
-            for row in _objects(rows if isinstance(rows, list) else fields.get("messages"))
-        ),
+        messages=tuple(message(row) for row in named),
+        nameless=tuple(nameless),
         page=_whole(told, "current_page", "page"),
         limit=_whole(told, "per_page", "limit"),
         total_pages=_whole(told, "total_pages", "pages"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -22,6 +23,8 @@ from receiver.zimsend.errors import (
     Unavailable,
 )
 from receiver.zimsend.facts import QUIET, facts, is_whole, may_be_new, moments
+
+log = logging.getLogger(__name__)
 
 _PAGE = 100
 #: Events that are stored in one transaction: webhooks write through the same lock.
@@ -97,7 +100,7 @@ class CatchingUp:
         pages = 0
         seen: set[str] = set()
         for _ in range(2):
-            expected = 0
+            expected = nameless = 0
             for page in self._zimsend.history_pages(
                 limit=_PAGE,
                 from_date=to_datetime(since - since % SECOND),
@@ -107,10 +110,13 @@ class CatchingUp:
                 new = [m for m in page.messages if m.message_id not in seen]
                 seen.update(message.message_id for message in new)
                 self._take(new, since)
+                nameless += len(page.nameless)
                 expected = expected or page.total_items or 0
                 self._progress(self.found)
-            if len(seen) >= expected:
+            if len(seen) + nameless >= expected:
                 break
+        if nameless:
+            log.warning("ZimSend's history has %d messages without a `message_id`", nameless)
         self.found.messages += len(seen)
         self._seen |= seen
         return pages

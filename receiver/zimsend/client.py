@@ -258,7 +258,7 @@ class ZimSend:
             shown = self.history(page=number, limit=limit, **conditions)
             ids = [message.message_id for message in shown.messages]
             # A server that passes over `page` would go on for ever.
-            if not ids or ids == before:
+            if not (ids or shown.nameless) or ids == before:
                 return
             yield shown
             if shown.total_pages is not None and number >= shown.total_pages:
