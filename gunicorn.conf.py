@@ -185,4 +185,5 @@ def worker_exit(server, worker):
         return
     since = getattr(worker, "stopping_since", time.monotonic())
     runner = application.extensions["receiver"].worker
-    runner.drain(max(0.0, since + runner.DRAIN - time.monotonic()))
+    if not runner.drain(max(0.0, since + runner.DRAIN - time.monotonic())):
+        worker.log.warning("work could not be given back: it is done again when its lease ends")

@@ -28,7 +28,11 @@ def log_event(event: Event) -> None:
         "error_code": event.error_code,
         "late": event.late or None,
     }
-    facts = {name: value for name, value in facts.items() if value is not None}
+    facts = {
+        name: value[:200] if isinstance(value, str) else value
+        for name, value in facts.items()
+        if value is not None
+    }
     line = " ".join(f"{name}={_quoted(value)}" for name, value in facts.items())
     log.info(line, extra=facts)
 
@@ -45,4 +49,4 @@ def mask(number: str | None) -> str | None:
 def _quoted(value: object) -> str:
     """As it is if it is one plain word, else as JSON: a value can never break its line."""
     text = str(value)
-    return text if _BARE.fullmatch(text) else json.dumps(text[:200])
+    return text if _BARE.fullmatch(text) else json.dumps(text)

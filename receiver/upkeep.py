@@ -25,6 +25,8 @@ _PATIENCE = 2.0
 #: A batch rests so many times what it took, and at least so many seconds.
 _YIELD = 3
 _SHORTEST_REST = 0.005
+#: The note of when it was last looked at what has expired.
+_LOOKED = "expiry"
 
 
 def expire(
@@ -80,7 +82,10 @@ class Upkeep:
     #: Seconds between two looks for new texts.
     LOOK = 1.0
     #: How often everything is looked through for what has expired.
-    EVERY = times.HOUR
+    EVERY = 10 * times.MINUTE
+    #: If the clock says that the last look was further away than this, one of the two was wrong,
+    #: or nobody was there.
+    LEAP = 2 * times.DAY
 
     def __init__(self, store: Store, retention: int, now: Callable[[], int] = times.now) -> None:
         self._store = store
@@ -112,7 +117,26 @@ class Upkeep:
         self._store.tidy()
         while not self._stopped.is_set() and patiently(lambda: self._store.index_texts(_PATIENCE)):
             pass
-        if self._store.claim_turn("expiry", now, now + self.EVERY):
+        if self._store.claim_turn("expiry", now, now + self.EVERY) and self._is_steady(now):
             expired = expire(self._store, now - self._retention, stopped=self._stopped.is_set)
             if any(expired):
                 log.info("expired: %d messages, %d events, %d bodies in quarantine", *expired)
+
+    def _is_steady(self, now: int) -> bool:
+        """Whether the clock has gone on since the last look, by whichever process, as clocks do.
+
+        What a clock that is months ahead deletes does not come back. So after a leap nothing is
+        deleted until the next look, by which a wrong clock may have been set right.
+        """
+        before = self._store.note(_LOOKED)
+        self._store.write_note(_LOOKED, str(now))
+        leap = now - int(before) if before is not None else 0
+        if abs(leap) <= self.LEAP:
+            return True
+        log.warning(
+            "the clock is %.1f days from where it was at the last look at what has expired; nothing"
+            " is deleted before the next one, in %d minutes",
+            leap / times.DAY,
+            self.EVERY // times.MINUTE,
+        )
+        return False

@@ -428,11 +428,13 @@ def _wishes(error: BaseException) -> tuple[bool, int | None]:
     """
     if not isinstance(error, HandlerError):
         return False, None
-    permanent = getattr(error, "permanent", False) is True
-    seconds = getattr(error, "retry_after", None)
-    if not isinstance(seconds, int | float) or not 0 <= seconds <= error.LONGEST_RETRY_AFTER:
+    permanent = False
+    try:
+        permanent = error.permanent is True
+        wait = int(error.retry_after * times.SECOND) if error.retry_after is not None else -1
+    except Exception:
         return permanent, None
-    return permanent, int(seconds * times.SECOND)
+    return permanent, wait if 0 <= wait <= error.LONGEST_RETRY_AFTER * times.SECOND else None
 
 
 def _text(error: BaseException) -> str:

@@ -193,7 +193,7 @@ def test_day_89_90_and_91(receiver: Receiver, provider: Provider, clock: Clock) 
         return provider.client.get(f"/v1/sms/{call}", headers=headers)
 
     def pass_of_expiry() -> None:
-        receiver.upkeep.step(clock.time)
+        look_twice(receiver.upkeep, clock.time)
 
     assert provider.post(body).json == {"status": "accepted", "event_id": "e1"}
     provider.post(b"signed, but no JSON")
@@ -249,7 +249,7 @@ def test_a_replay_is_refused_after_the_retention_was_lowered_and_raised_again(
 
     clock.time += 31 * DAY
     receiver, provider = service(30)
-    receiver.upkeep.step(clock.time)
+    look_twice(receiver.upkeep, clock.time)
     assert ids(receiver.store) == set()
     receiver.store.close()
 
@@ -285,9 +285,37 @@ def test_a_refused_event_is_kept_by_the_digest_of_what_came(
     receiver.store.close()
 
 
+def look_twice(upkeep: Upkeep, now: int) -> None:
+    """After days without it, the first look only sees that the clock is far on."""
+    upkeep.step(now - Upkeep.EVERY)
+    upkeep.step(now)
+
+
 def retry(receiver: Receiver, provider: Provider) -> str:
     runner = FlaskCliRunner(provider.client.application)
     return runner.invoke(args=["quarantine", "retry"]).output
+
+
+@pytest.mark.each_engine
+def test_a_clock_that_is_wrong_for_a_while_deletes_nothing(
+    store: Store, caplog: pytest.LogCaptureFixture
+) -> None:
+    put(store, report("sent", "m1", T0), T0)
+    keeper = Upkeep(store, RETENTION)
+    every = keeper.EVERY
+
+    def is_there_after(*looks: int) -> bool:
+        for now in looks:
+            keeper.step(now)
+        return messages(store) == {"m1"}
+
+    assert is_there_after(T0, T0 + every, T0 + 2 * every)
+    # Ahead by 100 days, once; and the process that comes next is right, or another one is wrong.
+    assert is_there_after(T0 + 100 * DAY, T0 + 3 * every, T0 + 4 * every)
+    assert is_there_after(T0 + 100 * DAY, T0 + 300 * DAY)
+    assert [m for m in caplog.messages if "100.0 days from where it was" in m]
+    # Two looks agree.
+    assert not is_there_after(T0 + 300 * DAY + every)
 
 
 def test_one_process_at_a_time_once_an_hour(store: Store) -> None:

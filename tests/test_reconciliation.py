@@ -1395,13 +1395,14 @@ def test_killed_at_random_moments(quick: Callable[..., Server], tmp_path: Path) 
         server.environ["ZIMSEND_API_URL"] = f"{ran.url}/v1"
         eventually(lambda: truth_of(ran.url)["at_rest"])
         learnt_by: list[int] = []
-        longest = 0.3
+        lease = LEASE / SECOND / 600  # for so long the dead one has the turn
+        longest = 0.25
         with passing(server) as begin:
             # At least 20, and until many of them have died in the middle of it.
             while len(learnt_by) < 20 or len(set(learnt_by)) < 9:
                 assert len(learnt_by) < 60
                 made = begin("ever")
-                time.sleep(chance.uniform(0.03, longest))
+                time.sleep(lease + chance.uniform(0, longest))
                 os.kill(made.pid, signal.SIGKILL)
                 assert made.wait() == -signal.SIGKILL
                 learnt_by.append(len(list(store.learnt())))

@@ -1,11 +1,13 @@
 """The store: what the rest of the service asks of a database, and the engines that answer.
 
 Times are microseconds (see `receiver.times`). Every method may raise `StoreUnavailable`, which
-means: nothing of this call was written, try again later.
+means: nothing of this call can be relied on, try again later. It may have been written all the
+same, if only the answer to its commit was lost.
 """
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
@@ -18,6 +20,8 @@ from receiver.status import Row
 if TYPE_CHECKING:
     from receiver.store.copying import Table
 
+log = logging.getLogger(__name__)
+
 #: What became of an arrival.
 Outcome = Literal["accepted", "duplicate", "quarantined"]
 DeliveryState = Literal["pending", "done", "dead"]
@@ -25,6 +29,17 @@ DeliveryState = Literal["pending", "done", "dead"]
 #: Attempts that may end without a word (a process killed, a lease run out) beyond a handler's
 #: `max_attempts` before the work is given up: work that kills its process must end, too.
 SILENT_ATTEMPTS = 3
+
+
+def tell_given_up(handler: str, items: int) -> None:
+    """Work that dies has been told of by its failures; this has none."""
+    if items:
+        log.error(
+            "%d work items of handler %s are dead: their attempts ended without a word, as where a "
+            "call ends its process (`flask events list --state dead` shows them)",
+            items,
+            handler,
+        )
 
 
 class Report(NamedTuple):

@@ -39,6 +39,7 @@ from receiver.store import (
     postgres_group,
     postgres_mirror,
     postgres_schema,
+    tell_given_up,
 )
 from receiver.store.copying import Row, Table
 from receiver.store.group import replayed
@@ -90,7 +91,7 @@ class PostgresStore:
             except psycopg.Error:
                 # With all that was in the pipeline, the preparing of a statement may have failed,
                 # which the driver does not notice: it would ask for it again and again.
-                connection.close()
+                connection.discard()
                 raise
             except BaseException:
                 _roll_back(connection)
@@ -167,17 +168,23 @@ class PostgresStore:
             locked = [[seq for (seq,) in candidates] for candidates in found]
             # Only now, with the locks, is it sure what may be leased.
             leases = [
-                (seqs, connection.execute(_LEASE, _lease(want, seqs, now), binary=True))
+                (
+                    want.handler,
+                    seqs,
+                    connection.execute(_LEASE, _lease(want, seqs, now), binary=True),
+                )
                 for want, seqs in zip(wants, locked, strict=True)
                 if seqs
             ]
             # Each event once for all its handlers.
-            all_seqs = list({seq for seqs, _ in leases for seq in seqs})
+            all_seqs = list({seq for _, seqs, _ in leases for seq in seqs})
             found_events = connection.execute(_EVENTS, (all_seqs,), binary=True)
         events = {seq: event for seq, *event in found_events}
         claims = []
-        for seqs, leased in leases:
+        for handler, seqs, answer in leases:
+            leased = answer.fetchall()
             by_seq = {lease[0]: lease for *lease, given_up in leased if not given_up}
+            tell_given_up(handler, len(leased) - len(by_seq))
             claims += [Claim(*by_seq[seq], *events[seq]) for seq in seqs if seq in by_seq]
         return claims
 
@@ -433,7 +440,12 @@ def _is_outage(error: psycopg.Error) -> bool:
 
 
 def _told(error: psycopg.Error) -> str:
-    """What is wrong, in one line. What PostgreSQL says beside it (its DETAIL) quotes whole rows."""
+    """What is wrong, in one line.
+
+    What PostgreSQL says beside it (DETAIL) quotes whole rows, and a `DataError` quotes a value.
+    """
+    if isinstance(error, psycopg.DataError):
+        return f"the database does not take a value (SQLSTATE {error.sqlstate})"
     told = " ".join((error.diag.message_primary or str(error)).split())
     if "does not support SSL" in told:
         told += " (in a network of your own, add ?sslmode=disable to DATABASE_URL)"

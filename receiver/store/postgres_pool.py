@@ -59,14 +59,16 @@ def settings_of(url: str) -> dict[str, Any]:
         given = conninfo_to_dict(url)
         if not re.fullmatch("[0-9,]*", str(given.get("port", ""))):
             raise psycopg.ProgrammingError  # so reads a password with a slash in it
+        hosts = str(given.get("hostaddr") or given.get("host") or os.environ.get("PGHOST") or "")
+        if "@" in hosts[1:]:
+            raise psycopg.ProgrammingError  # and so one with an @; an @ in front names a socket
     except psycopg.Error:
         raise ConfigError(
             "DATABASE_URL",
             "not a URL that PostgreSQL understands; it is "
             "postgres://user:password@host:5432/database, with %-encoding in each part",
         ) from None
-    hosts = given.get("hostaddr") or given.get("host") or os.environ.get("PGHOST") or ""
-    if not all(map(_is_local, str(hosts).split(","))) and "PGSSLMODE" not in os.environ:
+    if not all(map(_is_local, hosts.split(","))) and "PGSSLMODE" not in os.environ:
         given.setdefault("sslmode", "require")
     return _DEFAULTS | given
 
@@ -90,6 +92,8 @@ class Connection(psycopg.Connection[TupleRow]):
     #: By `time.monotonic()`.
     deadline: float = 0.0
     used_at: float = 0.0
+    #: It was given up with a link that may be sound, so nothing is said about the others'.
+    discarded: bool = False
     #: Why the last attempt to connect failed.
     refused: ClassVar[str] = ""
 
@@ -102,6 +106,11 @@ class Connection(psycopg.Connection[TupleRow]):
             raise
         Connection.refused = ""
         return connection
+
+    def discard(self) -> None:
+        """Use it no more: what the server keeps of it is in doubt."""
+        self.discarded = not self.closed
+        self.close()
 
     def wait(self, gen: PQGen[Any], interval: float = 0.1, timeout: float | None = None) -> Any:
         left = max(0.0, self.deadline - time.monotonic())
@@ -145,9 +154,9 @@ class Pool:
         finally:
             connection.used_at = time.monotonic()
             connection.deadline = connection.used_at + _CHECK_PATIENCE
-            broken = connection.closed
+            lost = connection.closed and not connection.discarded
             pool.putconn(connection)
-            if broken:
+            if lost:
                 pool.drain()  # whatever it was, it befell the others, too
 
     @contextmanager

@@ -37,6 +37,7 @@ from receiver.store import (
     sqlite_expiry,
     sqlite_group,
     sqlite_mirror,
+    tell_given_up,
 )
 from receiver.store.copying import Row, Table
 from receiver.store.group import replayed
@@ -233,35 +234,41 @@ class SqliteStore:
         self, now: int, settlements: Sequence[Settlement], wants: Sequence[Want], patience: float
     ) -> list[Claim]:
         leased: list[tuple[int, str, int, int]] = []
+        given_up: dict[str, int] = {}
         with self._transaction(patience) as connection:
             if settlements:
                 connection.execute(_SETTLE, (json.dumps([_settled(s) for s in settlements]),))
             for want in wants:
-                leased += self._lease(connection, now, want)
+                found, given_up[want.handler] = self._lease(connection, now, want)
+                leased += found
             # Each event once for all its handlers; and before the commit, so that a read that
             # fails leases nothing.
             seqs = json.dumps(list({seq for seq, *_ in leased}))
             events = {seq: event for seq, *event in connection.execute(_EVENTS, (seqs,))}
+        for handler, items in given_up.items():
+            tell_given_up(handler, items)
         return [Claim(*lease, *events[lease[0]]) for lease in leased]
 
     def _lease(
         self, connection: sqlite3.Connection, now: int, want: Want
-    ) -> list[tuple[int, str, int, int]]:
-        """Lease what is claimable: seq, handler, fence and attempt of each item."""
+    ) -> tuple[list[tuple[int, str, int, int]], int]:
+        """Lease what is claimable: seq, handler, fence and attempt of each item; and how many were
+        given up instead."""
         found = connection.execute(
             _CLAIMABLE, {"handler": want.handler, "now": now, "limit": want.limit}
         ).fetchone()[0]
-        leased = []
+        leased, given_up = [], 0
         for seq, attempts, fence in json.loads(found):
             if attempts >= want.max_attempts + SILENT_ATTEMPTS:
                 error = f"given up: {attempts} attempts, the last ones ended without a word"
                 connection.execute(_BURY_ONE, (error, seq, want.handler))
+                given_up += 1
             else:
                 leased.append((seq, want.handler, fence + 1, attempts + 1))
         if leased:
             seqs = json.dumps([seq for seq, *_ in leased])
             connection.execute(_LEASE, (now + want.lease, want.handler, seqs))
-        return leased
+        return leased, given_up
 
     def next_due(self, handler: str, after: int) -> int | None:
         with _as_unavailable():

@@ -3,13 +3,63 @@
 from __future__ import annotations
 
 import json
+import logging
+import threading
+import time
+from typing import TYPE_CHECKING
 
-from flask import Blueprint, Response
+from flask import Blueprint, Response, current_app
+from flask.blueprints import BlueprintSetupState
 
-from receiver.errors import StoreUnavailable
+from receiver.errors import SchemaMismatch, StoreUnavailable
+from receiver.logs import Sparingly
 from receiver.web import parts
 
+if TYPE_CHECKING:
+    from app import Receiver
+
+log = logging.getLogger(__name__)
 blueprint = Blueprint("ops", __name__)
+
+
+class _Store:
+    """What the last look at the store found: a look writes to the disk, and anybody may ask."""
+
+    #: Seconds after which it is looked at again.
+    KEPT = 1.0
+
+    def __init__(self) -> None:
+        self._looking = threading.Lock()
+        self._looked_at = -self.KEPT
+        self._problem: str | None = None
+        self._backlog: dict[str, float] | None = None
+        self._failures = Sparingly()
+
+    def look(self, receiver: Receiver) -> tuple[str | None, dict[str, float] | None]:
+        """What is wrong with it; and how much work waits, if that could be read."""
+        with self._looking:
+            if time.monotonic() - self._looked_at >= self.KEPT:
+                self._problem, self._backlog = self._found(receiver)
+                self._looked_at = time.monotonic()
+            return self._problem, self._backlog
+
+    def _found(self, receiver: Receiver) -> tuple[str | None, dict[str, float] | None]:
+        try:
+            receiver.store.check()
+            waiting, age = receiver.store.backlog(receiver.now())
+        except SchemaMismatch as error:
+            return str(error), None
+        except StoreUnavailable as error:
+            # Names of hosts and users are for the log.
+            if self._failures.admit() is not None:
+                log.error("not ready: %s", error)
+            return "it cannot be written or read; the log says why", None
+        return None, {"waiting": waiting, "oldest_seconds": round(age / 1e6, 1)}
+
+
+@blueprint.record_once
+def _begin(state: BlueprintSetupState) -> None:
+    state.app.extensions["readiness"] = _Store()
 
 
 @blueprint.get("/healthz")
@@ -23,19 +73,17 @@ def readyz() -> Response:
     """Whether events are stored and handled; 503 and the failing checks otherwise."""
     receiver = parts()
     failing: dict[str, str] = {}
-    seen: dict[str, object] = {}
-    try:
-        receiver.store.check()
-        waiting, age = receiver.store.backlog(receiver.now())
-        seen["backlog"] = {"waiting": waiting, "oldest_seconds": round(age / 1e6, 1)}
-    except StoreUnavailable as error:
-        failing["store"] = str(error)
+    problem, backlog = current_app.extensions["readiness"].look(receiver)
+    if problem is not None:
+        failing["store"] = problem
     if receiver.config.embedded_worker and not receiver.worker.alive:
         failing["worker"] = "the embedded worker does not run in this process"
     if receiver.worker.stuck:
         failing["handlers"] = "stuck: " + ", ".join(receiver.worker.stuck)
-    status = "failing" if failing else "ok"
-    return _answer(503 if failing else 200, {"status": status, "failing": failing, **seen})
+    body: dict[str, object] = {"status": "failing" if failing else "ok", "failing": failing}
+    if backlog is not None:
+        body["backlog"] = backlog
+    return _answer(503 if failing else 200, body)
 
 
 def _answer(status: int, body: dict[str, object]) -> Response:

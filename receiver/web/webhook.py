@@ -126,7 +126,7 @@ def read_body(environ: Mapping[str, Any], limit: int) -> bytes:
                 remaining -= len(thrown)
     except Exception as error:
         # The server reads lazily: a broken chunk, a reset and a time-out all come up here.
-        log.info("a body could not be read: %s", type(error).__name__)
+        log.debug("a body could not be read: %s", type(error).__name__)
         raise Refused(400, "the body could not be read whole") from error
     if len(body) > limit or (declared or 0) > limit:
         raise Refused(413, f"the body is larger than {limit} bytes")

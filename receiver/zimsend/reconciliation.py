@@ -46,8 +46,10 @@ _ABOUT_TO_EXPIRE = HOUR
 
 _TURN = "reconciliation"
 _NOTE = "reconciliation"
+#: Seconds that a call may take with its retries and with what ZimSend asks to wait.
+_PATIENCE = 90
 #: For how long a process that says nothing keeps the turn; more than a call takes.
-LEASE = 30 * SECOND
+LEASE = (_PATIENCE + 30) * SECOND
 _LONGEST_NAP = 5.0
 
 
@@ -152,7 +154,7 @@ class Reconciliation:
         self._budget = budget
         self._retention = retention
         self._text_mode = text_mode
-        self._zimsend = zimsend.within(tries=3, patience=90, budget=self)
+        self._zimsend = zimsend.within(tries=3, patience=_PATIENCE, budget=self)
         self._calls = 0
         #: Until when the turn is ours; `None`: we do not have it, or need none.
         self._until: int | None = None
