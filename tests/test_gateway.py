@@ -33,7 +33,7 @@ from receiver.zimsend import simulator
 from receiver.zimsend.simulator import Simulator
 from receiver.zimsend.world import World
 from tests.canned import Canned, Step, ok, raw, reset, silent, status
-from tests.conftest import SECRET, Clock
+from tests.conftest import SECRET, Clock, Provider
 from tests.payloads import envelope, sms
 from tests.server import Server, eventually, free_port, simulating
 from tests.test_openapi import API
@@ -592,14 +592,36 @@ def test_zimsend_is_asked_and_its_answer_kept(here: Gateway, zimsend: Canned, cl
     assert {event["source"] for event in first["events"]} == {"reconciliation"}
 
 
-def test_of_what_has_just_happened_the_webhooks_will_tell(
-    here: Gateway, zimsend: Canned, clock: Clock
+@pytest.mark.parametrize("state", ["queued", "processing", "sent", "delivered", "failed"])
+def test_what_has_just_happened_is_shown_and_its_webhook_is_a_repeat(
+    here: Gateway, zimsend: Canned, clock: Clock, state: str
 ) -> None:
     clock.time = clock.time // SECOND * SECOND
-    zimsend.answers(known(clock.time - MINUTE))
+    at = clock.time - MINUTE
+    times: dict[str, Any] = {"sent_at": None, "delivered_at": None}
+    if state in ("sent", "delivered"):
+        times["sent_at"] = iso(at + 2 * SECOND)
+    if state == "delivered":
+        times["delivered_at"] = iso(at + 5 * SECOND)
+    zimsend.answers(known(at, state, **times))
     shown = here.message("msg_9")
-    assert (shown["status"], shown["queued_at"]) == ("queued", iso(clock.time - MINUTE))
+    assert (shown["status"], shown["queued_at"]) == (state, iso(at))
+    assert shown == shown | times
     assert (shown["message"], shown["priority"], shown["metadata"]) == (TEXT, 2, {"n": 1})
+    assert {event["source"] for event in shown["events"]} == {"gateway"}
+    assert not list(here.parts.store.learnt())  # nothing was missed
+    if state == "delivered":
+        report = envelope("sms.delivered", sms("delivered", "msg_9", **times))
+        assert Provider(here.client).post(report).status_code == 200
+        assert here.message("msg_9")["events"][-1]["repeat"]
+
+
+@pytest.mark.parametrize("state", ["queued", "sent", "delivered", "failed", "cancelled"])
+def test_an_answer_without_times(here: Gateway, zimsend: Canned, state: str) -> None:
+    bare = {"success": True, "message_id": "msg_9", "status": state, "to": NUMBER}
+    zimsend.answers(ok(bare))
+    shown = here.message("msg_9")
+    assert (shown["status"], shown["to"]) == (state, NUMBER)
 
 
 def test_it_is_asked_once_an_hour(here: Gateway, zimsend: Canned, clock: Clock) -> None:
@@ -620,7 +642,7 @@ def test_it_is_asked_once_an_hour(here: Gateway, zimsend: Canned, clock: Clock) 
         *(reset, raw(b""), status(502, HTML), status(200, HTML), ok({}), ok([])),
         ok({"success": False, "error": {"code": "RATE_LIMIT_EXCEEDED"}}, 429),
         ok({"success": True, "message_id": "another", "queued_at": "2026-11-20T08:15:42Z"}),
-        ok({"success": True, "message_id": "msg_9", "status": "delivered"}),
+        ok({"success": True, "message_id": "msg_9", "status": "lost"}),
         ok({"success": True, "message_id": "msg_9", "queued_at": "1999-11-20T08:15:42Z"}),
     ],
 )

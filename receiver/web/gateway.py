@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable
+from functools import partial
 from urllib.parse import quote
 
 from flask import Blueprint, Response, request
@@ -15,13 +16,14 @@ from werkzeug.routing import BaseConverter
 
 from receiver.errors import StoreUnavailable, Unusable
 from receiver.event import Incoming, clean_id, read_json
-from receiver.times import HOUR
+from receiver.status import STATES
+from receiver.times import DAY, HOUR
 from receiver.web import RETRY_AFTER, ApiError, authenticate, parts
 from receiver.web.webhook import read_body
 from receiver.zimsend import sending
-from receiver.zimsend.answers import Answer
+from receiver.zimsend.answers import Answer, Message
 from receiver.zimsend.errors import NotUnderstood, Unavailable, ZimSendError
-from receiver.zimsend.facts import facts
+from receiver.zimsend.facts import facts, moments
 
 log = logging.getLogger(__name__)
 blueprint = Blueprint("gateway", __name__, url_prefix="/v1")
@@ -101,17 +103,14 @@ def learn(message_id: str) -> bool:
     :returns: whether the mirror may know it now.
     """
     receiver = parts()
-    config, now = receiver.config, receiver.now()
+    now = receiver.now()
     if receiver.zimsend is None or not receiver.waiting.acquire(blocking=False):
         return False
     try:
         if not receiver.store.claim_turn(f"asked:{clean_id(message_id)}", now, now + HOUR):
             return False
         message = receiver.zimsend.within(timeout=ASK_WITHIN).status(message_id)
-        found = facts(message, now=now, retention=config.retention, text_mode=config.text_mode)
-        if not found:  # what has happened lately, the webhooks will tell
-            shown = sending.shown(message, now=now, retention=config.retention)
-            found = _events("queued", shown)
+        found = _told(message, now)
         receiver.ingest.submit_all(found)
     except (ZimSendError, StoreUnavailable, ValueError) as error:
         log.debug("nothing is learnt of a message: %s", type(error).__name__)
@@ -119,6 +118,21 @@ def learn(message_id: str) -> bool:
     finally:
         receiver.waiting.release()
     return bool(found)
+
+
+def _told(message: Message, now: int) -> list[Incoming]:
+    """The events that ZimSend's answer stands for.
+
+    What has happened lately is none that was missed: its webhook may be on its way, and is a repeat
+    then.
+    """
+    config = parts().config
+    told = partial(facts, message, now=now, retention=config.retention, text_mode=config.text_mode)
+    # ZimSend's clock may be ahead of this one.
+    found = told() or told(quiet=-DAY, source=sending.SOURCE)
+    if not found and message.status in STATES and not moments(message):
+        found = _events(message.status, [sending.shown(message)])
+    return found
 
 
 # --- how a request is passed on

@@ -39,6 +39,8 @@ def facts(
     retention: int,
     text_mode: str = "full",
     known: Sequence[Report] = (),
+    quiet: int = QUIET,
+    source: str = SOURCE,
 ) -> list[Incoming]:
     """The events that an answer stands for and that nothing has reported yet, by their time.
 
@@ -47,15 +49,16 @@ def facts(
     them while the message is in the queue, and where it alone tells that it was put back there.
     Their ids depend on message, type and second alone.
 
-    :param now: microseconds; nothing is said of a message that changed less than `QUIET` ago.
+    :param now: microseconds; nothing is said of a message that changed less than `quiet` ago.
     :param retention: microseconds; what is older is left out.
     :param text_mode: see `receiver.event.parse`.
     :param known: what the message's events have reported.
+    :param source: see `receiver.event.Incoming`.
     :returns: nothing also if the answer gives no time at all.
     """
     at = moments(message)
     latest = max(at.values(), default=None)
-    if latest is None or latest > now - QUIET:
+    if latest is None or latest > now - quiet:
         return []
     reached = dict(at)
     if message.status in _RANK:
@@ -70,7 +73,7 @@ def facts(
                     received_at=now,
                     retention=retention,
                     text_mode=text_mode,
-                    source=SOURCE,
+                    source=source,
                 )
             )
     return _unknown(found, known)

@@ -98,13 +98,10 @@ def changed(message_id: str, state: str, asked_at: int, answer: bytes) -> list[d
     return [{"message_id": message_id, f"{state}_at": times.iso(asked_at)}]
 
 
-def shown(message: Message, *, now: int, retention: int) -> list[dict[str, Any]]:
-    """What an answer says of a message that was queued, if it says when; times as in `events`."""
+def shown(message: Message) -> dict[str, Any]:
+    """What an answer says of a message beside its states."""
     data = {name: message.raw.get(name) for name in ("message_id", *_SHOWN)}
-    data["queued_at"] = message.raw.get("queued_at") or message.raw.get("created_at")
-    if status.usable_time(data["queued_at"], now, retention) is None:
-        return []
-    return [{name: value for name, value in data.items() if value is not None}]
+    return {name: value for name, value in data.items() if value is not None}
 
 
 def events(
