@@ -128,7 +128,7 @@ def register_handlers(registry: Registry, modules: Sequence[str]) -> None:
     for name in modules:
         try:
             module = importlib.import_module(name)
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             raise _handlers_error(f"cannot import {name}", error) from error
         register = getattr(module, "register", None)
         if register is None:
@@ -137,13 +137,12 @@ def register_handlers(registry: Registry, modules: Sequence[str]) -> None:
             register(registry)
         except ConfigError:
             raise
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             raise _handlers_error(f"{name} cannot register", error) from error
 
 
-def _handlers_error(what: str, error: Exception) -> ConfigError:
+def _handlers_error(what: str, error: BaseException) -> ConfigError:
     """It is the user's module, so it may be anything: say what, and where."""
     where = traceback.extract_tb(error.__traceback__)[-1]
-    return ConfigError(
-        "HANDLERS", f"{what}: {type(error).__name__}: {error} ({where.filename}:{where.lineno})"
-    )
+    told = " ".join(f"{type(error).__name__}: {error}".split())
+    return ConfigError("HANDLERS", f"{what}: {told} ({where.filename}:{where.lineno})")

@@ -14,11 +14,12 @@ import traceback
 
 from dotenv import load_dotenv
 from gunicorn.glogging import Logger
+from gunicorn.http.errors import ParseException
 from gunicorn.workers.gthread import ThreadWorker
 
 from receiver.config import Config
 from receiver.errors import ConfigError, ReceiverError
-from receiver.logs import logging_config
+from receiver.logs import Sparingly, logging_config
 
 load_dotenv()
 try:
@@ -86,19 +87,37 @@ timeout = 60  # a worker whose main loop is silent so long is replaced; no limit
 
 # The C parser took bare LF for a line's end and lost folded headers.
 http_parser = "python"
+# No header of a request says at which path the application lies: through a tunnel like ngrok,
+# everybody's requests come from this machine, which gunicorn trusts.
+forwarder_headers = ""
 # A socket for remote control that nobody here uses.
 control_socket_disable = True
 
 
 class _Logger(Logger):
-    """gunicorn's logger, without what anybody on the network could fill a disk with."""
+    """gunicorn's logger, without what anybody on the network could fill a disk with, and without
+    what a request holds: a search for a text, a number, a key in a header that is misspelt."""
+
+    _malformed = Sparingly()
+
+    def warning(self, msg, *args, **kwargs):
+        error = sys.exc_info()[1]
+        if isinstance(error, ParseException):  # gunicorn would quote it
+            held_back = self._malformed.admit()
+            if held_back is None:
+                return
+            msg = "a request was refused, it is no proper HTTP: %s (%d more since the last line)"
+            args = type(error).__name__, held_back
+        super().warning(msg, *args, **kwargs)
 
     def exception(self, msg, *args, **kwargs):
         """A request that stays half-sent until the receive time-out is no error of ours."""
         if isinstance(sys.exc_info()[1], BlockingIOError):
             self.debug("a half-sent request was given up")
-        else:
-            super().exception(msg, *args, **kwargs)
+            return
+        if msg.startswith("Error handling request"):  # and its URI
+            msg, args = "a request could not be handled", ()
+        super().exception(msg, *args, **kwargs)
 
     def access(self, resp, req, environ, request_time):
         """Only where asked for (`--access-logfile -`).
@@ -111,6 +130,8 @@ class _Logger(Logger):
 
 
 logger_class = _Logger
+# Where it is asked for: without the query, which may hold a number or a text, and the referer.
+access_log_format = '%(h)s %(l)s %(u)s %(t)s "%(m)s %(U)s %(H)s" %(s)s %(b)s "%(a)s"'
 logconfig_dict = logging_config(_config.log_format, _config.log_level)
 
 #: Seconds without a byte after which a half-sent request gives its thread back.

@@ -130,7 +130,7 @@ def _mount_point(file: str, ismount: Callable[[Path], bool]) -> Path:
 
 def _secrets(text: str) -> tuple[bytes, ...]:
     secrets = tuple(
-        re.sub("%2C", ",", part.strip(), flags=re.IGNORECASE).encode("utf-8", "surrogateescape")
+        part.strip().replace("%2C", ",").encode("utf-8", "surrogateescape")
         for part in text.split(",")
     )
     for position, secret in enumerate(secrets, 1):
@@ -170,6 +170,8 @@ def _flag(text: str) -> bool:
 def _database_url(text: str) -> str:
     if not re.match(r"[a-z0-9+]+://", text):
         raise ValueError("must be a URL like sqlite:///receiver.db or postgres://...")
+    if text.startswith("sqlite:") and ("?" in text or ":memory:" in text):
+        raise ValueError("must name a file; SQLite takes no options here, and keeps none in memory")
     return text
 
 

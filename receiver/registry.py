@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ _REMEMBERED_TYPES = 1_000
 
 _PATTERN = re.compile(r"\*|[^\s*]+(?:\.\*)?")
 HandlerFunction = Callable[[Event], object]
+_NOT_PLAIN = (inspect.iscoroutinefunction, inspect.isgeneratorfunction, inspect.isasyncgenfunction)
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +42,17 @@ class Handler:
         )
 
 
+def _check_plain(function: HandlerFunction) -> None:
+    if not callable(function):
+        raise ValueError(f"{function!r} is no function")
+    for kind in _NOT_PLAIN:
+        if kind(function) or kind(type(function).__call__):
+            raise ValueError(
+                f"{_qualified_name(function)} is an `async def` or a generator, which a call does "
+                "not run: write a plain function (in it, asyncio.run() can run what is async)"
+            )
+
+
 class Registry:
     """The handlers of one process. Each module of `HANDLERS` adds its own."""
 
@@ -63,7 +76,8 @@ class Registry:
         :param max_attempts: calls that may fail before the work is dead.
         :param timeout: seconds after which a call counts as failed.
         :param concurrency: calls at once in one process.
-        :raises ValueError: if a pattern or a number makes no sense, or the name is taken.
+        :raises ValueError: if a pattern or a number makes no sense, or the name is taken; also for
+            an `async def` or a generator, which a call would not run.
         """
         if not patterns:
             raise ValueError('on() needs at least one pattern, like "sms.failed" or "*"')
@@ -83,6 +97,7 @@ class Registry:
             raise ValueError(f"timeout must lie between 0 and 3600 seconds, not {timeout!r}")
 
         def register(function: HandlerFunction) -> HandlerFunction:
+            _check_plain(function)
             self._add(
                 Handler(
                     name=name if name is not None else _qualified_name(function),

@@ -6,13 +6,14 @@ the loop around it only decides when the next round is due.
 
 from __future__ import annotations
 
+import json
 import logging
 import random
 import threading
 import time
 import traceback
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from queue import SimpleQueue
 
 from receiver import times
@@ -33,6 +34,8 @@ FIRST_BACKOFF = 5 * times.SECOND
 LONGEST_BACKOFF = times.HOUR
 #: How long work for a handler that is not registered waits before it is dead.
 UNKNOWN_HANDLER_WAIT = 7 * times.DAY
+#: The note of when each handler was last registered somewhere.
+_HANDLERS = "handlers"
 _LONGEST_ERROR = 500
 
 
@@ -136,11 +139,18 @@ class _Lane:
                 if call.taken.acquire(blocking=False):
                     call.started = time.monotonic()
                     try:
-                        self.handler.function(event_of(call.claim))
+                        _run(self.handler, event_of(call.claim))
                     except BaseException as error:  # also SystemExit: it ends no thread of ours
                         call.failure = error
                     call.took = time.monotonic() - call.started
                 self._finished(self, call)
+
+
+def _run(handler: Handler, event: Event) -> None:
+    returned = handler.function(event)
+    if isinstance(returned, Coroutine):  # a wrapper hid what the registry refuses
+        returned.close()
+        raise HandlerError("its call returned a coroutine, which nobody runs")
 
 
 class Worker:
@@ -283,9 +293,19 @@ class Worker:
             self._hand_out(claims, wants, now)
         if now >= self._bury_at and not self._stopping:
             self._bury_at = now + times.MINUTE
-            buried = self._store.bury(now, list(self._lanes), UNKNOWN_HANDLER_WAIT)
-            if buried:
-                log.error("%d work items are dead: their handlers are not registered", buried)
+            self._bury(now)
+
+    def _bury(self, now: int) -> None:
+        """End the work of handlers that no process has had for long. Each notes which it has."""
+        noted: dict[str, int] = json.loads(self._store.note(_HANDLERS) or "{}")
+        if any(noted.get(name, 0) < now - times.HOUR for name in self._lanes):
+            noted |= dict.fromkeys(self._lanes, now)
+            noted = {n: at for n, at in noted.items() if at > now - UNKNOWN_HANDLER_WAIT}
+            self._store.write_note(_HANDLERS, json.dumps(noted))
+        known = [*self._lanes, *(n for n, at in noted.items() if at > now - UNKNOWN_HANDLER_WAIT)]
+        buried = self._store.bury(now, known, UNKNOWN_HANDLER_WAIT)
+        if buried:
+            log.error("%d work items are dead: their handlers are not registered", buried)
 
     def _collect(self, now: int) -> None:
         while self._finished:

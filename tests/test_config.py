@@ -81,7 +81,7 @@ GOOD: list[tuple[str, str, str, Any]] = [
     (NAME, f" {SECRET} ", "webhook_secrets", (SECRET.encode(),)),
     (NAME, f"{SECRET},{OTHER}", "webhook_secrets", (SECRET.encode(), OTHER.encode())),
     (NAME, f"{SECRET} , {OTHER}", "webhook_secrets", (SECRET.encode(), OTHER.encode())),
-    (NAME, "one%2Ctwo%2cthree-four", "webhook_secrets", (b"one,two,three-four",)),
+    (NAME, "one%2Ctwo%2cthree-four", "webhook_secrets", (b"one,two%2cthree-four",)),
     (NAME, "%2C" * 16, "webhook_secrets", (b"," * 16,)),
     (NAME, "é" * 8, "webhook_secrets", ("é".encode() * 8,)),
     (NAME, "0123456789abcde\udcff", "webhook_secrets", (b"0123456789abcde\xff",)),
@@ -150,6 +150,8 @@ BAD: list[tuple[str, str]] = [
     ("DATABASE_URL", "receiver.db"),
     ("DATABASE_URL", "/var/lib/receiver.db"),
     ("DATABASE_URL", "sqlite:receiver.db"),
+    ("DATABASE_URL", "sqlite:///:memory:"),
+    ("DATABASE_URL", "sqlite:////var/lib/receiver.db?mode=ro"),
     ("DATABASE_URL", "://"),
     *[
         (name, text)

@@ -24,6 +24,34 @@ class Callables:
     def __call__(self, event: Event) -> None: ...
 
 
+async def asynchronous(event: Event) -> None: ...
+
+
+def generator(event: Event) -> Any:
+    yield event
+
+
+async def both(event: Event) -> Any:
+    yield event
+
+
+class Asynchronous:
+    async def __call__(self, event: Event) -> None: ...
+
+
+@pytest.mark.parametrize(
+    "function", [asynchronous, generator, both, Asynchronous(), functools.partial(asynchronous)]
+)
+def test_what_a_call_would_not_run_is_refused(registry: Registry, function: Any) -> None:
+    with pytest.raises(ValueError, match="write a plain function"):
+        registry.on("*", name="h")(function)
+
+
+def test_what_cannot_be_called_is_refused(registry: Registry) -> None:
+    with pytest.raises(ValueError, match="'h' is no function"):
+        registry.on("*")("h")  # type: ignore[arg-type]
+
+
 @pytest.fixture
 def registry() -> Registry:
     return Registry()

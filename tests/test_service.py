@@ -196,6 +196,7 @@ def test_the_web_only_receives_and_flask_work_runs_the_handlers(
         ({"DATABASE_URL": "mysql://localhost/db"}, "DATABASE_URL"),
         ({"DATABASE_URL": "sqlite:////no/such/folder/receiver.db"}, "DATABASE_URL"),
         ({"HANDLERS": "no.such.module"}, "HANDLERS"),
+        ({"DATABASE_URL": f"sqlite:///{ROOT / 'README.md'}"}, "DATABASE_URL"),
         ({"HANDLERS": "tests.twice"}, "HANDLERS"),
     ],
 )
@@ -217,3 +218,25 @@ def test_a_wrong_setting_stops_the_start_with_one_line_and_status_1(
         assert name in printed.strip().splitlines()[-1]
         assert "too-short" not in printed
         assert "Traceback" not in printed
+
+
+def test_the_log_quotes_no_request(serve: Callable[..., Server]) -> None:
+    """Neither what gunicorn cannot read, nor the query of what it can."""
+    server = serve(GUNICORN_CMD_ARGS="--access-logfile -")
+    text, number = "S3cr3tText", "+33612345678"
+    answer = server.client.get("/v1/sms/history", params={"search": text, "to": number})
+    assert answer.status_code == 503
+    for line in (
+        f"GET /v1/sms/history?search={text}&to={number} with spaces HTTP/1.1",
+        f'{{"message": "{text}", "to": "{number}"}}',
+        f"GET /healthz HTTP/1.1\r\nX-API-Key={text}{number}",
+        f"GET /healthz HTTP/1.1\r\nExpect: {text}{number}",
+        f"GET /healthz HTTP/1.1\r\nSCRIPT_NAME: /{text}",
+    ):
+        with socket.create_connection(("127.0.0.1", server.port), timeout=10) as connection:
+            connection.sendall(f"{line}\r\nHost: here\r\n\r\n".encode())
+            assert b"HTTP/1.1 500" not in connection.recv(65_536)
+    log = eventually(lambda: "no proper HTTP" in (said := server.log.read_text()) and said)
+    assert '"GET /v1/sms/history HTTP/1.1" 503' in log
+    assert text not in log
+    assert number not in log

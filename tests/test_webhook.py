@@ -239,6 +239,10 @@ def test_the_limit_holds_for_declared_and_for_chunked_bodies(server: Server) -> 
     answer = raw_request(server, signed_head(too_large, te) + chunked(too_large))
     assert b" 413 " in answer[:20]
     assert b"application/problem+json" in answer
+    # What is declared counts, also if it never comes.
+    for declared in (LIMIT + 1, 10**26):
+        request = signed_head(b"", length=declared) + b"some of it"
+        assert b" 413 " in raw_request(server, request, half_close=True)[:20]
     # Over the limit comes before the signature, and much too large is no reset connection.
     answer = server.client.post("/webhooks/zimsend", content=b"x" * 3_000_000)
     assert answer.status_code == 413

@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 
 from receiver import Event, HandlerError, Registry, event, times
 from receiver.errors import StoreUnavailable
-from receiver.store import Selection, Store
-from receiver.times import DAY, HOUR, SECOND
+from receiver.store import Selection, Store, Want
+from receiver.times import DAY, HOUR, MINUTE, SECOND
 from receiver.worker import FIRST_BACKOFF, Worker, backoff
 from tests.payloads import envelope, sms
 from tests.server import eventually
@@ -120,6 +120,10 @@ class Unpleasant(HandlerError):
 
     def __init__(self) -> None: ...
 
+    @property
+    def retry_after(self) -> float:  # type: ignore[override]
+        raise RuntimeError("no number")
+
     def __str__(self) -> str:
         raise RuntimeError("no text")
 
@@ -143,6 +147,51 @@ def test_whatever_a_handler_raises_its_work_is_settled(store: Store) -> None:
     assert delivery(store, ids[0])["last_error"] == "Unpleasant"
     step(now + HOUR)
     assert [delivery(store, i)["state"] for i in ids] == ["dead", "dead"]
+
+
+def test_work_that_ends_its_process_again_and_again_dies_and_is_told_of(
+    store: Store, caplog: pytest.LogCaptureFixture
+) -> None:
+    registry = Registry()
+
+    @registry.on("*", name="h", max_attempts=1, timeout=1)
+    def handle(event: Event) -> None: ...
+
+    event_id = put(store, registry)
+    now = times.now()
+    for _ in range(4):  # leased, and never heard of again
+        (_,) = store.work(now, [], [Want("h", 1, SECOND, 1)], 5)
+        now += MINUTE
+    Worker(store, registry).step(now)
+    assert delivery(store, event_id)["state"] == "dead"
+    assert "1 work items of handler h are dead: their attempts ended without a word" in caplog.text
+
+
+def test_a_wrapper_that_hides_a_coroutine_runs_nothing_and_fails(store: Store) -> None:
+    registry = Registry()
+
+    async def asynchronous(event: Event) -> None: ...
+
+    registry.on("*", name="h")(lambda event: asynchronous(event))
+    event_id = put(store, registry)
+    _, step = stepping(store, registry)
+    step(times.now())
+    assert delivery(store, event_id)["state"] == "pending"
+    assert "coroutine" in delivery(store, event_id)["last_error"]
+
+
+def test_work_of_a_handler_that_is_gone_waits_a_week_from_then_on(store: Store) -> None:
+    gone, left = Registry(), Registry()
+
+    @gone.on("*", name="gone", timeout=1)
+    def fail(event: Event) -> None: ...
+
+    event_id = put(store, gone)
+    began = times.now()
+    Worker(store, gone)._bury(began + 8 * DAY)  # as where it was stuck for a week
+    for days, state in ((9, "pending"), (14, "pending"), (15, "dead")):
+        Worker(store, left).step(began + days * DAY + MINUTE)
+        assert delivery(store, event_id, "gone")["state"] == state, days
 
 
 def test_a_quick_handler_that_turns_slow_still_gets_all_its_threads(store: Store) -> None:

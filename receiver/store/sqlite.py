@@ -100,6 +100,11 @@ class SqliteStore:
             # while a request waits.
             db.execute("PRAGMA wal_autocheckpoint = 4000")
             db.execute("PRAGMA journal_size_limit = 33554432")
+        except sqlite3.DatabaseError as error:
+            connection.close()
+            if getattr(error, "sqlite_errorcode", 0) == sqlite3.SQLITE_NOTADB:
+                raise StoreUnavailable(f"DATABASE_URL: {self.path}: {error}") from error
+            raise
         except BaseException:
             connection.close()
             raise
