@@ -2,10 +2,12 @@
 
 from receiver import Event, Registry
 
+NAMES = ("first", "second")
+
 
 def register(registry: Registry) -> None:
-    registry.on("*", name="first")(nothing)
-    registry.on("*", name="second")(nothing)
+    for name in NAMES:
+        registry.on("*", name=name)(nothing)
 
 
 def nothing(event: Event) -> None:

@@ -49,7 +49,7 @@ import psycopg
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from benchmarks import load, processes, steps
+from benchmarks import handlers, load, processes, steps
 from receiver import times
 from receiver.store import open_store
 
@@ -151,7 +151,7 @@ class Bench:
                 rate=rate,
             )
             while wait([sender], timeout=1).not_done:
-                waiting.append(store.backlog(times.now())[0])
+                waiting.append(store.backlog(times.now(), handlers.NAMES)[0])
             sent = sender.result()
         if sent.problems:
             raise SystemExit(f"at half rate: {', '.join(sent.problems)}")

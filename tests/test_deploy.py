@@ -19,7 +19,10 @@ from flask.testing import FlaskClient
 from app import create_app
 from handlers import forward
 from receiver import config
-from tests.conftest import SECRET
+from receiver.times import MINUTE
+from receiver.web import ops
+from tests.conftest import SECRET, Clock, Provider
+from tests.payloads import envelope, sms
 from tests.server import ROOT, Server
 from tests.test_docs import anchors, commands_of
 
@@ -105,6 +108,26 @@ def test_readyz_says_that_the_schema_is_missing(environ: dict[str, str]) -> None
     assert answer.status_code == 503
     assert "flask migrate" in answer.get_json()["failing"]["store"]
     assert client.get("/healthz").status_code == 200
+
+
+def test_readyz_says_that_nobody_works(
+    environ: dict[str, str], clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ops._Store, "KEPT", 0.0)
+    app = create_app({**environ, "EMBEDDED_WORKER": "0"}, clock)
+    receiver = app.extensions["receiver"]
+    receiver.store.migrate()
+    client: FlaskClient = app.test_client()
+    provider = Provider(client)
+    assert provider.post(envelope("sms.sent", sms("sent"))).status_code == 200
+    clock.time += 15 * MINUTE
+    assert client.get("/readyz").status_code == 200
+    clock.time += MINUTE
+    answer = client.get("/readyz")
+    assert answer.status_code == 503
+    assert answer.get_json()["failing"].keys() == {"backlog"}
+    assert answer.get_json()["backlog"] == {"waiting": 2, "oldest_seconds": 960.0}
+    receiver.store.close()
 
 
 # --- Procfile

@@ -190,7 +190,7 @@ def test_at_most_four_connections_and_readers_leave_one_to_the_webhook(
 
     def look() -> None:
         while not stop.is_set():
-            store.backlog(NOW)
+            store.backlog(NOW, ["h"])
             store.expirable(0)
 
     with ThreadPoolExecutor(14) as executor:

@@ -285,11 +285,12 @@ def test_work_of_unknown_handlers_waits_and_is_then_dead(store: Store) -> None:
 
 
 def test_backlog_counts_what_is_due_and_not_leased(store: Store) -> None:
-    assert store.backlog(NOW) == (0, 0)
+    assert store.backlog(NOW, ["h"]) == (0, 0)
     ingest(store, sent("m1"), sent("m2"))
-    assert store.backlog(NOW + MINUTE) == (2, MINUTE)
+    assert store.backlog(NOW + MINUTE, ["other", "h"]) == (2, MINUTE)
+    assert store.backlog(NOW + MINUTE, ["other"]) == store.backlog(NOW, []) == (0, 0)
     claim(store, limit=1)
-    assert store.backlog(NOW + 1)[0] == 1
+    assert store.backlog(NOW + 1, ["h"])[0] == 1
 
 
 # --- reading

@@ -178,8 +178,9 @@ class Store(Protocol):
     def bury(self, now: int, known: Sequence[str], wait: int) -> int:
         """End the work of handlers that nobody knows and that has been due for `wait`."""
 
-    def backlog(self, now: int) -> tuple[int, int]:
-        """How many items are due and not leased, and for how long the oldest has been."""
+    def backlog(self, now: int, handlers: Sequence[str]) -> tuple[int, int]:
+        """How many items of these handlers are due and not leased, and for how long the oldest
+        has been."""
 
     def evidence(self, message_id: str, limit: int) -> Evidence | None:
         """A message's row, how many events it has, and the first of them as they came in."""

@@ -201,8 +201,8 @@ class PostgresStore:
             buried = connection.execute(_BURY, (list(known), now - wait))
         return buried.rowcount
 
-    def backlog(self, now: int) -> tuple[int, int]:
-        count, oldest = self._row(_BACKLOG, (now,))
+    def backlog(self, now: int, handlers: Sequence[str]) -> tuple[int, int]:
+        count, oldest = self._row(_BACKLOG, (list(handlers), now))
         return count, now - oldest if oldest is not None else 0
 
     def _row(self, query: str, values: Sequence[object]) -> tuple[Any, ...]:
@@ -548,7 +548,7 @@ SELECT min(due_at) FROM deliveries WHERE handler = %s AND state = 'pending' AND 
 
 _BACKLOG = """
 SELECT count(*), min(due_at) FROM deliveries
-WHERE state = 'pending' AND NOT leased AND due_at <= %s
+WHERE handler = ANY (%s) AND state = 'pending' AND NOT leased AND due_at <= %s
 """
 
 # Said twice, so that the index of what is learnt is seen to fit.

@@ -300,12 +300,12 @@ class SqliteStore:
             )
             return buried.rowcount
 
-    def backlog(self, now: int) -> tuple[int, int]:
+    def backlog(self, now: int, handlers: Sequence[str]) -> tuple[int, int]:
         with _as_unavailable():
             count, oldest = self._reader.execute(
-                "SELECT count(*), min(due_at) FROM deliveries"
-                " WHERE state = 'pending' AND leased = 0 AND due_at <= ?",
-                (now,),
+                "SELECT count(*), min(due_at) FROM deliveries WHERE state = 'pending'"
+                f" AND handler IN ({_marks(handlers)}) AND leased = 0 AND due_at <= ?",
+                (*handlers, now),
             ).fetchone()
         return count, now - oldest if oldest is not None else 0
 

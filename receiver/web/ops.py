@@ -22,6 +22,11 @@ log = logging.getLogger(__name__)
 blueprint = Blueprint("ops", __name__)
 
 
+#: Seconds that work may be due and wait before this is a problem. A retry is not due before its
+#: time.
+OLDEST = 900
+
+
 class _Store:
     """What the last look at the store found: a look writes to the disk, and anybody may ask."""
 
@@ -46,7 +51,8 @@ class _Store:
     def _found(self, receiver: Receiver) -> tuple[str | None, dict[str, float] | None]:
         try:
             receiver.store.check()
-            waiting, age = receiver.store.backlog(receiver.now())
+            names = [handler.name for handler in receiver.registry]
+            waiting, age = receiver.store.backlog(receiver.now(), names)
         except SchemaMismatch as error:
             return str(error), None
         except StoreUnavailable as error:
@@ -76,6 +82,11 @@ def readyz() -> Response:
     problem, backlog = current_app.extensions["readiness"].look(receiver)
     if problem is not None:
         failing["store"] = problem
+    if backlog is not None and backlog["oldest_seconds"] > OLDEST:
+        failing["backlog"] = (
+            f"work has been waiting for {backlog['oldest_seconds'] / 60:.0f} minutes; the handlers "
+            "do not keep up, or nothing runs them (`flask work`, where EMBEDDED_WORKER=0)"
+        )
     if receiver.config.embedded_worker and not receiver.worker.alive:
         failing["worker"] = "the embedded worker does not run in this process"
     if receiver.worker.stuck:
