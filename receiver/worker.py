@@ -9,11 +9,13 @@ from __future__ import annotations
 import json
 import logging
 import random
+import secrets
 import threading
 import time
 import traceback
 from collections import deque
 from collections.abc import Callable, Coroutine
+from contextlib import suppress
 from queue import SimpleQueue
 
 from receiver import times
@@ -36,6 +38,9 @@ LONGEST_BACKOFF = times.HOUR
 UNKNOWN_HANDLER_WAIT = 7 * times.DAY
 #: The note of when each handler was last registered somewhere.
 _HANDLERS = "handlers"
+#: The note of which handlers are stuck in which process, and how often it is written again.
+_STUCK = "stuck"
+_SAID_AGAIN = 20 * times.SECOND
 _LONGEST_ERROR = 500
 
 
@@ -47,6 +52,21 @@ def backoff(failures: int, draw: Callable[[], float] = random.random) -> int:
     """
     ceiling = min(LONGEST_BACKOFF, FIRST_BACKOFF * 2 ** min(failures - 1, 32))
     return int(ceiling * draw())
+
+
+#: By process: when it has said so, and its handlers that are stuck.
+_Stuck = dict[str, tuple[int, list[str]]]
+
+
+def stuck_handlers(store: Store, now: int) -> list[str]:
+    """The handlers that are stuck in any process, as these have noted it."""
+    return sorted({name for _, names in _stuck_anywhere(store, now).values() for name in names})
+
+
+def _stuck_anywhere(store: Store, now: int) -> _Stuck:
+    """Without the processes that have not said so again for a while."""
+    noted: _Stuck = json.loads(store.note(_STUCK) or "{}")
+    return {who: said for who, said in noted.items() if abs(now - said[0]) < 3 * _SAID_AGAIN}
 
 
 class _Call:
@@ -183,6 +203,9 @@ class Worker:
         self._heard = threading.Event()
         self._version: object = None
         self._bury_at = 0
+        self._name = secrets.token_hex(8)
+        self._told_stuck: list[str] = []
+        self._tell_stuck_at = 0
         self._thread: threading.Thread | None = None
         self._stopping = False
         self._patience_ends = float("inf")  # when stopping: until then what runs may end
@@ -245,9 +268,11 @@ class Worker:
             self._give_back(all_of_them=over)
             pause = self._round(pause)
             if not self._settlements and not self._finished and not self._unsettled():
-                return
+                break
             if time.monotonic() >= self._patience_ends + 1:
-                return
+                break
+        with suppress(ReceiverError):
+            self._tell_stuck(self._now(), [])  # it ends with this process
 
     def _round(self, pause: float) -> float:
         """One step that survives whatever the step does; returns the pause before the next."""
@@ -294,6 +319,17 @@ class Worker:
         if now >= self._bury_at and not self._stopping:
             self._bury_at = now + times.MINUTE
             self._bury(now)
+        self._tell_stuck(now, self.stuck)
+
+    def _tell_stuck(self, now: int, stuck: list[str]) -> None:
+        """Let the other processes know: `/readyz` is asked of one of them."""
+        if stuck == self._told_stuck and (not stuck or now < self._tell_stuck_at):
+            return
+        noted = _stuck_anywhere(self._store, now) | {self._name: (now, stuck)}
+        self._store.write_note(
+            _STUCK, json.dumps({w: said for w, said in noted.items() if said[1]})
+        )
+        self._told_stuck, self._tell_stuck_at = stuck, now + _SAID_AGAIN
 
     def _bury(self, now: int) -> None:
         """End the work of handlers that no process has had for long. Each notes which it has."""

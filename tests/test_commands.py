@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,11 +13,15 @@ import pytest
 from flask.testing import FlaskCliRunner
 
 from app import Receiver, create_app
+from receiver import event
+from receiver.commands.common import echo_json
+from receiver.store import Outcome, Report
 from receiver.times import DAY, HOUR, iso
+from receiver.zimsend.reconciliation import Pass, Reconciliation
 from receiver.zimsend.samples import SAMPLES
 from tests.conftest import SECRET, Clock, Provider
-from tests.payloads import envelope, sms
-from tests.server import Server
+from tests.payloads import body_of, envelope, sms
+from tests.server import ROOT, Server
 
 
 def run(runner: FlaskCliRunner, *arguments: str, status: int = 0) -> str:
@@ -70,6 +76,85 @@ def test_events_list_and_show(runner: FlaskCliRunner, provider: Provider, clock:
     assert [e["event_id"] for e in listed(runner, "--since", iso(clock.time))] == ["e2"]
     assert listed(runner, "--state", "dead") == []
     assert "is no time" in run(runner, "events", "list", "--since", "soon", status=2)
+    for far in ("999999999d", "999999d", "0001-01-01T00:00:00+23:59"):
+        output = run(runner, "events", "list", "--until", far, status=2)
+        assert "years 1 to 9999" in output.splitlines()[-1]
+
+
+@pytest.mark.each_engine
+@pytest.mark.parametrize("odd", ["x" * 201, "two\nlines"])
+def test_ids_that_are_stored_as_their_digest(
+    runner: FlaskCliRunner, provider: Provider, odd: str
+) -> None:
+    provider.post(envelope("sms.sent", sms("sent", odd), event_id=f"e{odd}"))
+    (stored,) = listed(runner, "--message-id", odd)
+    assert stored["message_id"].startswith("sha256:")
+    for typed in (f"e{odd}", stored["event_id"]):
+        assert json.loads(run(runner, "events", "show", typed))["event_id"] == stored["event_id"]
+        assert run(runner, "replay", typed).startswith("2 work items are")
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "trigger sms.sent --to",
+        "events list --type",
+        "events show",
+        "replay",
+        "replay --handler",
+        "quarantine retry",
+    ],
+)
+def test_arguments_that_are_not_utf_8(runner: FlaskCliRunner, command: str) -> None:
+    output = run(runner, *command.split(), "\udcff", status=2)
+    assert output.splitlines()[-1] == r"Error: '\udcff' is not UTF-8"
+
+
+def test_output_that_cannot_be_written(environ: dict[str, str], tmp_path: Path) -> None:
+    server = Server(environ, tmp_path, SECRET)
+    assert server.flask("migrate").returncode == 0
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "flask", "events", "list"],
+            cwd=ROOT,
+            env={**server.environ, "FLASK_SKIP_DOTENV": "1"},
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+    server.close()
+    assert done.returncode == 1
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("Error: the output cannot be written: ")
+    assert "No space left" in line
+
+
+def test_json_is_one_line_however_its_reader_splits_it(capsys: pytest.CaptureFixture[str]) -> None:
+    value = {"text": "été \x85 \u2028 \u2029 \x9b \x7f \x0b \r\n 📅"}
+    echo_json(value)
+    (line,) = capsys.readouterr().out.splitlines()
+    assert json.loads(line) == value
+    assert "été" in line
+    assert r"\u2028" in line
+
+
+def test_on_a_terminal_progress_is_gone_before_the_result(
+    runner: FlaskCliRunner,
+    provider: Provider,
+    receiver: Receiver,
+    clock: Clock,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("click.testing._NamedTextIOWrapper.isatty", lambda _: True)
+    provider.post(envelope("device.connected", {}, event_id="e1"))
+    replayed = runner.invoke(args=["replay", "e1", "--dry-run"], color=True).output
+    result = "1 work items would be given to handlers again\n"
+    assert replayed == f"\r1 work items\x1b[K\r\x1b[K{result}"
+    clock.time += 100 * DAY
+    receiver.store.bury(clock.time, [], 0)  # work that is owed does not expire
+    shown, _, result = runner.invoke(args=["expire"], color=True).output.rpartition("\r\x1b[K")
+    assert shown == "\r0 messages, 1 events, 0 bodies in quarantine\x1b[K"
+    assert result == "deleted 0 messages, 1 events, 0 bodies in quarantine\n"
 
 
 @pytest.mark.each_engine
@@ -98,6 +183,42 @@ def test_quarantine(runner: FlaskCliRunner, provider: Provider, clock: Clock) ->
     assert f"accepted as {old['event_id']}" in output
     assert [e["event_id"] for e in listed(runner)] == [old["event_id"]]
     assert "none begins" in run(runner, "quarantine", "show", too_old["id"], status=1)
+
+
+def test_retry_goes_on_after_a_body_that_raises(
+    runner: FlaskCliRunner, receiver: Receiver, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in range(3):
+        body = body_of("device.connected", {}, event_id=f"e{number}")
+        rejected = event.reject(body, "a defect", received_at=clock.time + number)
+        receiver.store.ingest([rejected], lambda _: (), 5)
+    ingest = receiver.store.ingest
+
+    def with_a_defect(items: list[event.Incoming], *arguments: Any) -> list[Outcome]:
+        if items[0].id == "e0":
+            raise OverflowError("Python int too large to convert to SQLite INTEGER")
+        return ingest(items, *arguments)
+
+    monkeypatch.setattr(receiver.store, "ingest", with_a_defect)
+    *lines, last = run(runner, "quarantine", "retry", status=1).splitlines()
+    outcomes = [line.partition(": ")[2] for line in lines]
+    assert outcomes == ["still not usable", "accepted as e1", "accepted as e2"]
+    assert last == "Error: 1 could not be used and stay in quarantine"
+    assert [e["event_id"] for e in listed(runner)] == ["e1", "e2"]
+    assert len(list(receiver.store.quarantined())) == 1
+
+
+def test_retry_after_a_clock_that_was_ahead(
+    runner: FlaskCliRunner, provider: Provider, clock: Clock
+) -> None:
+    data = sms("sent", "m1")
+    clock.time += 100 * DAY
+    assert provider.post(envelope("sms.sent", data, event_id="e1")).status_code == 400
+    assert "still not usable" in run(runner, "quarantine", "retry", status=1)
+    clock.time -= 100 * DAY
+    assert run(runner, "quarantine", "retry").endswith(": accepted as e1\n")
+    (stored,) = listed(runner)
+    assert stored["received_at"] == iso(clock.time)
 
 
 def runner_environ(runner: FlaskCliRunner) -> dict[str, str]:
@@ -154,6 +275,30 @@ def test_migrate_says_what_it_did(empty_database_url: str) -> None:
     app.extensions["receiver"].store.close()
 
 
+def test_reconcile_says_nothing_of_what_it_could_not_ask(
+    environ: dict[str, str], clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = Pass(clock.time - HOUR, problem="ConnectError")
+    monkeypatch.setattr(Reconciliation, "run", lambda *_, **__: made)
+    account = {"ZIMSEND_API_KEY": "zs_test_key", "ZIMSEND_CLIENT_ID": "client_1"}
+    app = create_app(environ | account, clock)
+    receiver: Receiver = app.extensions["receiver"]
+    receiver.store.migrate()
+    runner = app.test_cli_runner()
+    ran = runner.invoke(args=["reconcile"])
+    assert (ran.exit_code, ran.stdout) == (1, "")
+    (line,) = ran.stderr.splitlines()
+    assert "ConnectError" in line
+    assert f"ZIMSEND_API_URL is {environ['ZIMSEND_API_URL']}" in line
+    made.learnt.append(("m1", Report("sms.sent", clock.time, False, "reconciliation")))
+    ran = runner.invoke(args=["reconcile"])
+    assert ran.exit_code == 1
+    assert ": 1 report of 1 message (1 sent) had not arrived" in ran.stdout
+    output = run(runner, "reconcile", "--since", iso(clock.time + HOUR), status=2)
+    assert "in the future" in output.splitlines()[-1]
+    receiver.store.close()
+
+
 @pytest.mark.parametrize("mode", ["masked", "none"])
 def test_without_the_text_no_digit_of_it_is_stored_anywhere(
     environ: dict[str, str], clock: Clock, tmp_path: Path, mode: str
@@ -187,7 +332,9 @@ def test_trigger_every_documented_type_and_see_the_answers(serve: Callable[..., 
         '"accepted",',
         '"duplicate"',
     ]
-    chosen = server.flask("trigger", "sms.failed", "--message-id", "m1", "--to", "+33700000000")
+    options = ["--message-id", "m1", "--to", "+33700000000"]
+    # To this machine itself there is no way through a proxy.
+    chosen = server.flask("trigger", "sms.failed", *options, HTTP_PROXY="http://127.0.0.1:1")
     assert "m1" in chosen.stdout
     (event,) = server.events("--message-id", "m1")
     assert event["type"] == "sms.failed"
@@ -200,3 +347,8 @@ def test_trigger_every_documented_type_and_see_the_answers(serve: Callable[..., 
     assert nobody.returncode == 1
     assert "is the receiver running?" in nobody.stderr.splitlines()[-1]
     assert server.flask("trigger", "sms.unheard").returncode == 2
+
+
+def test_trigger_to_what_is_no_url(runner: FlaskCliRunner) -> None:
+    output = run(runner, "trigger", "sms.sent", "--url", "http://127.0.0.1:port", status=2)
+    assert "--url" in output.splitlines()[-1]

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from flask.testing import FlaskCliRunner
 
 from app import create_app
 from receiver import event, times
@@ -290,3 +291,31 @@ def test_a_source_that_is_not_there(tmp_path: Path) -> None:
     assert done.returncode == 1
     assert "there is no file" in done.stderr
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("option", ["--from", "--to"])
+@pytest.mark.parametrize(
+    ("url", "status"),
+    [
+        ("nonsense", 2),
+        ("sqlite:///", 2),
+        ("postgres://user@host:port/database", 2),
+        ("sqlite:////", 1),  # a folder
+        ("postgres://user@127.0.0.1:1/database?connect_timeout=1", 1),
+    ],
+)
+def test_the_option_is_named_whose_database_is_none(
+    runner: FlaskCliRunner, tmp_path: Path, option: str, url: str, status: int
+) -> None:
+    urls = {}
+    for number, name in enumerate(("--from", "--to")):
+        path = tmp_path / f"{number}.db"
+        path.touch()
+        urls[name] = f"sqlite:///{path}"
+    urls[option] = url
+    ran = runner.invoke(args=["copy", *(word for pair in urls.items() for word in pair)])
+    *_, last = ran.output.splitlines()
+    assert ran.exit_code == status, ran.output
+    assert last.startswith("Error: ")
+    assert option in last
+    assert "DATABASE_URL" not in last

@@ -8,23 +8,27 @@ import shlex
 import shutil
 import subprocess
 import sys
+import threading
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from flask import Flask
 from flask.testing import FlaskClient
 
-from app import create_app
+from app import Receiver, create_app
 from handlers import forward
-from receiver import config
-from receiver.times import MINUTE
+from receiver import Event, Registry, config
+from receiver.times import MINUTE, SECOND
 from receiver.web import ops
+from receiver.worker import Worker
 from tests.conftest import SECRET, Clock, Provider
 from tests.payloads import envelope, sms
-from tests.server import ROOT, Server
+from tests.server import ROOT, Server, eventually
 from tests.test_docs import anchors, commands_of
+from tests.test_store import ingest, sent
 
 DEPLOY = (ROOT / "docs" / "deploy.md").read_text()
 APP = json.loads((ROOT / "app.json").read_text())
@@ -127,6 +131,40 @@ def test_readyz_says_that_nobody_works(
     assert answer.status_code == 503
     assert answer.get_json()["failing"].keys() == {"backlog"}
     assert answer.get_json()["backlog"] == {"waiting": 2, "oldest_seconds": 960.0}
+    receiver.store.close()
+
+
+def test_readyz_names_a_handler_that_is_stuck_in_another_process(
+    environ: dict[str, str], clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ops._Store, "KEPT", 0.0)
+    app = create_app({**environ, "EMBEDDED_WORKER": "0"}, clock)
+    receiver: Receiver = app.extensions["receiver"]
+    receiver.store.migrate()
+    registry, go_on = Registry(), threading.Event()
+
+    @registry.on("*", name="slow", timeout=0.01, concurrency=1)
+    def slow(event: Event) -> None:
+        go_on.wait(30)
+
+    def failing() -> Any:
+        return app.test_client().get("/readyz").get_json()["failing"]
+
+    ingest(receiver.store, sent(), wanting=registry.wanting)
+    worker = Worker(receiver.store, registry, clock)
+    eventually(lambda: (worker.step(clock.time), worker.stuck)[1])
+    assert failing() == {"handlers": "stuck: slow"}
+    clock.time += 30 * SECOND
+    worker.step(clock.time)
+    clock.time += 40 * SECOND
+    assert failing() == {"handlers": "stuck: slow"}
+    clock.time += 30 * SECOND  # it has died, and does not say so again
+    assert failing() == {}
+    worker.step(clock.time)
+    assert failing() != {}
+    go_on.set()
+    eventually(lambda: (worker.step(clock.time), not worker.stuck)[1])
+    assert failing() == {}
     receiver.store.close()
 
 

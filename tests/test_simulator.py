@@ -1429,10 +1429,26 @@ def test_a_host_that_others_can_reach_is_refused(runner: FlaskCliRunner, host: s
         ["--failed", "1.1"],
         ["--devices", "0"],
         ["--speed", "0"],
+        ["--speed", "nan"],
+        ["--failed", "nan"],
+        ["--for", "nan"],
+        ["--for", "inf"],
+        ["--count", "100001"],
     ],
 )
 def test_options_that_make_no_sense(runner: FlaskCliRunner, options: list[str]) -> None:
     assert runner.invoke(args=["simulate", "--for", "0", *options]).exit_code == 2
+
+
+def test_an_ipv6_address_stands_in_brackets(
+    runner: FlaskCliRunner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(signal, "signal", lambda *_: None)
+    monkeypatch.setattr(simulator, "serve", lambda *_: lambda: None)  # not every machine has one
+    ran = runner.invoke(args=["simulate", "--for", "0", "--host", "::1"])
+    assert ran.exit_code == 0
+    assert "API on http://[::1]:5040/v1" in ran.output
+    assert "the truth is on http://[::1]:5040/truth" in ran.output
 
 
 def test_it_stops_after_so_many_seconds(environ: dict[str, str], tmp_path: Path) -> None:

@@ -127,6 +127,13 @@ def test_wrong_usage(flask: Flask, command: str) -> None:
     assert flask(*command.split()).exit_code == 2
 
 
+@pytest.mark.parametrize("command", ["delete", "test"])
+@pytest.mark.parametrize("no_id", ["", ".", ".."])
+def test_what_is_no_id(flask: Flask, canned: Canned, command: str, no_id: str) -> None:
+    assert "is no id" in last_line(flask(command, no_id), 2)
+    assert not canned.seen
+
+
 # --- list, delete
 
 
@@ -144,7 +151,11 @@ def test_it_deletes(flask: Flask, canned: Canned) -> None:
     assert last_line(flask("delete", "wh/7"), 0) == "wh/7 is deleted"
     assert (canned.last.method, canned.last.path) == ("DELETE", "/v1/webhooks/wh%2F7")
     canned.answers(ok({"error": {"code": "WEBHOOK_NOT_FOUND", "message": "no"}}, 404))
-    assert "WEBHOOK_NOT_FOUND" in last_line(flask("delete", "wh_7"), 1)
+    for command in ("delete", "test"):
+        line = last_line(flask(command, "wh_7"), 1)
+        assert "no webhook 'wh_7' (WEBHOOK_NOT_FOUND)" in line
+        assert "flask webhooks list" in line
+        assert "90 days" not in line
 
 
 # --- test

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import sys
+import os
 from contextlib import closing
-from pathlib import Path
 
 import click
 
-from receiver.commands.common import command
-from receiver.store import copying, open_store
+from receiver.commands.common import command, progress
+from receiver.errors import ConfigError, StoreUnavailable
+from receiver.store import Store, copying, open_store
 
 
 @command()
@@ -19,23 +19,36 @@ def copy(source_url: str, target_url: str) -> None:
     """Copy everything from one database into another, and compare them.
 
     Stop the service first. After an interruption, run it again."""
-    path = source_url.removeprefix("sqlite:///")
-    if path != source_url and not Path(path).exists():
-        raise click.ClickException(f"--from: there is no file {path}")
-    terminal = sys.stderr.isatty()
-
-    def progress(what: str, done: int) -> None:
-        if terminal:
-            click.echo(f"\r{what}: {done:,}\033[K", nl=False, err=True)
-
-    with closing(open_store(source_url)) as source, closing(open_store(target_url)) as target:
-        source.migrate()
-        target.migrate()
-        counts = copying.copy(source, target, progress)
-    if terminal:
-        click.echo("\r\033[K", nl=False, err=True)
+    with (
+        closing(_open("--from", source_url)) as source,
+        closing(_open("--to", target_url)) as target,
+        progress() as show,
+    ):
+        path = source_url.removeprefix("sqlite:///")
+        if path != source_url and not os.path.exists(path):
+            raise click.ClickException(f"--from: there is no file {path}")
+        _migrate("--from", source)
+        _migrate("--to", target)
+        counts = copying.copy(source, target, lambda what, done: show(f"{what}: {done:,}"))
     told = ", ".join(f"{counts[name]:,} {name}" for name in _TOLD)
     click.echo(f"copied {told}; both sides agree. Now set DATABASE_URL, and start the service")
+
+
+def _open(option: str, url: str) -> Store:
+    try:
+        return open_store(url)
+    except ConfigError as error:
+        raise click.BadParameter(error.problem, param_hint=[option]) from error
+
+
+def _migrate(option: str, store: Store) -> None:
+    """The first that needs a connection."""
+    try:
+        store.migrate()
+    except StoreUnavailable as error:
+        # The store takes its URL for the setting's.
+        told = str(error).removeprefix("DATABASE_URL: ").replace("DATABASE_URL", option)
+        raise click.ClickException(f"{option}: {told}") from error
 
 
 #: The tables that a person knows of.

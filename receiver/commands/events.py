@@ -7,6 +7,7 @@ from typing import Any
 import click
 
 from receiver.commands.common import (
+    ID,
     command,
     echo_columns,
     echo_json,
@@ -28,7 +29,7 @@ def events() -> None:
 
 @command(events, name="list")
 @selection_options
-@click.option("--message-id", help="events of this message")
+@click.option("--message-id", type=ID, help="events of this message")
 @click.option(
     "--state",
     type=click.Choice(["pending", "done", "dead"]),
@@ -70,7 +71,7 @@ def list_events(
 
 
 @command(events, name="show")
-@click.argument("event_id", metavar="ID")
+@click.argument("event_id", metavar="ID", type=ID)
 def show_event(event_id: str) -> None:
     """One event with its body and its deliveries, as JSON."""
     store = parts().store

@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from receiver.commands.common import command, echo_columns, echo_json, format_option
-from receiver.errors import Unusable
+from receiver.errors import StoreUnavailable, Unusable
 from receiver.event import parse
 from receiver.times import iso
 from receiver.web import parts
@@ -65,7 +65,12 @@ def retry_quarantine(digests: tuple[str, ...]) -> None:
     entries = [_find(digest) for digest in digests] if digests else receiver.store.quarantined()
     failed = 0
     for entry in entries:
-        outcome = _retry(entry)
+        try:
+            outcome = _retry(entry)
+        except StoreUnavailable:
+            raise
+        except Exception:  # the defect that has brought it here is still there
+            outcome = None
         click.echo(f"{entry['digest'][:12]}: {outcome or 'still not usable'}")
         failed += outcome is None
     if failed:
@@ -80,7 +85,8 @@ def _retry(entry: dict[str, Any]) -> str | None:
     try:
         item = parse(
             entry["body"],
-            received_at=entry["received_at"],
+            # Later than now if the clock was wrong when it came, which made it look too old.
+            received_at=min(entry["received_at"], receiver.now()),
             retention=receiver.config.retention,
             text_mode=receiver.config.text_mode,
         )

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import sys
-
 import click
 
 from receiver import times
-from receiver.commands.common import MOMENT, command, echo_columns
+from receiver.commands.common import MOMENT, command, echo_columns, progress
 from receiver.errors import ConfigError, ReceiverError
 from receiver.web import parts
 from receiver.zimsend import losses
@@ -22,25 +20,29 @@ def reconcile(since: int | None, dry_run: bool) -> None:
     """Ask ZimSend for the reports that did not arrive.
 
     The service does so by itself, every 10 minutes. What is learnt reaches the handlers."""
-    reconciliation = parts().reconciliation
+    receiver = parts()
+    if since is not None and since > receiver.now():
+        raise click.BadParameter(f"{times.iso(since)} is in the future", param_hint=["--since"])
+    reconciliation = receiver.reconciliation
     if reconciliation is None:
         raise ConfigError("ZIMSEND_API_KEY", "not set, nor ZIMSEND_CLIENT_ID: nobody can be asked")
-    terminal = sys.stderr.isatty()
-
-    def progress(made: Pass) -> None:
-        if terminal:
-            told = f"{made.messages} messages seen, {len(made.learnt)} reports learnt"
-            click.echo(f"\r{told}, {made.calls} calls", nl=False, err=True)
-
-    made = reconciliation.run(since, dry_run=dry_run, progress=progress)
-    if terminal:
-        click.echo("\r", nl=False, err=True)
-    _show(made, dry_run)
+    with progress() as show:
+        made = reconciliation.run(
+            since, dry_run=dry_run, progress=lambda so_far: show(_so_far(so_far))
+        )
+    _tell(made, dry_run)
     if made.problem is not None:
-        raise ReceiverError(f"not all of it could be asked for: {made.problem}")
+        raise ReceiverError(
+            f"not all of it could be asked for: {made.problem} "
+            f"(ZIMSEND_API_URL is {receiver.config.api_url})"
+        )
 
 
-def _show(made: Pass, dry_run: bool) -> None:
+def _so_far(made: Pass) -> str:
+    return f"{made.messages} messages seen, {len(made.learnt)} reports learnt, {made.calls} calls"
+
+
+def _tell(made: Pass, dry_run: bool) -> None:
     gaps = made.gaps
     if gaps:
         echo_columns(("FROM", 27), ("TO", 27), ("MESSAGES", 8), *((k.upper(), 9) for k in KINDS))
@@ -52,7 +54,8 @@ def _show(made: Pass, dry_run: bool) -> None:
             *((gap.counts[kind], 9) for kind in KINDS),
         )
     whole = losses.total(gaps)
-    click.echo(f"since {times.iso(made.since)}: {_told(whole, dry_run)}")
+    if whole is not None or made.problem is None:
+        click.echo(f"since {times.iso(made.since)}: {_told(whole, dry_run)}")
     if made.waiting:
         click.echo(
             f"{made.waiting} more changed so lately that ZimSend may still report them by itself; "

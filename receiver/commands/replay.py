@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import sys
-
 import click
 
-from receiver.commands.common import command, selection_options
+from receiver.commands.common import ID, command, progress, selection_options
 from receiver.event import ALIASES
 from receiver.store import Selection
 from receiver.web import parts
 
 
 @command()
-@click.argument("ids", metavar="[ID]...", nargs=-1)
+@click.argument("ids", metavar="[ID]...", nargs=-1, type=ID)
 @click.option("--failed", is_flag=True, help="work that is dead")
 @selection_options
 @click.option("--handler", help="for this handler only")
@@ -51,15 +49,12 @@ def replay(
             raise click.ClickException(
                 f"there is no event {', '.join(missing)}; nothing is changed"
             )
-    count = receiver.store.replay(
-        selection,
-        wanting=receiver.registry.wanting,
-        now=receiver.now(),
-        dry_run=dry_run,
-        progress=_show if sys.stderr.isatty() else lambda count: None,
-    )
+    with progress() as show:
+        count = receiver.store.replay(
+            selection,
+            wanting=receiver.registry.wanting,
+            now=receiver.now(),
+            dry_run=dry_run,
+            progress=lambda count: show(f"{count} work items"),
+        )
     click.echo(f"{count} work items {'would be' if dry_run else 'are'} given to handlers again")
-
-
-def _show(count: int) -> None:
-    click.echo(f"\r{count} work items", nl=False, err=True)

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import logging
 import signal
-import sys
 
 import click
 
 from receiver import upkeep
-from receiver.commands.common import command
+from receiver.commands.common import command, progress
 from receiver.store import Expired
 from receiver.web import parts
 
@@ -52,21 +51,14 @@ def work() -> None:
 def expire(dry_run: bool) -> None:
     """Delete what is older than RETENTION_DAYS.
 
-    The service does so by itself, once an hour. Statistics stay."""
+    The service does so by itself, every 10 minutes. Statistics stay."""
     receiver = parts()
     before = receiver.now() - receiver.config.retention
     if dry_run:
         click.echo(f"would delete {_told(receiver.store.expirable(before))}")
         return
-    terminal = sys.stderr.isatty()
-
-    def progress(so_far: Expired) -> None:
-        if terminal:
-            click.echo(f"\r{_told(so_far)}", nl=False, err=True)
-
-    expired = upkeep.expire(receiver.store, before, progress=progress)
-    if terminal:
-        click.echo("\r", nl=False, err=True)
+    with progress() as show:
+        expired = upkeep.expire(receiver.store, before, progress=lambda so_far: show(_told(so_far)))
     click.echo(f"deleted {_told(expired)}")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 import re
 import signal
@@ -25,7 +26,21 @@ PORT = 5040
 #: What the simulator lets in where the receiver has no credentials of its own.
 CREDENTIALS = ("zs_test_simulator", "client_simulator")
 
-_SHARE = click.FloatRange(0, 1)
+#: Most SMS of a campaign: all are planned before the first one is queued.
+MOST = 100_000
+
+
+class _Number(click.FloatRange):
+    """Without `nan`, which is in every range, and `inf`."""
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> Any:
+        number = super().convert(value, param, ctx)
+        if not math.isfinite(number):
+            self.fail(f"{value!r} is no finite number")
+        return number
+
+
+_SHARE = _Number(0, 1)
 
 
 class _Outage(click.ParamType[tuple[int, int]]):
@@ -46,16 +61,17 @@ class _Outage(click.ParamType[tuple[int, int]]):
 @click.option("--port", type=click.IntRange(1, 65_535), default=PORT, show_default=True,
               help="and on which port")  # fmt: skip
 @click.option("--expose", is_flag=True, help="allow a --host that others can reach")
-@click.option("--speed", type=click.FloatRange(0.1, 1000), default=1.0, show_default=True,
+@click.option("--speed", type=_Number(0.1, 1000), default=1.0, show_default=True,
               help="seconds that pass for the phones in one real second")  # fmt: skip
 @click.option("--seed", type=int, help="the same seed gives the same world [default: a new one]")
 @click.option("--devices", type=click.IntRange(1, 100), default=1, show_default=True,
               help="phones; each sends an SMS in 2 to 3 seconds")  # fmt: skip
-@click.option("--rate", type=click.FloatRange(0.001, 100), default=1.0, show_default=True,
+@click.option("--rate", type=_Number(0.001, 100), default=1.0, show_default=True,
               help="with --count: SMS that are queued in a second")  # fmt: skip
-@click.option("--count", type=click.IntRange(1), help="queue so many SMS; stop when all is over")
+@click.option("--count", type=click.IntRange(1, MOST),
+              help="queue so many SMS; stop when all is over")  # fmt: skip
 @click.option("--keep", is_flag=True, help="with --count: go on answering when all is over")
-@click.option("--for", "for_", type=click.FloatRange(0), help="stop after so many real seconds")
+@click.option("--for", "for_", type=_Number(0), help="stop after so many real seconds")
 @click.option("--failed", type=_SHARE, default=0.0, help="share of SMS that fail")
 @click.option("--duplicates", type=_SHARE, default=0.0, help="share of events that come twice")
 @click.option("--reorder", type=_SHARE, default=0.0, help="share of events that come late")
@@ -99,12 +115,13 @@ def simulate(
     stopped = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stopped.set())
+    here = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
     try:
         close = simulator.serve(simulated, host, port)
     except OSError as error:
-        raise click.ClickException(f"cannot listen on {host}:{port}: {error}") from error
-    click.echo(f"SIMULATOR, not ZimSend: no SMS is sent. API on http://{host}:{port}/v1")
-    click.echo(f"seed {seed}; webhooks go to {url}; the truth is on http://{host}:{port}/truth")
+        raise click.ClickException(f"cannot listen on {here}: {error}") from error
+    click.echo(f"SIMULATOR, not ZimSend: no SMS is sent. API on http://{here}/v1")
+    click.echo(f"seed {seed}; webhooks go to {url}; the truth is on http://{here}/truth")
     ends = None if for_ is None else time.monotonic() + for_
     while not stopped.wait(0.05):
         if ends is not None and time.monotonic() >= ends:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import click
@@ -12,7 +14,8 @@ from receiver.errors import ConfigError
 from receiver.store import Selection
 from receiver.times import MINUTE
 from receiver.web import parts
-from receiver.zimsend import ZimSend
+from receiver.zimsend import ZimSend, exchange
+from receiver.zimsend.errors import NotFound
 
 #: Those with a documented payload. Of the others ZimSend may not have heard itself.
 EVENTS = ("sms.sent", "sms.delivered", "sms.failed", "device.connected", "device.disconnected")
@@ -25,6 +28,19 @@ _REFUSALS = {
     404: "PUBLIC_URL does not lead to this service",
     503: "this service cannot write its database; see /readyz",
 }
+
+
+class _WebhookId(click.ParamType[str]):
+    """One that a path can hold."""
+
+    name = "id"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        try:
+            exchange.segment(value)
+        except ValueError as error:
+            self.fail(f"{error}; see `flask webhooks list`")
+        return str(value)
 
 
 @click.group()
@@ -83,15 +99,16 @@ def list_webhooks(style: str) -> None:
 
 
 @command(webhooks)
-@click.argument("webhook_id", metavar="ID")
+@click.argument("webhook_id", metavar="ID", type=_WebhookId())
 def delete(webhook_id: str) -> None:
     """Let ZimSend report there no more."""
-    _zimsend().delete_webhook(webhook_id)
+    with _about(webhook_id):
+        _zimsend().delete_webhook(webhook_id)
     click.echo(f"{webhook_id} is deleted")
 
 
 @command(webhooks)
-@click.argument("webhook_id", metavar="[ID]", required=False)
+@click.argument("webhook_id", metavar="[ID]", required=False, type=_WebhookId())
 def test(webhook_id: str | None) -> None:
     """Have ZimSend send a test event, and wait until it is here.
 
@@ -105,7 +122,8 @@ def test(webhook_id: str | None) -> None:
         webhook_id = there[0]
     since = parts().now() - MINUTE
     before = {event["event_id"] for event in _arrived(since)}
-    status = zimsend.test_webhook(webhook_id).response_status
+    with _about(webhook_id):
+        status = zimsend.test_webhook(webhook_id).response_status
     if status is not None and status != 200:
         why = _REFUSALS.get(status, "look into this service's log, and what stands before it")
         raise click.ClickException(f"ZimSend got {status} from the webhook: {why}")
@@ -125,6 +143,18 @@ def test(webhook_id: str | None) -> None:
         f"nothing came within {ARRIVES_WITHIN:.0f} s: check that the service runs and that "
         "PUBLIC_URL leads to it from outside"
     )
+
+
+@contextmanager
+def _about(webhook_id: str) -> Iterator[None]:
+    """What the client advises where an id is unknown is about messages."""
+    try:
+        yield
+    except NotFound as error:
+        why = error.code or f"HTTP {error.status}"
+        raise click.ClickException(
+            f"ZimSend has no webhook {webhook_id!r} ({why}); see `flask webhooks list`"
+        ) from error
 
 
 def _arrived(since: int) -> list[dict[str, Any]]:

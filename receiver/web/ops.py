@@ -6,6 +6,8 @@ import json
 import logging
 import threading
 import time
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from flask import Blueprint, Response, current_app
@@ -13,7 +15,9 @@ from flask.blueprints import BlueprintSetupState
 
 from receiver.errors import SchemaMismatch, StoreUnavailable
 from receiver.logs import Sparingly
+from receiver.times import SECOND
 from receiver.web import parts
+from receiver.worker import stuck_handlers
 
 if TYPE_CHECKING:
     from app import Receiver
@@ -27,40 +31,51 @@ blueprint = Blueprint("ops", __name__)
 OLDEST = 900
 
 
-class _Store:
-    """What the last look at the store found: a look writes to the disk, and anybody may ask."""
+@dataclass(frozen=True)
+class _Seen:
+    """What the store shows of the whole service.
 
-    #: Seconds after which it is looked at again.
+    :param problem: what is wrong with the store; nothing else is known then.
+    :param waiting: work items that are due; the oldest of them for how many seconds.
+    :param stuck: handlers, in whichever process.
+    """
+
+    problem: str | None = None
+    waiting: int = 0
+    oldest: float = 0.0
+    stuck: Sequence[str] = ()
+
+
+class _Store:
+    """Looks at the store, but not at each request: a look writes, and anybody may ask."""
+
+    #: Seconds for which what was seen is good.
     KEPT = 1.0
 
     def __init__(self) -> None:
         self._looking = threading.Lock()
-        self._looked_at = -self.KEPT
-        self._problem: str | None = None
-        self._backlog: dict[str, float] | None = None
+        self._seen: _Seen | None = None
+        self._seen_at = 0.0
         self._failures = Sparingly()
 
-    def look(self, receiver: Receiver) -> tuple[str | None, dict[str, float] | None]:
-        """What is wrong with it; and how much work waits, if that could be read."""
+    def look(self, receiver: Receiver) -> _Seen:
         with self._looking:
-            if time.monotonic() - self._looked_at >= self.KEPT:
-                self._problem, self._backlog = self._found(receiver)
-                self._looked_at = time.monotonic()
-            return self._problem, self._backlog
+            if self._seen is None or time.monotonic() - self._seen_at >= self.KEPT:
+                self._seen, self._seen_at = self._look(receiver), time.monotonic()
+            return self._seen
 
-    def _found(self, receiver: Receiver) -> tuple[str | None, dict[str, float] | None]:
+    def _look(self, receiver: Receiver) -> _Seen:
+        store, now = receiver.store, receiver.now()
         try:
-            receiver.store.check()
-            names = [handler.name for handler in receiver.registry]
-            waiting, age = receiver.store.backlog(receiver.now(), names)
+            store.check()
+            waiting, age = store.backlog(now, [handler.name for handler in receiver.registry])
+            return _Seen(None, waiting, round(age / SECOND, 1), stuck_handlers(store, now))
         except SchemaMismatch as error:
-            return str(error), None
+            return _Seen(str(error))
         except StoreUnavailable as error:
-            # Names of hosts and users are for the log.
-            if self._failures.admit() is not None:
+            if self._failures.admit() is not None:  # hosts and users are named in the log alone
                 log.error("not ready: %s", error)
-            return "it cannot be written or read; the log says why", None
-        return None, {"waiting": waiting, "oldest_seconds": round(age / 1e6, 1)}
+            return _Seen("it cannot be written or read; the log says why")
 
 
 @blueprint.record_once
@@ -78,22 +93,22 @@ def healthz() -> Response:
 def readyz() -> Response:
     """Whether events are stored and handled; 503 and the failing checks otherwise."""
     receiver = parts()
+    seen: _Seen = current_app.extensions["readiness"].look(receiver)
     failing: dict[str, str] = {}
-    problem, backlog = current_app.extensions["readiness"].look(receiver)
-    if problem is not None:
-        failing["store"] = problem
-    if backlog is not None and backlog["oldest_seconds"] > OLDEST:
+    if seen.problem is not None:
+        failing["store"] = seen.problem
+    if seen.oldest > OLDEST:
         failing["backlog"] = (
-            f"work has been waiting for {backlog['oldest_seconds'] / 60:.0f} minutes; the handlers "
-            "do not keep up, or nothing runs them (`flask work`, where EMBEDDED_WORKER=0)"
+            f"work has waited for {seen.oldest / 60:.0f} minutes: the handlers do not keep up, "
+            "or nothing runs them (where EMBEDDED_WORKER=0, that is `flask work`)"
         )
     if receiver.config.embedded_worker and not receiver.worker.alive:
         failing["worker"] = "the embedded worker does not run in this process"
-    if receiver.worker.stuck:
-        failing["handlers"] = "stuck: " + ", ".join(receiver.worker.stuck)
+    if stuck := sorted({*seen.stuck, *receiver.worker.stuck}):
+        failing["handlers"] = "stuck: " + ", ".join(stuck)
     body: dict[str, object] = {"status": "failing" if failing else "ok", "failing": failing}
-    if backlog is not None:
-        body["backlog"] = backlog
+    if seen.problem is None:
+        body["backlog"] = {"waiting": seen.waiting, "oldest_seconds": seen.oldest}
     return _answer(503 if failing else 200, body)
 
 
