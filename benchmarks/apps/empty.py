@@ -1,4 +1,4 @@
-"""The upper bound: a route that does nothing, so all that is left is gunicorn and Flask."""
+"""A route that does nothing, so all that is left is gunicorn and Flask."""
 
 from flask import Flask
 

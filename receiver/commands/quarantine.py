@@ -13,8 +13,6 @@ from receiver.event import parse
 from receiver.times import iso
 from receiver.web import parts
 
-_PATIENCE = 5.0
-
 
 @click.group()
 def quarantine() -> None:
@@ -92,7 +90,7 @@ def _retry(entry: dict[str, Any]) -> str | None:
         )
     except Unusable:
         return None
-    (outcome,) = receiver.store.ingest([item], receiver.registry.wanting, _PATIENCE)
+    outcome = receiver.ingest.submit(item)
     if outcome == "quarantined":
         return None
     receiver.store.release(entry["digest"])

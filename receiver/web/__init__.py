@@ -1,4 +1,5 @@
-"""What the service answers over HTTP: thin blueprints over the parts in `app.extensions`."""
+"""What the service answers over HTTP: the webhook, and thin blueprints over the parts in
+`app.extensions`."""
 
 from __future__ import annotations
 
