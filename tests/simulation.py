@@ -25,6 +25,7 @@ from receiver.errors import HandlerError, StoreUnavailable
 from receiver.event import Event, Incoming, parse
 from receiver.registry import Registry
 from receiver.store import (
+    SILENT_ATTEMPTS,
     Claim,
     Settlement,
     Store,
@@ -425,7 +426,7 @@ class Simulation:
         for item, state in after.items():
             if state in ("done", "dead") and before.get(item) == "pending":
                 self._require(
-                    (*item, self.fences[item]) in ends,
+                    (*item, self.fences[item]) in ends or self._is_given_up(*item),
                     f"{item} was ended by one who is not its last claimant",
                 )
         for settlement in settlements:
@@ -442,6 +443,16 @@ class Simulation:
             self.fences[item] = claim.fence
             self.leases[item] = now + int(handler.timeout * SECOND) + LEASE_SPARE
             self._check_one_at_a_time(now, claim)
+
+    def _is_given_up(self, seq: int, name: str) -> bool:
+        """Whether it was leased as often as it may be, without a word."""
+        ((state, attempts),) = self.outside.execute(
+            "SELECT state, attempts FROM deliveries WHERE event_seq = ? AND handler = ?",
+            (seq, name),
+        )
+        handler = self.registry.get(name)
+        assert handler is not None
+        return bool(state == "dead" and attempts >= handler.max_attempts + SILENT_ATTEMPTS)
 
     def _check_one_at_a_time(self, now: int, claim: Claim) -> None:
         # Only at the claim: a lease that has run out may hold again when the clock goes back.
