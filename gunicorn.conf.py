@@ -14,7 +14,7 @@ import traceback
 
 from dotenv import load_dotenv
 from gunicorn.glogging import Logger
-from gunicorn.http.errors import ParseException
+from gunicorn.http.errors import NoMoreData, ParseException
 from gunicorn.workers.gthread import ThreadWorker
 
 from receiver.config import Config
@@ -99,6 +99,12 @@ class _Logger(Logger):
     what a request holds: a search for a text, a number, a key in a header that is misspelt."""
 
     _malformed = Sparingly()
+
+    def debug(self, msg, *args, **kwargs):
+        error = sys.exc_info()[1]
+        if isinstance(error, ParseException | NoMoreData):
+            args = tuple(type(a).__name__ if a is error else a for a in args)
+        super().debug(msg, *args, **kwargs)
 
     def warning(self, msg, *args, **kwargs):
         error = sys.exc_info()[1]

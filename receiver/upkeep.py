@@ -14,6 +14,7 @@ from typing import TypeVar
 
 from receiver import times
 from receiver.errors import ReceiverError, StoreUnavailable
+from receiver.logs import Sparingly
 from receiver.store import Expired, Store
 
 Result = TypeVar("Result")
@@ -25,8 +26,8 @@ _PATIENCE = 2.0
 #: A batch rests so many times what it took, and at least so many seconds.
 _YIELD = 3
 _SHORTEST_REST = 0.005
-#: The note of when it was last looked at what has expired.
-_LOOKED = "expiry"
+#: The turn to look at what has expired.
+_TURN = "expiry"
 
 
 def expire(
@@ -91,6 +92,7 @@ class Upkeep:
         self._store = store
         self._retention = retention
         self._now = now
+        self._leaps = Sparingly()
         self._stopped = threading.Event()
         self._thread: threading.Thread | None = None
 
@@ -117,26 +119,33 @@ class Upkeep:
         self._store.tidy()
         while not self._stopped.is_set() and patiently(lambda: self._store.index_texts(_PATIENCE)):
             pass
-        if self._store.claim_turn("expiry", now, now + self.EVERY) and self._is_steady(now):
+        if self._may_expire(now):
             expired = expire(self._store, now - self._retention, stopped=self._stopped.is_set)
             if any(expired):
                 log.info("expired: %d messages, %d events, %d bodies in quarantine", *expired)
 
-    def _is_steady(self, now: int) -> bool:
-        """Whether the clock has gone on since the last look, by whichever process, as clocks do.
+    def _may_expire(self, now: int) -> bool:
+        """Whether it is this process's turn, and the clock has gone on since the last one as clocks
+        do.
 
-        What a clock that is months ahead deletes does not come back. So after a leap nothing is
-        deleted until the next look, by which a wrong clock may have been set right.
+        What a clock that is months ahead deletes does not come back. So after a leap, or where two
+        processes disagree, nothing is deleted before two looks in turn agree.
         """
-        before = self._store.note(_LOOKED)
-        self._store.write_note(_LOOKED, str(now))
-        leap = now - int(before) if before is not None else 0
+        until = self._store.turn(_TURN)
+        if not until:  # there was none yet
+            return self._store.claim_turn(_TURN, now, now + self.EVERY)
+        if now < until <= now + times.DAY:
+            return False
+        if not self._store.keep_turn(_TURN, until, now + self.EVERY):
+            return False  # another process was quicker
+        leap = now + self.EVERY - until
         if abs(leap) <= self.LEAP:
             return True
-        log.warning(
-            "the clock is %.1f days from where it was at the last look at what has expired; nothing"
-            " is deleted before the next one, in %d minutes",
-            leap / times.DAY,
-            self.EVERY // times.MINUTE,
-        )
+        if self._leaps.admit() is not None:
+            log.warning(
+                "the clock is %.1f days from where it was at the last look at what has expired: "
+                "nothing is deleted until it has stayed there for %d minutes",
+                leap / times.DAY,
+                self.EVERY // times.MINUTE,
+            )
         return False

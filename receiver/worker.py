@@ -14,7 +14,7 @@ import threading
 import time
 import traceback
 from collections import deque
-from collections.abc import Callable, Coroutine
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Generator
 from contextlib import suppress
 from queue import SimpleQueue
 
@@ -166,11 +166,16 @@ class _Lane:
                 self._finished(self, call)
 
 
+#: What a call returns that has not run yet.
+_NOT_RUN = (Awaitable, Generator, AsyncGenerator)
+
+
 def _run(handler: Handler, event: Event) -> None:
     returned = handler.function(event)
-    if isinstance(returned, Coroutine):  # a wrapper hid what the registry refuses
-        returned.close()
-        raise HandlerError("its call returned a coroutine, which nobody runs")
+    if isinstance(returned, _NOT_RUN):  # a wrapper hid what the registry refuses
+        if isinstance(returned, Coroutine):
+            returned.close()  # or Python warns of it
+        raise HandlerError(f"its call returned a {type(returned).__name__}, which nobody runs")
 
 
 class Worker:
@@ -243,7 +248,8 @@ class Worker:
         if self._thread is not None and self._thread is not threading.current_thread():
             self._patience_ends = min(self._patience_ends, time.monotonic() + patience)
             self._thread.join(patience + 2)
-            return not self._thread.is_alive()
+            ended = not self._thread.is_alive()
+            return ended and not (self._settlements or self._finished or self._unsettled())
         return True
 
     @property

@@ -150,8 +150,6 @@ BAD: list[tuple[str, str]] = [
     ("DATABASE_URL", "receiver.db"),
     ("DATABASE_URL", "/var/lib/receiver.db"),
     ("DATABASE_URL", "sqlite:receiver.db"),
-    ("DATABASE_URL", "sqlite:///:memory:"),
-    ("DATABASE_URL", "sqlite:////var/lib/receiver.db?mode=ro"),
     ("DATABASE_URL", "://"),
     *[
         (name, text)

@@ -168,6 +168,16 @@ def test_readyz_names_a_handler_that_is_stuck_in_another_process(
     receiver.store.close()
 
 
+def test_readyz_holds_no_thread_while_another_looks(app: Flask) -> None:
+    receiver: Receiver = app.extensions["receiver"]
+    look = ops._Store()
+    assert look.look(receiver).problem is None
+    assert look._looking.acquire()
+    assert "ask again" in str(look.look(receiver).problem)
+    look._looking.release()
+    assert look.look(receiver).problem is None
+
+
 # --- Procfile
 
 

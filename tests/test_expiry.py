@@ -314,11 +314,24 @@ def test_a_clock_that_is_wrong_for_a_while_deletes_nothing(
     assert is_there_after(T0 + 100 * DAY, T0 + 3 * every, T0 + 4 * every)
     assert is_there_after(T0 + 100 * DAY, T0 + 300 * DAY)
     assert [m for m in caplog.messages if "100.0 days from where it was" in m]
+    # In the middle of one process's look comes another, whose clock is ahead.
+    keep_turn, ahead = store.keep_turn, Upkeep(store, RETENTION)
+    assert is_there_after(T0 + 300 * DAY, T0 + 5 * every)
+
+    def kept(*arguments: Any) -> bool:
+        store.keep_turn = keep_turn  # type: ignore[method-assign]
+        ahead.step(T0 + 300 * DAY)
+        return keep_turn(*arguments)
+
+    store.keep_turn = kept  # type: ignore[method-assign]
+    assert is_there_after(T0 + 6 * every)
+    assert is_there_after(T0 + 7 * every)
     # Two looks agree.
-    assert not is_there_after(T0 + 300 * DAY + every)
+    assert is_there_after(T0 + 300 * DAY + 5 * every)
+    assert not is_there_after(T0 + 300 * DAY + 6 * every)
 
 
-def test_one_process_at_a_time_once_an_hour(store: Store) -> None:
+def test_one_process_at_a_time(store: Store) -> None:
     assert store.claim_turn("expiry", T0, T0 + HOUR)
     assert not store.claim_turn("expiry", T0 + 1, T0 + HOUR)
     assert store.claim_turn("expiry", T0 + HOUR, T0 + 2 * HOUR)

@@ -610,10 +610,25 @@ def test_what_has_just_happened_is_shown_and_its_webhook_is_a_repeat(
     assert (shown["message"], shown["priority"], shown["metadata"]) == (TEXT, 2, {"n": 1})
     assert {event["source"] for event in shown["events"]} == {"gateway"}
     assert not list(here.parts.store.learnt())  # nothing was missed
-    if state == "delivered":
-        report = envelope("sms.delivered", sms("delivered", "msg_9", **times))
+    if state in ("sent", "delivered"):
+        report = envelope(f"sms.{state}", sms(state, "msg_9", **times))
         assert Provider(here.client).post(report).status_code == 200
         assert here.message("msg_9")["events"][-1]["repeat"]
+        assert here.message("msg_9")["status"] == state
+
+
+def test_what_was_on_its_way_is_no_resend_of_what_has_just_failed(
+    here: Gateway, zimsend: Canned, clock: Clock
+) -> None:
+    """The API gives a failure no time, and its times may differ a little from the webhook's."""
+    clock.time = clock.time // SECOND * SECOND
+    at = clock.time - MINUTE
+    zimsend.answers(known(at, "failed", sent_at=iso(at + 2 * SECOND), delivered_at=None))
+    assert here.message("msg_9")["status"] == "failed"
+    late = sms("sent", "msg_9", sent_at=iso(at + 2 * SECOND + 400_000))
+    report = envelope("sms.sent", late, timestamp=late["sent_at"])
+    assert Provider(here.client).post(report).status_code == 200
+    assert here.message("msg_9")["status"] == "failed"
 
 
 @pytest.mark.parametrize("state", ["queued", "sent", "delivered", "failed", "cancelled"])

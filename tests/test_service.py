@@ -197,6 +197,7 @@ def test_the_web_only_receives_and_flask_work_runs_the_handlers(
         ({"DATABASE_URL": "sqlite:////no/such/folder/receiver.db"}, "DATABASE_URL"),
         ({"HANDLERS": "no.such.module"}, "HANDLERS"),
         ({"DATABASE_URL": f"sqlite:///{ROOT / 'README.md'}"}, "DATABASE_URL"),
+        ({"DATABASE_URL": "sqlite:///:memory:"}, "DATABASE_URL"),
         ({"HANDLERS": "tests.twice"}, "HANDLERS"),
     ],
 )
@@ -222,7 +223,7 @@ def test_a_wrong_setting_stops_the_start_with_one_line_and_status_1(
 
 def test_the_log_quotes_no_request(serve: Callable[..., Server]) -> None:
     """Neither what gunicorn cannot read, nor the query of what it can."""
-    server = serve(GUNICORN_CMD_ARGS="--access-logfile -")
+    server = serve(GUNICORN_CMD_ARGS="--access-logfile -", LOG_LEVEL="debug")
     text, number = "S3cr3tText", "+33612345678"
     answer = server.client.get("/v1/sms/history", params={"search": text, "to": number})
     assert answer.status_code == 503
@@ -236,6 +237,10 @@ def test_the_log_quotes_no_request(serve: Callable[..., Server]) -> None:
         with socket.create_connection(("127.0.0.1", server.port), timeout=10) as connection:
             connection.sendall(f"{line}\r\nHost: here\r\n\r\n".encode())
             assert b"HTTP/1.1 500" not in connection.recv(65_536)
+    with socket.create_connection(("127.0.0.1", server.port), timeout=10) as connection:
+        connection.sendall(f"GET / HTTP/1.1\r\nX-API-Key: {text}\r\n".encode())
+        connection.shutdown(socket.SHUT_WR)
+        assert connection.recv(65_536) == b""
     log = eventually(lambda: "no proper HTTP" in (said := server.log.read_text()) and said)
     assert '"GET /v1/sms/history HTTP/1.1" 503' in log
     assert text not in log

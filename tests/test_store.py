@@ -291,6 +291,8 @@ def test_backlog_counts_what_is_due_and_not_leased(store: Store) -> None:
     assert store.backlog(NOW + MINUTE, ["other"]) == store.backlog(NOW, []) == (0, 0)
     claim(store, limit=1)
     assert store.backlog(NOW + 1, ["h"])[0] == 1
+    # Whoever had leased it has died.
+    assert store.backlog(NOW + HOUR, ["h"]) == (2, HOUR)
 
 
 # --- reading

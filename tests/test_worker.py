@@ -167,17 +167,46 @@ def test_work_that_ends_its_process_again_and_again_dies_and_is_told_of(
     assert "1 work items of handler h are dead: their attempts ended without a word" in caplog.text
 
 
-def test_a_wrapper_that_hides_a_coroutine_runs_nothing_and_fails(store: Store) -> None:
+async def asynchronous(event: Event) -> None: ...
+
+
+def generator(event: Event) -> Any:
+    yield event
+
+
+async def both(event: Event) -> Any:
+    yield event
+
+
+@pytest.mark.parametrize("function", [asynchronous, generator, both])
+def test_what_a_wrapper_hides_is_not_run_and_fails(store: Store, function: Any) -> None:
     registry = Registry()
-
-    async def asynchronous(event: Event) -> None: ...
-
-    registry.on("*", name="h")(lambda event: asynchronous(event))
+    registry.on("*", name="h")(lambda event: function(event))
     event_id = put(store, registry)
     _, step = stepping(store, registry)
     step(times.now())
     assert delivery(store, event_id)["state"] == "pending"
-    assert "coroutine" in delivery(store, event_id)["last_error"]
+    assert "which nobody runs" in delivery(store, event_id)["last_error"]
+
+
+def test_drain_says_what_it_could_not_write_down(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    registry, go_on = Registry(), threading.Event()
+    registry.on("*", name="h")(lambda event: go_on.wait(30))
+    put(store, registry)
+    worker = Worker(store, registry)
+    worker.start()
+    eventually(lambda: worker._unsettled())
+
+    def away(*arguments: Any) -> None:
+        raise StoreUnavailable("locked")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(store, "work", away)
+        go_on.set()
+        assert not worker.drain(0.1)
+    assert Worker(store, registry).drain(1)
 
 
 def test_work_of_a_handler_that_is_gone_waits_a_week_from_then_on(store: Store) -> None:

@@ -35,7 +35,7 @@ def trigger(
     url = url or f"http://127.0.0.1:{receiver.config.port}/webhooks/zimsend"
     try:
         host = httpx.URL(url).host
-    except httpx.InvalidURL as error:
+    except (httpx.InvalidURL, UnicodeError) as error:
         raise click.BadParameter(f"{url!r}: {error}", param_hint=["--url"]) from error
     # The environment's proxies do not reach this machine; with a transport they are not asked.
     transport = httpx.HTTPTransport() if is_loopback(host) else None

@@ -179,8 +179,7 @@ class Store(Protocol):
         """End the work of handlers that nobody knows and that has been due for `wait`."""
 
     def backlog(self, now: int, handlers: Sequence[str]) -> tuple[int, int]:
-        """How many items of these handlers are due and not leased, and for how long the oldest
-        has been."""
+        """How many items of these handlers may be claimed, and for how long the oldest has been."""
 
     def evidence(self, message_id: str, limit: int) -> Evidence | None:
         """A message's row, how many events it has, and the first of them as they came in."""
@@ -234,6 +233,9 @@ class Store(Protocol):
 
         Whoever dies over it leaves the rest to the next turn.
         """
+
+    def turn(self, name: str) -> int | None:
+        """When the last turn ends; `None` if there was none yet."""
 
     def keep_turn(self, name: str, until: int, later: int) -> bool:
         """Change the end of a turn from `until`; false if somebody else has taken it since."""
@@ -302,7 +304,10 @@ def open_store(url: str) -> Store:
     if url.startswith("sqlite:///") and len(url) > len("sqlite:///"):
         from receiver.store.sqlite import SqliteStore
 
-        return SqliteStore(url.removeprefix("sqlite:///"))
+        path = url.removeprefix("sqlite:///")
+        if "?" in path or path == ":memory:" or path.startswith("file:"):
+            raise ConfigError("DATABASE_URL", f"{path!r} is no file; SQLite takes no options here")
+        return SqliteStore(path)
     if url.startswith(("postgres://", "postgresql://")):
         from receiver.store.postgres import PostgresStore
 

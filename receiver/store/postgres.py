@@ -233,9 +233,9 @@ class PostgresStore:
         return False  # the server's autovacuum makes room for what comes next
 
     def claim_turn(self, name: str, now: int, until: int) -> bool:
-        (value,) = self._row("SELECT max(value) FROM marks WHERE name = %s", (name,))
+        held = self.turn(name)
         # A time that lies far ahead was written by a clock that was wrong.
-        if value is not None and now < value <= now + DAY:
+        if held is not None and now < held <= now + DAY:
             return False
         with self._transaction(_CHECK_PATIENCE) as connection:
             turn = connection.execute(
@@ -244,6 +244,10 @@ class PostgresStore:
                 {"name": name, "until": until, "now": now, "day": DAY},
             )
         return turn.rowcount == 1
+
+    def turn(self, name: str) -> int | None:
+        (value,) = self._row("SELECT max(value) FROM marks WHERE name = %s", (name,))
+        return None if value is None else int(value)
 
     def keep_turn(self, name: str, until: int, later: int) -> bool:
         with self._transaction(_CHECK_PATIENCE) as connection:
@@ -548,7 +552,7 @@ SELECT min(due_at) FROM deliveries WHERE handler = %s AND state = 'pending' AND 
 
 _BACKLOG = """
 SELECT count(*), min(due_at) FROM deliveries
-WHERE handler = ANY (%s) AND state = 'pending' AND NOT leased AND due_at <= %s
+WHERE handler = ANY (%s) AND state = 'pending' AND due_at <= %s
 """
 
 # Said twice, so that the index of what is learnt is seen to fit.

@@ -304,7 +304,7 @@ class SqliteStore:
         with _as_unavailable():
             count, oldest = self._reader.execute(
                 "SELECT count(*), min(due_at) FROM deliveries WHERE state = 'pending'"
-                f" AND handler IN ({_marks(handlers)}) AND leased = 0 AND due_at <= ?",
+                f" AND handler IN ({_marks(handlers)}) AND due_at <= ?",
                 (*handlers, now),
             ).fetchone()
         return count, now - oldest if oldest is not None else 0
@@ -351,10 +351,9 @@ class SqliteStore:
         return count
 
     def claim_turn(self, name: str, now: int, until: int) -> bool:
-        with self._reading() as connection:
-            found = connection.execute("SELECT value FROM marks WHERE name = ?", (name,)).fetchone()
+        held = self.turn(name)
         # A time that lies far ahead was written by a clock that was wrong.
-        if found is not None and now < found[0] <= now + DAY:
+        if held is not None and now < held <= now + DAY:
             return False
         with self._transaction(_CHECK_PATIENCE) as connection:
             turn = connection.execute(
@@ -363,6 +362,11 @@ class SqliteStore:
                 {"name": name, "until": until, "now": now, "day": DAY},
             )
             return turn.rowcount == 1
+
+    def turn(self, name: str) -> int | None:
+        with self._reading() as connection:
+            found = connection.execute("SELECT value FROM marks WHERE name = ?", (name,)).fetchone()
+        return found[0] if found else None
 
     def keep_turn(self, name: str, until: int, later: int) -> bool:
         with self._transaction(_CHECK_PATIENCE) as connection:

@@ -124,7 +124,7 @@ def _told(message: Message, now: int) -> list[Incoming]:
     """The events that ZimSend's answer stands for.
 
     What has happened lately is none that was missed: its webhook may be on its way, and is a repeat
-    then.
+    then; but not where the answer has no times, by which that could be told.
     """
     config = parts().config
     told = partial(facts, message, now=now, retention=config.retention, text_mode=config.text_mode)

@@ -59,10 +59,15 @@ class _Store:
         self._failures = Sparingly()
 
     def look(self, receiver: Receiver) -> _Seen:
-        with self._looking:
+        # A look may take long where the database hangs; whoever asks then must not hold a thread.
+        if not self._looking.acquire(timeout=self.KEPT):
+            return _Seen("it takes long to look at it; ask again")
+        try:
             if self._seen is None or time.monotonic() - self._seen_at >= self.KEPT:
                 self._seen, self._seen_at = self._look(receiver), time.monotonic()
             return self._seen
+        finally:
+            self._looking.release()
 
     def _look(self, receiver: Receiver) -> _Seen:
         store, now = receiver.store, receiver.now()

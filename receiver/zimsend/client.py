@@ -13,7 +13,7 @@ import copy
 import itertools
 import json
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import date, datetime
 from types import TracebackType
 from typing import Any, Self, TypedDict, TypeVar, Unpack
@@ -253,17 +253,17 @@ class ZimSend:
 
         Messages that are sent meanwhile move others to the next page, so one can come twice.
         """
-        before: list[str] | None = None
+        before: tuple[list[str], Sequence[object]] | None = None
         for number in itertools.count(page):
             shown = self.history(page=number, limit=limit, **conditions)
             ids = [message.message_id for message in shown.messages]
             # A server that passes over `page` would go on for ever.
-            if not (ids or shown.nameless) or ids == before:
+            if not (ids or shown.nameless) or (ids, shown.nameless) == before:
                 return
             yield shown
             if shown.total_pages is not None and number >= shown.total_pages:
                 return
-            before = ids
+            before = ids, shown.nameless
 
     def stats(
         self,

@@ -62,7 +62,9 @@ def facts(
         return []
     reached = dict(at)
     if message.status in _RANK:
-        reached.setdefault(message.status, latest)
+        # What is reported of the state before, a moment later, must not look like a resend.
+        since = SAME_REPORT if message.status == "failed" and quiet < QUIET else 0
+        reached.setdefault(message.status, latest + since)
     found = []
     for state in sorted(reached, key=lambda state: (reached[state], _RANK[state])):
         body = _body(message, state, reached[state], at)
