@@ -160,6 +160,7 @@ def test_a_wrong_url_is_refused_without_its_password() -> None:
         "postgres://u:hunter2/secret@host/db",
         "postgres://u:hunter2@h/db?no_such=1",
         "postgres://u:hunter2@[::1/db",
+        "postgres://u:half@hunter2@host/db",
     ):
         with pytest.raises(ConfigError) as caught:
             open_store(url)
@@ -239,6 +240,25 @@ def test_locked_rows_make_it_unavailable_in_time_and_usable_after(
         refused_within(0.6, lambda: ingest(store, later, patience=0.5))
         assert row_of(store, "m1")  # readers do not wait
     assert ingest(store, later) == ["accepted"]
+
+
+def test_a_statement_in_vain_costs_its_own_connection_alone(
+    store: PostgresStore, outside: psycopg.Connection[Any]
+) -> None:
+    def backend(patience: float) -> int:
+        with store._transaction(patience) as connection:
+            if patience < 1:
+                connection.execute("LOCK TABLE messages IN ACCESS SHARE MODE")
+            return connection.info.backend_pid
+
+    with store._reader() as held:
+        first, other = held.info.backend_pid, backend(5)
+    with outside.transaction():
+        outside.execute("LOCK TABLE messages IN ACCESS EXCLUSIVE MODE")
+        refused_within(0.6, lambda: backend(0.5))
+    with store._reader() as one, store._reader() as two:
+        kept = {one.info.backend_pid, two.info.backend_pid}
+    assert len(kept & {first, other}) == 1
 
 
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL, signal.SIGSTOP])
