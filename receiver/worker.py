@@ -340,12 +340,11 @@ class Worker:
     def _bury(self, now: int) -> None:
         """End the work of handlers that no process has had for long. Each notes which it has."""
         noted: dict[str, int] = json.loads(self._store.note(_HANDLERS) or "{}")
+        noted = {name: at for name, at in noted.items() if at > now - UNKNOWN_HANDLER_WAIT}
         if any(noted.get(name, 0) < now - times.HOUR for name in self._lanes):
             noted |= dict.fromkeys(self._lanes, now)
-            noted = {n: at for n, at in noted.items() if at > now - UNKNOWN_HANDLER_WAIT}
             self._store.write_note(_HANDLERS, json.dumps(noted))
-        known = [*self._lanes, *(n for n, at in noted.items() if at > now - UNKNOWN_HANDLER_WAIT)]
-        buried = self._store.bury(now, known, UNKNOWN_HANDLER_WAIT)
+        buried = self._store.bury(now, list(noted), UNKNOWN_HANDLER_WAIT)
         if buried:
             log.error("%d work items are dead: their handlers are not registered", buried)
 

@@ -18,6 +18,7 @@ from app import Receiver, create_app
 from receiver import signature, status, times
 from receiver.store import Store, open_store
 from tests import postgres
+from tests.canned import Canned, ok
 from tests.postgres import Databases
 from tests.server import Server
 
@@ -114,6 +115,24 @@ def store(database_url: str) -> Iterator[Store]:
     store.migrate()
     yield store
     store.close()
+
+
+@pytest.fixture(scope="module")
+def canned() -> Iterator[Canned]:
+    """A ZimSend that answers as a test says."""
+    canned = Canned()
+    yield canned
+    canned.released.set()
+    canned.close()
+
+
+@pytest.fixture
+def fresh_canned(canned: Canned) -> Iterator[Canned]:
+    """The same, as if nobody had told it anything yet."""
+    canned.released.clear()
+    canned.answers(ok({}))
+    yield canned
+    canned.released.set()
 
 
 def row_of(store: Store, message_id: str) -> status.Row | None:

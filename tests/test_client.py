@@ -364,20 +364,9 @@ TRICKLES = {
 }
 
 
-@pytest.fixture(scope="module")
-def canned() -> Iterator[Canned]:
-    canned = Canned()
-    yield canned
-    canned.released.set()
-    canned.close()
-
-
 @pytest.fixture
-def server(canned: Canned) -> Iterator[Canned]:
-    canned.released.clear()
-    canned.answers(ok({}))
-    yield canned
-    canned.released.set()
+def server(fresh_canned: Canned) -> Canned:
+    return fresh_canned
 
 
 class Naps:

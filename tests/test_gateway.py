@@ -46,21 +46,9 @@ NUMBER, TEXT = "+33612345678", "Bonjour 👋, code 1234"
 HTML = b"<html><h1>502 Bad Gateway</h1></html>"
 
 
-@pytest.fixture(scope="module")
-def canned() -> Iterator[Canned]:
-    canned = Canned()
-    yield canned
-    canned.released.set()
-    canned.close()
-
-
 @pytest.fixture
-def zimsend(canned: Canned) -> Iterator[Canned]:
-    """A ZimSend that answers as a test says."""
-    canned.released.clear()
-    canned.answers(ok({}))
-    yield canned
-    canned.released.set()
+def zimsend(fresh_canned: Canned) -> Canned:
+    return fresh_canned
 
 
 class Gateway:

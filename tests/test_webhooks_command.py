@@ -22,13 +22,6 @@ PUBLIC = "https://sms.example.com"
 HOOK = f"{PUBLIC}/webhooks/zimsend"
 
 
-@pytest.fixture(scope="module")
-def canned() -> Iterator[Canned]:
-    canned = Canned()
-    yield canned
-    canned.close()
-
-
 Flask = Callable[..., Result]
 
 
