@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import ssl
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +23,9 @@ from tests import postgres
 from tests.canned import Canned, ok
 from tests.postgres import Databases
 from tests.server import Server
+
+# Each HTTP client reads the authorities' certificates, which takes as long as several tests.
+ssl.create_default_context = cache(ssl.create_default_context)
 
 SECRET = "whsec_0123456789abcdef0123456789abcdef"
 

@@ -18,6 +18,7 @@ from typing import Any
 import httpx
 
 from receiver.signature import sign
+from receiver.store import Selection, open_store
 
 ROOT = Path(__file__).parent.parent
 
@@ -28,7 +29,7 @@ def eventually(condition: Callable[[], Any], within: float = 15.0) -> Any:
     while not (result := condition()):
         if time.monotonic() > deadline:
             raise AssertionError(f"still not so after {within} s")
-        time.sleep(0.02)
+        time.sleep(0.05)
     return result
 
 
@@ -102,11 +103,12 @@ class Server:
             timeout=60,
         )
 
-    def events(self, *arguments: str) -> list[dict[str, Any]]:
-        """What `flask events list` knows."""
-        listed = self.flask("events", "list", "--format", "jsonl", *arguments)
-        assert listed.returncode == 0, listed.stderr
-        return [json.loads(line) for line in listed.stdout.splitlines()]
+    def events(self) -> list[dict[str, Any]]:
+        """All that is stored, as `flask events list` tells it."""
+        store = open_store(self.environ["DATABASE_URL"])
+        found = list(store.events(Selection()))
+        store.close()
+        return found
 
     def close(self) -> None:
         """The end of a test: no process and no connection is left."""
@@ -129,7 +131,7 @@ class Server:
 
 @contextlib.contextmanager
 def simulating(server: Server, *options: str, port: int | None = None) -> Iterator[SimpleNamespace]:
-    """`flask simulate` in a process of its own; afterwards its `status` and its `output`."""
+    """`flask simulate` in a process of its own, listening; afterwards its `status` and `output`."""
     port = port or free_port()
     ran = SimpleNamespace(url=f"http://127.0.0.1:{port}")
     process = subprocess.Popen(
@@ -140,7 +142,14 @@ def simulating(server: Server, *options: str, port: int | None = None) -> Iterat
         stderr=subprocess.STDOUT,
         text=True,
     )
+
+    def listening() -> bool:
+        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
+            return True
+        return process.poll() is not None  # it may have come to its end
+
     try:
+        eventually(listening)
         yield ran
         process.send_signal(signal.SIGTERM)
         ran.output, _ = process.communicate(timeout=15)

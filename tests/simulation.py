@@ -550,11 +550,14 @@ class Simulation:
                 while calls := process.calls():
                     process.begin(*calls[0])
                 process.worker.step(self._wall)
-        self._wall += 30 * SECOND
-        self._monotonic += 30
-        if self._wall % HOUR < 30 * SECOND:
-            self._wall += HOUR
-        return any(state == "pending" for state in self.states().values())
+        pending = "FROM deliveries WHERE state = 'pending'"
+        ((next_due,),) = self.outside.execute(
+            f"SELECT min(due_at) {pending} AND due_at > ?", (self._wall,)
+        )
+        seconds = max(30, ((next_due or 0) - self._wall) // SECOND + 1)
+        self._wall += seconds * SECOND
+        self._monotonic += seconds
+        return bool(self.outside.execute(f"SELECT 1 {pending} LIMIT 1"))
 
     def _check_the_end(self) -> None:
         self.check()

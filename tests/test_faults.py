@@ -61,7 +61,7 @@ def workers(server: Server) -> list[int]:
 def test_kill_9_of_single_workers(serve: Callable[..., Server], tmp_path: Path) -> None:
     chance = random.Random(20_261_121)
     server = serve(WEB_CONCURRENCY="2", SEEN=str(tmp_path))
-    with Senders(server.url) as senders:
+    with Senders(server.url, pause=0.02) as senders:
         for _ in range(6):
             before = len(senders.acknowledged)
             eventually(lambda before=before: len(senders.acknowledged) > before + 20)  # type: ignore[misc]

@@ -119,7 +119,7 @@ def test_the_database_is_gone_for_five_seconds(
 ) -> None:
     server = machine("web", DATABASE_URL=own_postgres.url, WEB_CONCURRENCY="2")
     server.start()
-    with Senders(server.url) as senders:
+    with Senders(server.url, pause=0.05) as senders:
         eventually(lambda: len(senders.acknowledged) > 100)
         own_postgres.stop(how)
         time.sleep(5)
@@ -159,10 +159,11 @@ def test_a_rolling_change_of_release_loses_and_refuses_nothing(
         while not stopping.is_set():
             answers.append(routed.post(report(sender * 1_000_000 + number)))
             number += 1
+            stopping.wait(0.02)
 
     def more_answers() -> None:
         count = len(answers)
-        eventually(lambda: len(answers) > count + 200)
+        eventually(lambda: len(answers) > count + 100)
 
     threads = [threading.Thread(target=send, args=(sender,)) for sender in range(6)]
     for thread in threads:
