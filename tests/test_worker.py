@@ -249,7 +249,10 @@ def test_a_quick_handler_that_turns_slow_still_gets_all_its_threads(store: Store
         eventually(lambda: len(inside) == 8)
 
 
-def test_a_call_past_its_timeout_failed_and_holds_a_slot_until_it_returns(store: Store) -> None:
+def test_a_call_past_its_timeout_failed_and_holds_a_slot_until_it_returns(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("receiver.worker.backoff", lambda failures: HOUR)
     registry = Registry()
     go_on = threading.Event()
     ran: list[str] = []
