@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 from flask import Flask
 from flask.testing import FlaskClient, FlaskCliRunner
+from hypothesis import HealthCheck, settings
 from werkzeug.test import TestResponse
 
 from app import Receiver, create_app
@@ -23,6 +24,12 @@ from tests import postgres
 from tests.canned import Canned, ok
 from tests.postgres import Databases
 from tests.server import Server
+
+# The same examples in each run; and a machine that stands still for a moment is no failure.
+settings.register_profile(
+    "tests", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.load_profile("tests")
 
 # Each HTTP client reads the authorities' certificates, which takes as long as several tests.
 ssl.create_default_context = cache(ssl.create_default_context)

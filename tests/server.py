@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import os
 import signal
@@ -23,7 +24,7 @@ from receiver.store import Selection, open_store
 ROOT = Path(__file__).parent.parent
 
 
-def eventually(condition: Callable[[], Any], within: float = 15.0) -> Any:
+def eventually(condition: Callable[[], Any], within: float = 60.0) -> Any:
     """Poll until the condition is true, and return it; fail after the deadline (seconds)."""
     deadline = time.monotonic() + within
     while not (result := condition()):
@@ -33,11 +34,19 @@ def eventually(condition: Callable[[], Any], within: float = 15.0) -> Any:
     return result
 
 
+#: Below those that the system hands out by itself, and of each test process its own.
+_worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0")[2:]) % 10
+_ports = itertools.cycle(range(12_000 + 2_000 * _worker, 14_000 + 2_000 * _worker))
+
+
 def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+    """A port that nobody takes before it is used, or while a server on it starts again."""
+    for port in _ports:
+        with contextlib.suppress(OSError), socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(("0.0.0.0", port))
+            return port
+    raise AssertionError
 
 
 class Server:
@@ -86,11 +95,17 @@ class Server:
         except httpx.HTTPError:
             return False
 
-    def post(self, event: dict[str, Any] | bytes, **headers: str) -> httpx.Response:
-        """Send one signed event."""
+    def post(
+        self, event: dict[str, Any] | bytes, *, tries: int = 3, **headers: str
+    ) -> httpx.Response:
+        """Send one signed event; once more after a 503, as ZimSend does."""
         body = event if isinstance(event, bytes) else json.dumps(event).encode()
         headers = {"X-Webhook-Signature": sign(self.secret, body), **headers}
-        return self.client.post("/webhooks/zimsend", content=body, headers=headers)
+        answer = self.client.post("/webhooks/zimsend", content=body, headers=headers)
+        if answer.status_code == 503 and tries > 1:
+            time.sleep(1)  # a paused machine is no broken store
+            return self.post(event, tries=tries - 1, **headers)
+        return answer
 
     def flask(self, *arguments: str, **settings: str) -> subprocess.CompletedProcess[str]:
         """Run a `flask` command with the same settings."""

@@ -9,7 +9,7 @@ from tests.handlers import saw
 
 
 def register(registry: Registry) -> None:
-    @registry.on("*", name="slow", timeout=5, concurrency=2)
+    @registry.on("*", name="slow", timeout=30, concurrency=2)
     def slow(event: Event) -> None:
         saw("began", event)
         time.sleep(1)

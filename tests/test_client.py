@@ -1027,13 +1027,13 @@ def test_no_redirect_is_followed(once: ZimSend, server: Canned, code: int) -> No
 @pytest.mark.parametrize("way", TRICKLES)
 def test_nobody_is_held_up(server: Canned, way: str) -> None:
     server.answers(TRICKLES[way])
-    with ZimSend(KEY, ID, base_url=server.url, timeout=0.15, tries=1) as zimsend:
+    with ZimSend(KEY, ID, base_url=server.url, timeout=1, tries=1) as zimsend:
         began = time.monotonic()
         error = call(zimsend, "send")
-        assert 0.1 < time.monotonic() - began < 4
+        assert 0.9 < time.monotonic() - began < 15
         assert (type(error), error.status, error.maybe_sent) == (Unavailable, None, True)
         assert error.timed_out
-        assert re.search(r"no answer within 0.15 s|timed out", str(error))
+        assert re.search(r"no answer within 1 s|timed out", str(error))
         with pytest.raises(Unavailable):
             zimsend.forward("GET", "/x")
         server.released.set()
@@ -1053,7 +1053,7 @@ def test_what_is_given_up_is_not_sent_afterwards(
     with ZimSend(KEY, ID, base_url=server.url, timeout=0.1, tries=1) as zimsend:
         error = call(zimsend, "send")
         assert (type(error), error.maybe_sent) == (Unavailable, False)
-        assert asked.is_set()
+        assert asked.wait(15)
         server.released.set()
         eventually(lambda: not [t for t in threading.enumerate() if t.name == "zimsend-call"])
     assert server.seen == []

@@ -57,7 +57,8 @@ def scripted() -> Scripted:
 
 
 @pytest.fixture
-def ingest(scripted: Scripted) -> Ingest:
+def ingest(scripted: Scripted, monkeypatch: pytest.MonkeyPatch) -> Ingest:
+    monkeypatch.setattr(Ingest, "PATIENCE", 30)  # a test of patience has its own
     return Ingest(scripted, no_handlers)  # type: ignore[arg-type]
 
 
@@ -96,8 +97,9 @@ def test_one_bad_event_fails_alone(ingest: Ingest, scripted: Scripted) -> None:
 
 
 def test_an_outage_fails_all_at_once_and_then_one_probes(
-    ingest: Ingest, scripted: Scripted
+    ingest: Ingest, scripted: Scripted, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(Ingest, "KNOWN_FOR", 60)
     scripted.gate.clear()
     scripted.error = StoreUnavailable("locked")
     with ThreadPoolExecutor(10) as pool:
@@ -121,7 +123,7 @@ def test_an_outage_fails_all_at_once_and_then_one_probes(
             began = time.monotonic()
             with pytest.raises(StoreUnavailable):
                 ingest.submit(item())
-            assert time.monotonic() - began < 0.2
+            assert time.monotonic() - began < 5
         assert len(scripted.groups) == 2
         # The first success ends it.
         scripted.error = None
@@ -153,7 +155,9 @@ def test_a_commit_that_hangs_holds_nobody_else(
     assert scripted.groups[-1] == ["last"]
 
 
-def test_many_threads_one_store(store: Store) -> None:
+def test_many_threads_one_store(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Ingest, "PATIENCE", 30)
+    monkeypatch.setattr(Ingest, "LOCK_PATIENCE", 30)
     commits = []
     ingest = Ingest(store, no_handlers, lambda: commits.append(1))
     items = [item(event_id=f"e{n % 150}") for n in range(300)]
@@ -210,7 +214,7 @@ def test_several_leave_nobody_behind_in_an_outage(
         began = time.monotonic()
         with pytest.raises(StoreUnavailable):
             ingest.submit_all([item() for _ in range(200)])
-        assert time.monotonic() - began < 2
+        assert time.monotonic() - began < 8
         scripted.gate.set()
         assert hanging.result() == "accepted"
     scripted.error = StoreUnavailable("locked")

@@ -69,7 +69,7 @@ def test_a_store_that_hangs_costs_503s_in_time_and_no_event(
 
     def send(event: dict[str, Any]) -> tuple[dict[str, Any], httpx.Response, float]:
         began = time.monotonic()
-        answer = server.post(event)
+        answer = server.post(event, tries=1)
         answered_at[event["event_id"]] = time.monotonic()
         return event, answer, answered_at[event["event_id"]] - began
 
@@ -77,9 +77,11 @@ def test_a_store_that_hangs_costs_503s_in_time_and_no_event(
     with ThreadPoolExecutor(100) as pool, ExitStack() as lock:
         lock.enter_context(locker.no_writes())
         began, released = time.monotonic(), None
+        late = 0.0  # by so much the machine itself stood still
         futures = []
         for number, event in enumerate(events):
             time.sleep(max(0.0, began + number / 20 - time.monotonic()))
+            late = max(late, time.monotonic() - (began + number / 20))
             if released is None and time.monotonic() - began >= seconds:
                 lock.close()
                 released = time.monotonic()
@@ -89,10 +91,10 @@ def test_a_store_that_hangs_costs_503s_in_time_and_no_event(
     assert released is not None
 
     assert {answer.status_code for _, answer, _ in answers} == {200, 503}
-    assert max(took for *_, took in answers) < 5
+    assert max(took for *_, took in answers) < 5 + late
     refused = [event for event, answer, _ in answers if answer.status_code == 503]
     assert all(a.headers["Retry-After"] for _, a, _ in answers if a.status_code == 503)
-    assert max(answered_at[event["event_id"]] for event in refused) < released + 2
+    assert max(answered_at[event["event_id"]] for event in refused) < released + 2 + late
     # What was refused comes again, and then nothing is missing.
     for event in refused:
         assert server.post(event).status_code == 200
@@ -124,11 +126,9 @@ def test_a_good_handler_does_not_wait_for_a_hanging_and_a_failing_one(
     assert ran.keys() == answered.keys()
     assert statistics.median(ran[i] - answered[i] for i in answered) < 0.1
     # Both calls that its concurrency allows hang: that is told.
-    stuck = eventually(
-        lambda: "handlers" in (found := server.client.get("/readyz").json())["failing"] and found
-    )
-    assert stuck["failing"] == {"handlers": "stuck: hangs"}
-    assert "handler hangs is stuck" in server.log.read_text()
+    told = {"handlers": "stuck: hangs"}
+    eventually(lambda: server.client.get("/readyz").json()["failing"] == told)
+    eventually(lambda: "handler hangs is stuck" in server.log.read_text())
 
     def states() -> set[tuple[str, str]]:
         deliveries = (d for e in server.events() for d in e["deliveries"])
@@ -179,7 +179,7 @@ def test_the_web_only_receives_and_flask_work_runs_the_handlers(
         eventually(lambda: seen(tmp_path, "first"))
         later = envelope("sms.sent", sms("sent"))
         assert server.post(later).status_code == 200
-        eventually(lambda: len(seen(tmp_path, "second")) == 2)
+        eventually(lambda: all(len(seen(tmp_path, name)) == 2 for name in ("first", "second")))
         worker.terminate()
         _, log = worker.communicate(timeout=25)
         assert worker.returncode == 0

