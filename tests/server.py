@@ -70,10 +70,10 @@ class Server:
         self.client = httpx.Client(base_url=self.url, timeout=10)
         self.process: subprocess.Popen[bytes] | None = None
 
-    def start(self, until: str = "/readyz") -> None:
-        """Start, and wait until it is ready, or healthy."""
+    def start(self) -> None:
+        """Start, and wait until it is ready."""
         self.spawn(["-m", "gunicorn", "-c", str(ROOT / "gunicorn.conf.py"), "wsgi:app"])
-        eventually(lambda: self.ready(until))
+        eventually(self.ready)
 
     def spawn(self, arguments: list[str]) -> None:
         with self.log.open("ab") as log:
@@ -86,12 +86,12 @@ class Server:
                 start_new_session=True,
             )
 
-    def ready(self, path: str = "/readyz") -> bool:
+    def ready(self) -> bool:
         assert self.process is not None
         if self.process.poll() is not None:
             raise AssertionError(f"it ended: {self.log.read_text()}")
         try:
-            return self.client.get(path).status_code == 200
+            return self.client.get("/readyz").status_code == 200
         except httpx.HTTPError:
             return False
 
