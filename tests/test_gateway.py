@@ -348,12 +348,15 @@ def test_who_does_not_fit_is_told_at_once(start: Callable[..., Gateway], zimsend
     with ThreadPoolExecutor(2) as threads:
         held = [threads.submit(here.send) for _ in range(2)]
         eventually(lambda: len(zimsend.seen) == 2)
-        began = time.monotonic()
-        response = here.send()
-        assert "Nothing was sent" in problem(response, 503, "SERVICE_UNAVAILABLE")
-        assert int(response.headers["Retry-After"]) > 0
-        problem(here.call("GET", "/sms/status/unknown"), 404, "MESSAGE_NOT_FOUND")
-        assert time.monotonic() - began < 7  # what is held ends after 10 s
+        took = []
+        for _ in range(3):
+            began = time.monotonic()
+            response = here.send()
+            assert "Nothing was sent" in problem(response, 503, "SERVICE_UNAVAILABLE")
+            assert int(response.headers["Retry-After"]) > 0
+            problem(here.call("GET", "/sms/status/unknown"), 404, "MESSAGE_NOT_FOUND")
+            took.append(time.monotonic() - began)
+        assert min(took) < 1
         zimsend.released.set()
         assert [each.result().status_code for each in held] == [502, 502]
     assert len(zimsend.seen) == 2
@@ -869,10 +872,10 @@ def test_a_sick_zimsend_is_no_trouble_of_the_webhook(
         assert took < 8
         other = threads.submit(call, "POST", "send")
         eventually(lambda: sum(seen.path.endswith("/send") for seen in zimsend.seen) == 2)
-        for _ in range(3):  # two wait for ZimSend, of eight threads
-            answer, took = call("POST", "send-bulk")
+        refused = [call("POST", "send-bulk") for _ in range(3)]  # two of eight threads wait
+        for answer, _ in refused:
             problem(answer, 503, "SERVICE_UNAVAILABLE")
-            assert took < 7
+        assert min(took for _, took in refused) < 1
         sick = []
         while not held.done():
             sick.append(webhook())
@@ -881,7 +884,7 @@ def test_a_sick_zimsend_is_no_trouble_of_the_webhook(
         assert 9 < took < 19
         assert other.result()[0].status_code == 504
     assert len(sick) > 50
-    assert median(sick) < 3 * median(calm) + 0.2
+    assert median(sick) < 3 * median(calm) + 0.05
     assert sorted(sick)[len(sick) * 99 // 100] < 1
 
     limited = {"success": False, "error": {"code": "RATE_LIMIT_EXCEEDED", "message": "no"}}
@@ -897,7 +900,7 @@ def test_a_sick_zimsend_is_no_trouble_of_the_webhook(
             assert took < 7
             problem(call("GET", f"status/{code}_{name}_{number}")[0], 404, "MESSAGE_NOT_FOUND")
         sick = [webhook() for _ in range(50)]
-        assert median(sick) < 3 * median(calm) + 0.2
+        assert median(sick) < 3 * median(calm) + 0.05
     zimsend.answers(sent())
     assert call("POST", "send")[0].status_code == 200
     assert call("GET", "status/msg_1")[0].json()["message"] == TEXT

@@ -73,7 +73,7 @@ def test_four_web_processes_and_two_workers_one_killed_every_second(
         for worker in workers:
             worker.spawn(["-m", "flask", "work"])
         answered = executor.map(
-            lambda number: webs[number % 4].post(report(number)).json()["status"], numbers
+            lambda number: webs[number % 4].post(report(number), tries=3).json()["status"], numbers
         )
         sending = threading.Thread(target=lambda: outcomes.update(answered))
         outcomes: Counter[str] = Counter()
@@ -166,7 +166,7 @@ def test_a_rolling_change_of_release_loses_and_refuses_nothing(
     def send(sender: int) -> None:
         while not stopping.wait(0.02):
             event = report(sender * 1_000_000 + sent[sender])
-            answers.append(routed.post(event, tries=1))
+            answers.append(routed.post(event))
             sent[sender] += 1
 
     def more_answers() -> None:

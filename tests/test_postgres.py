@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import random
 import signal
-import statistics
 import subprocess
 import sys
 import threading
@@ -111,9 +110,11 @@ def refused_within(seconds: float, call: Callable[[], Any]) -> str:
         began = time.monotonic()
         with pytest.raises(StoreUnavailable) as caught:
             call()
-        if time.monotonic() - began < seconds:
+        took = time.monotonic() - began
+        assert took < seconds + 5
+        if took < seconds:
             return str(caught.value)
-    raise AssertionError(f"it took {time.monotonic() - began:.1f} s")
+    raise AssertionError(f"it took {took:.1f} s, three times in a row")
 
 
 # --- connections
@@ -186,12 +187,14 @@ def test_at_most_four_connections_and_readers_leave_one_to_the_webhook(
     store: PostgresStore, outside: psycopg.Connection[Any]
 ) -> None:
     stop = threading.Event()
+    reads: list[int] = []
     most = 0
 
     def read_slowly() -> None:
         while not stop.is_set():
             with suppress(StoreUnavailable), store._reading() as connection:
                 connection.execute("SELECT pg_sleep(0.3)")
+                reads.append(1)
 
     def look() -> None:
         while not stop.is_set():
@@ -217,7 +220,8 @@ def test_at_most_four_connections_and_readers_leave_one_to_the_webhook(
         for future in (*readers, *others):
             future.result()
     assert most == CONNECTIONS
-    assert statistics.median(took) < 0.25  # less than a reader takes
+    assert sum(reads) > 0
+    assert sorted(took)[len(took) * 8 // 10] < 0.2  # less than a reader takes
 
 
 @pytest.mark.spoils_the_schema
@@ -250,7 +254,7 @@ def test_locked_rows_make_it_unavailable_in_time_and_usable_after(
 def test_a_statement_in_vain_costs_its_own_connection_alone(
     store: PostgresStore, outside: psycopg.Connection[Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # The server ends it after half a second, and we would wait long for its word.
+    # The server ends it well before we give up on its word.
     monkeypatch.setattr("receiver.store.postgres._EARLIER", 3.5)
 
     def backend(patience: float) -> int:
@@ -481,7 +485,7 @@ def test_a_migration_that_has_to_wait_holds_up_nobody(
                 assert ingest(store, sent(f"m{number}")) == ["accepted"]
                 took.append(time.monotonic() - began)
                 time.sleep(0.05)
-            assert statistics.median(took) < 0.5
+            assert sum(seconds > 0.5 for seconds in took) <= 2  # the machine's, not the lock's
             assert not migrating.done()
         assert migrating.result() == ["add_a_column"]
 

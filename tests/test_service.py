@@ -69,7 +69,7 @@ def test_a_store_that_hangs_costs_503s_in_time_and_no_event(
 
     def send(event: dict[str, Any]) -> tuple[dict[str, Any], httpx.Response, float]:
         began = time.monotonic()
-        answer = server.post(event, tries=1)
+        answer = server.post(event)
         answered_at[event["event_id"]] = time.monotonic()
         return event, answer, answered_at[event["event_id"]] - began
 
@@ -91,10 +91,10 @@ def test_a_store_that_hangs_costs_503s_in_time_and_no_event(
     assert released is not None
 
     assert {answer.status_code for _, answer, _ in answers} == {200, 503}
-    assert max(took for *_, took in answers) < 5 + late
+    assert max(took for *_, took in answers) < 5 + min(late, 5)
     refused = [event for event, answer, _ in answers if answer.status_code == 503]
     assert all(a.headers["Retry-After"] for _, a, _ in answers if a.status_code == 503)
-    assert max(answered_at[event["event_id"]] for event in refused) < released + 2 + late
+    assert max(answered_at[event["event_id"]] for event in refused) < released + 2 + min(late, 5)
     # What was refused comes again, and then nothing is missing.
     for event in refused:
         assert server.post(event).status_code == 200

@@ -26,6 +26,7 @@ from tests.server import eventually
 @pytest.fixture(autouse=True)
 def patient(monkeypatch: pytest.MonkeyPatch) -> None:
     """No step of a worker fails because the machine stood still for a moment."""
+    assert Worker.PATIENCE < 0.5  # webhooks wait for the same lock
     monkeypatch.setattr(Worker, "PATIENCE", 5.0)
 
 
@@ -432,7 +433,7 @@ def test_drain_does_not_wait_for_ever(store: Store) -> None:
     worker.start()
     assert began.wait(10)
     since = time.monotonic()
-    assert worker.drain(0.5) or worker.drain(5)
+    assert worker.drain(3)
     assert time.monotonic() - since < 15
     # The work is due again, and the attempt counts: the handler has seen the event.
     assert delivery(store, event_id)["state"] == "pending"
