@@ -126,8 +126,11 @@ def test_the_database_is_gone_for_five_seconds(
 ) -> None:
     server = machine("web", DATABASE_URL=own_postgres.url, WEB_CONCURRENCY="2")
     server.start()
-    with Senders(server.url, pause=0.05) as senders:
-        eventually(lambda: len(senders.acknowledged) > 100)
+    refused = 0
+
+    def outage(senders: Senders) -> float:
+        """Five seconds long; returns the seconds from the database's return to the service's."""
+        nonlocal refused
         own_postgres.stop(how)
         time.sleep(5)
         refused = len(senders.refused)
@@ -135,9 +138,15 @@ def test_the_database_is_gone_for_five_seconds(
         back = time.monotonic()
         before = len(senders.acknowledged)
         eventually(lambda: len(senders.acknowledged) > before + 10)
-        took = time.monotonic() - back
+        return time.monotonic() - back
+
+    with Senders(server.url, pause=0.05) as senders:
+        eventually(lambda: len(senders.acknowledged) > 100)
+        took = outage(senders)
+        if took >= 2:  # the machine may have stood still just then
+            took = outage(senders)
         time.sleep(0.5)
-    assert took < 8  # half a second where nothing else runs
+    assert took < 2
     assert refused > 0
     assert {answer[:3] for answer in senders.refused} == {"503"}
     eventually(server.ready)

@@ -1458,19 +1458,8 @@ def test_a_service_that_was_down_catches_up_by_itself(
     server.spawn([*GUNICORN])
     eventually(server.ready)
     eventually(lambda: store.note("reconciliation"))
-    options = [
-        "--count",
-        "200",
-        "--rate",
-        "0.1",
-        "--devices",
-        "3",
-        "--failed",
-        "0.1",
-        "--seed",
-        "3",
-    ]
-    with simulating(server, "--speed", str(speed), "--keep", *options, port=port) as ran:
+    options = "--count 200 --rate 0.1 --devices 3 --failed 0.1 --seed 3 --keep"
+    with simulating(server, "--speed", str(speed), *options.split(), port=port) as ran:
         eventually(lambda: len(list(store.events(Selection(event_type="sms.*")))) > 20)
         server.kill()
         # Half an hour later. Before it, a last try could wait at the door while a pass is made.
