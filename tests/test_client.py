@@ -1409,7 +1409,7 @@ def test_threads_share_a_client(server: Canned) -> None:
 
     server.answers(echo)
     ids = [f"msg_{number}" for number in range(200)]
-    # With its tries: rarely the pool of connections closes one that it has just handed out.
+    # With its tries: once a read met a closed descriptor here (EBADF), for a reason not yet found.
     with (
         ZimSend(KEY, ID, base_url=server.url) as zimsend,
         ThreadPoolExecutor(24) as threads,

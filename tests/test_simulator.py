@@ -1377,6 +1377,7 @@ def test_a_receiver_knows_the_truth(serve: Callable[..., Server], tmp_path: Path
         # A call that a busy machine held up past its time-out is made again: another attempt.
         first = [str(e["id"]) for e in seen(tmp_path, handler) if e["attempt"] == 1]
         assert sorted(first) == sorted(arrived)
+        assert len(seen(tmp_path, handler)) - len(first) <= 3
 
 
 @pytest.mark.usefixtures("demo")
@@ -1405,7 +1406,9 @@ def test_the_demo(demo: subprocess.Popen[str]) -> None:
     assert demo.returncode == 0, output + errors
     assert "\nThey are equal.\n" in output
     busy = ("the worker cannot use the store", "the store is stuck", "not ready:")  # a slow disk
-    assert [line for line in errors.splitlines() if not any(b in line for b in busy)] == []
+    told = errors.splitlines()
+    assert [line for line in told if not any(b in line for b in busy)] == []
+    assert len(told) <= 3
 
 
 def test_a_port_that_is_taken(environ: dict[str, str], tmp_path: Path, hook: Hook) -> None:
