@@ -14,14 +14,16 @@ from flask import Flask
 from receiver import ConfigError, Registry, commands, times, web
 from receiver.config import Config
 from receiver.ingest import Ingest
+from receiver.providers.zimsend.api import ZimSend
+from receiver.providers.zimsend.api.exchange import Budget
+from receiver.providers.zimsend.budget import Counted, Half
+from receiver.reconciliation.passes import Reconciliation
 from receiver.store import Store, open_store
 from receiver.upkeep import Upkeep
-from receiver.web import gateway, mirror, ops, reconciliation, webhook
+from receiver.web import ops, webhook
+from receiver.web.v1 import gateway, reconciliation
+from receiver.web.v1 import messages as mirror
 from receiver.worker import Worker
-from receiver.zimsend import ZimSend
-from receiver.zimsend.budget import Counted, Half
-from receiver.zimsend.exchange import Budget
-from receiver.zimsend.reconciliation import Reconciliation
 
 
 @dataclass(frozen=True)

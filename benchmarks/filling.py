@@ -25,9 +25,9 @@ from app import create_app
 from benchmarks.load import SECRET
 from receiver import event, times
 from receiver.event import Incoming
+from receiver.providers.zimsend.samples import SAMPLES
 from receiver.store import Store
 from receiver.store.sqlite import SqliteStore
-from receiver.zimsend.samples import SAMPLES
 
 RETENTION = 90 * times.DAY
 DEVICES = ("dev_a15", "dev_s21", "dev_pixel7", "dev_redmi9")

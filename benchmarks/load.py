@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from receiver import times
-from receiver.signature import sign
-from receiver.zimsend.samples import sample
+from receiver.providers.zimsend.samples import sample
+from receiver.providers.zimsend.signature import sign
 
 SECRET = "a-secret-for-the-benchmark-only"
 _SCRIPT = Path(__file__).with_name("ingest.lua")

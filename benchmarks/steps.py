@@ -15,7 +15,7 @@ from benchmarks import handlers
 from benchmarks.load import SECRET, bodies
 from receiver import Registry, event, times
 from receiver.event import Incoming
-from receiver.signature import sign, verify
+from receiver.providers.zimsend.signature import sign, verify
 from receiver.store import Store, open_store
 from receiver.worker import Worker
 

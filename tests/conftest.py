@@ -18,7 +18,8 @@ from hypothesis import HealthCheck, settings
 from werkzeug.test import TestResponse
 
 from app import Receiver, create_app
-from receiver import signature, status, times
+from receiver import status, times
+from receiver.providers.zimsend import signature
 from receiver.store import Store, open_store
 from tests import postgres
 from tests.canned import Canned, ok

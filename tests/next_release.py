@@ -6,8 +6,8 @@ from typing import Any
 
 import psycopg
 
-from receiver.store import postgres_schema
-from receiver.store.postgres_schema import Step
+from receiver.store.postgres import schema as postgres_schema
+from receiver.store.postgres.schema import Step
 
 
 def _add_a_table(connection: psycopg.Connection[Any]) -> None:

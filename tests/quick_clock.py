@@ -15,10 +15,10 @@ import time
 
 from app import Receiver, create_app
 from receiver import Event, Registry
+from receiver.providers.zimsend.api import ZimSend
+from receiver.providers.zimsend.budget import Half
+from receiver.reconciliation.passes import Reconciliation
 from receiver.times import SECOND
-from receiver.zimsend import ZimSend
-from receiver.zimsend.budget import Half
-from receiver.zimsend.reconciliation import Reconciliation
 from tests.handlers import saw
 
 _BEGAN, _STARTED = int(os.environ["CLOCK_BEGAN"]), float(os.environ["CLOCK_STARTED"])

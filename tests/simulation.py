@@ -32,11 +32,11 @@ from receiver.store import (
     Want,
     open_store,
     postgres,
-    postgres_group,
     sqlite,
-    sqlite_group,
 )
 from receiver.store.group import decide
+from receiver.store.postgres import group as postgres_group
+from receiver.store.sqlite import group as sqlite_group
 from receiver.times import DAY, HOUR, SECOND, iso
 from receiver.worker import LEASE_SPARE, Worker
 from tests.outside import Outside

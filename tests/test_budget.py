@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 
 from receiver import bucket
 from receiver.errors import StoreUnavailable
+from receiver.providers.zimsend.budget import Counted, Half
 from receiver.store import Store
 from receiver.times import DAY, MINUTE, SECOND
-from receiver.zimsend.budget import Counted, Half
 
 NOW = 20_000 * DAY
 

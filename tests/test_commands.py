@@ -15,10 +15,10 @@ from flask.testing import FlaskCliRunner
 from app import Receiver, create_app
 from receiver import event
 from receiver.commands.common import echo_json
+from receiver.providers.zimsend.samples import SAMPLES
+from receiver.reconciliation.passes import Pass, Reconciliation
 from receiver.store import Outcome, Report
 from receiver.times import DAY, HOUR, iso
-from receiver.zimsend.reconciliation import Pass, Reconciliation
-from receiver.zimsend.samples import SAMPLES
 from tests.conftest import SECRET, Clock, Provider
 from tests.payloads import body_of, envelope, sms
 from tests.server import ROOT, Server

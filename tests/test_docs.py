@@ -18,7 +18,7 @@ from sqlite_utils import Database
 import handlers
 from handlers import forward
 from receiver import ConfigError, Event, HandlerError, Registry, config
-from receiver.zimsend.samples import SAMPLES, sample
+from receiver.providers.zimsend.samples import SAMPLES, sample
 from tests.server import ROOT
 
 README = (ROOT / "README.md").read_text()

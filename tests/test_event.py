@@ -19,9 +19,9 @@ from hypothesis import strategies as st
 from receiver import Event, status, times
 from receiver.errors import Unusable
 from receiver.event import Incoming, clean_id, parse, read_json, reject
+from receiver.providers.zimsend.samples import SAMPLES, sample
 from receiver.store import Claim
 from receiver.worker import event_of
-from receiver.zimsend.samples import SAMPLES, sample
 
 steady = settings(derandomize=True, deadline=None, max_examples=150)
 

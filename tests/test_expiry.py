@@ -19,11 +19,11 @@ from app import Receiver, create_app
 from receiver import times, upkeep
 from receiver.event import parse
 from receiver.mirror import Search
+from receiver.providers.zimsend.samples import sample
 from receiver.store import Expired, Selection, Settlement, Store, Want, open_store
 from receiver.store.copying import TABLES
 from receiver.times import DAY, HOUR, SECOND, iso
 from receiver.upkeep import Upkeep
-from receiver.zimsend.samples import sample
 from tests.conftest import Clock, Provider
 from tests.outside import Outside
 from tests.payloads import body_of
@@ -117,7 +117,7 @@ def test_events_without_a_message_go_by_themselves(store: Store) -> None:
 def test_a_message_with_very_many_events_goes_whole(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("receiver.store.sqlite_expiry._MOST_EVENTS", 10)
+    monkeypatch.setattr("receiver.store.sqlite.expiry._MOST_EVENTS", 10)
     items = [
         parse(report("sent", f"m{n % 2}", T0 + n * SECOND), received_at=T0, retention=RETENTION)
         for n in range(55)
@@ -500,7 +500,7 @@ def test_what_was_asked_long_ago_is_forgotten(store: Store) -> None:
 def test_a_database_of_the_first_schema_is_brought_along(tmp_path: Path) -> None:
     from sqlite_utils import Database
 
-    from receiver.store.sqlite_schema import migrations
+    from receiver.store.sqlite.schema import migrations
 
     path = tmp_path / "old.db"
     store = open_store(f"sqlite:///{path}")

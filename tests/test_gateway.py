@@ -24,14 +24,15 @@ from schemathesis.specs.openapi.checks import (
 from werkzeug.test import TestResponse
 
 from app import create_app
-from receiver import signature, times
+from receiver import times
 from receiver.errors import StoreUnavailable
+from receiver.providers.zimsend import signature
+from receiver.providers.zimsend.simulator import api as simulator
+from receiver.providers.zimsend.simulator.api import Simulator
+from receiver.providers.zimsend.simulator.world import World
 from receiver.store import Selection
 from receiver.times import HOUR, MINUTE, SECOND, iso
-from receiver.web import gateway
-from receiver.zimsend import simulator
-from receiver.zimsend.simulator import Simulator
-from receiver.zimsend.world import World
+from receiver.web.v1 import gateway
 from tests.canned import Canned, Step, ok, raw, reset, silent, status
 from tests.conftest import SECRET, Clock, Provider
 from tests.payloads import envelope, sms

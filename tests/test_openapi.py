@@ -21,7 +21,7 @@ from schemathesis.specs.openapi.checks import ignored_auth, positive_data_accept
 from werkzeug.test import TestResponse
 
 import receiver.mirror
-import receiver.web.mirror
+import receiver.web.v1.messages
 from app import Receiver, create_app
 from receiver import status, times
 from receiver.times import DAY, HOUR
@@ -375,8 +375,8 @@ def with_one_less(told: dict[str, Any]) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("path", "module", "function"),
     [
-        (STATUS, receiver.web.mirror, "_message"),
-        (f"{HISTORY}?limit=1", receiver.web.mirror, "_message"),
+        (STATUS, receiver.web.v1.messages, "_message"),
+        (f"{HISTORY}?limit=1", receiver.web.v1.messages, "_message"),
         (STATS, receiver.mirror, "statistics"),
     ],
 )

@@ -22,9 +22,10 @@ from receiver import mirror, status, times
 from receiver.errors import ConfigError, SchemaMismatch, StoreUnavailable
 from receiver.event import Incoming, parse
 from receiver.mirror import Search
-from receiver.store import Claim, Selection, Settlement, Want, open_store, postgres, postgres_schema
+from receiver.store import Claim, Selection, Settlement, Want, open_store, postgres
 from receiver.store.postgres import PostgresStore
-from receiver.store.postgres_pool import CONNECTIONS, settings_of
+from receiver.store.postgres import schema as postgres_schema
+from receiver.store.postgres.pool import CONNECTIONS, settings_of
 from receiver.times import DAY, HOUR, MINUTE, SECOND
 from tests.conftest import row_of
 from tests.payloads import body_of, envelope, sms
@@ -339,7 +340,7 @@ def test_a_server_that_goes_away_and_comes_back(
 def test_what_lay_idle_is_tried_before_it_is_used(
     store: PostgresStore, outside: psycopg.Connection[Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("receiver.store.postgres_pool._FRESH", 0.0)
+    monkeypatch.setattr("receiver.store.postgres.pool._FRESH", 0.0)
     assert ingest(store, sent("m1")) == ["accepted"]
     outside.execute(
         "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"

@@ -32,13 +32,13 @@ from app import Receiver, create_app
 from receiver import Event, Registry, status
 from receiver.errors import StoreUnavailable
 from receiver.logs import Sparingly
-from receiver.store import Report, Selection, open_store
-from receiver.times import DAY, HOUR, MINUTE, SECOND, iso
-from receiver.web import webhook
-from receiver.zimsend import ZimSend, answers, losses
-from receiver.zimsend.budget import Half
-from receiver.zimsend.facts import QUIET, facts, is_whole, may_be_new
-from receiver.zimsend.reconciliation import (
+from receiver.providers.zimsend.api import ZimSend, answers
+from receiver.providers.zimsend.budget import Half
+from receiver.providers.zimsend.facts import QUIET, facts, is_whole, may_be_new
+from receiver.providers.zimsend.simulator.api import Simulator, create_api
+from receiver.providers.zimsend.simulator.world import REPORTS, Post, Weather, Webhook, World, view
+from receiver.reconciliation import losses
+from receiver.reconciliation.passes import (
     EVERY,
     LEASE,
     OVERLAP,
@@ -47,8 +47,9 @@ from receiver.zimsend.reconciliation import (
     Reconciliation,
     State,
 )
-from receiver.zimsend.simulator import Simulator, create_api
-from receiver.zimsend.world import REPORTS, Post, Weather, Webhook, World, view
+from receiver.store import Report, Selection, open_store
+from receiver.times import DAY, HOUR, MINUTE, SECOND, iso
+from receiver.web import webhook
 from tests.conftest import SECRET, Clock, Provider, row_of
 from tests.handlers import seen
 from tests.payloads import envelope, sms

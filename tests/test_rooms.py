@@ -14,19 +14,13 @@ LEVELS = (
     {"wsgi"},
     {"app"},
     {"receiver.web", "receiver.commands", "receiver.welcome", "receiver.demo"},
-    {"receiver.worker", "receiver.ingest", "receiver.upkeep", "receiver.zimsend"},
+    {"receiver.worker", "receiver.ingest", "receiver.upkeep", "receiver.reconciliation"},
+    {"receiver.providers"},
     {"receiver.store", "receiver.registry"},
-    {
-        "receiver.zimsend.client",
-        "receiver.zimsend.exchange",
-        "receiver.zimsend.errors",
-        "receiver.zimsend.answers",
-    },
     {
         "receiver.event",
         "receiver.status",
         "receiver.mirror",
-        "receiver.signature",
         "receiver.config",
         "receiver.times",
         "receiver.bucket",
@@ -121,7 +115,7 @@ def test_drivers_and_flask_stay_in_their_rooms(name: str) -> None:
     packages = {module.partition(".")[0] for module in imports(name)}
     if not in_room(name, "receiver.store"):
         assert not packages & DRIVERS
-    web = ("app", "receiver.web", "receiver.commands", "receiver.zimsend.simulator")
+    web = ("app", "receiver.web", "receiver.commands", "receiver.providers.zimsend.simulator")
     if not in_room(name, *web):
         assert not packages & {"flask", "werkzeug"}
 

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from receiver.event import read_json
-from receiver.zimsend import sending
+from receiver.providers.zimsend import sending
 
 URL = "https://sms.example.com/webhooks/zimsend"
 HERE = b'"webhook_url": "https://sms.example.com/webhooks/zimsend"'

@@ -27,11 +27,18 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from receiver import times
+from receiver.providers.zimsend.samples import SAMPLES
+from receiver.providers.zimsend.simulator import api as simulator
+from receiver.providers.zimsend.simulator.api import Simulator, create_api
+from receiver.providers.zimsend.simulator.world import (
+    REPORTS,
+    Message,
+    Post,
+    Weather,
+    Webhook,
+    World,
+)
 from receiver.times import DAY, HOUR, MINUTE, SECOND, iso
-from receiver.zimsend import simulator
-from receiver.zimsend.samples import SAMPLES
-from receiver.zimsend.simulator import Simulator, create_api
-from receiver.zimsend.world import REPORTS, Message, Post, Weather, Webhook, World
 from tests.handlers import seen
 from tests.server import ROOT, Server, eventually, free_port, simulating
 

@@ -18,7 +18,7 @@ from receiver.event import Incoming, parse
 from receiver.mirror import Search
 from receiver.store import Selection, Want
 from receiver.store.sqlite import SqliteStore
-from receiver.store.sqlite_group import Group
+from receiver.store.sqlite.group import Group
 from receiver.times import DAY, MINUTE, iso
 from tests.conftest import row_of
 from tests.payloads import body_of
@@ -218,7 +218,7 @@ def test_a_read_that_failed_does_not_spoil_the_next(
         connection.execute("SELECT count(*) FROM events")
 
     with monkeypatch.context() as patched:
-        patched.setattr("receiver.store.sqlite_mirror.page", interrupted)
+        patched.setattr("receiver.store.sqlite.mirror.page", interrupted)
         with pytest.raises(StoreUnavailable, match="interrupted"):
             store.history(Search(), 0, 10)
     assert store.history(Search(), 0, 10) == (0, [])

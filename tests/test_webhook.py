@@ -17,8 +17,9 @@ import pytest
 from flask.testing import FlaskClient
 
 from app import Receiver
-from receiver import signature, status, times
+from receiver import status, times
 from receiver.event import ALIASES, Incoming, Rejected
+from receiver.providers.zimsend import signature
 from receiver.store import Outcome, Selection, Store, open_store
 from tests.conftest import SECRET, new_database, row_of
 from tests.handlers import seen

@@ -7,12 +7,12 @@ import secrets
 import click
 import httpx
 
-from receiver import signature
 from receiver.commands.common import command
 from receiver.config import is_loopback
 from receiver.event import ALIASES
+from receiver.providers.zimsend import signature
+from receiver.providers.zimsend.samples import SAMPLES, sample
 from receiver.web import parts
-from receiver.zimsend.samples import SAMPLES, sample
 
 
 @command()

@@ -14,10 +14,11 @@ from typing import TYPE_CHECKING, Any
 
 from werkzeug.http import HTTP_STATUS_CODES
 
-from receiver import event, signature
+from receiver import event
 from receiver.errors import Refused, StoreUnavailable, Unusable
 from receiver.event import Incoming, Rejected
 from receiver.logs import Sparingly
+from receiver.providers.zimsend import signature
 from receiver.web import PROBLEM_TYPE, problem_document, refusal
 
 if TYPE_CHECKING:

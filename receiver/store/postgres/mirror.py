@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from receiver.mirror import Search
-from receiver.store.postgres_pool import Connection
+from receiver.store.postgres.pool import Connection
 from receiver.times import DAY
 
 _NEWEST_FIRST = "ORDER BY m.at DESC, m.id"

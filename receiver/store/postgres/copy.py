@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from receiver import mirror
 from receiver.store.copying import Row, Table
-from receiver.store.postgres_pool import Connection
+from receiver.store.postgres.pool import Connection
 
 
 def rows(connection: Connection, table: Table, after: Row | None, limit: int) -> list[Row]:

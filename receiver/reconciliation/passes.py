@@ -18,15 +18,15 @@ from dataclasses import dataclass, field
 from receiver import times
 from receiver.errors import ReceiverError
 from receiver.event import Incoming
+from receiver.providers.zimsend.api.client import ZimSend
+from receiver.providers.zimsend.api.errors import ZimSendError
+from receiver.providers.zimsend.api.exchange import Budget
+from receiver.providers.zimsend.facts import QUIET
+from receiver.reconciliation import losses
+from receiver.reconciliation.catching_up import CatchingUp, Found
+from receiver.reconciliation.losses import Loss
 from receiver.store import Report, Store
 from receiver.times import DAY, HOUR, MINUTE, SECOND
-from receiver.zimsend import losses
-from receiver.zimsend.catching_up import CatchingUp, Found
-from receiver.zimsend.client import ZimSend
-from receiver.zimsend.errors import ZimSendError
-from receiver.zimsend.exchange import Budget
-from receiver.zimsend.facts import QUIET
-from receiver.zimsend.losses import Loss
 
 log = logging.getLogger(__name__)
 

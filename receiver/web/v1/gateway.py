@@ -16,14 +16,14 @@ from werkzeug.routing import BaseConverter
 
 from receiver.errors import StoreUnavailable, Unusable
 from receiver.event import Incoming, clean_id, read_json
+from receiver.providers.zimsend import sending
+from receiver.providers.zimsend.api.answers import Answer, Message
+from receiver.providers.zimsend.api.errors import NotUnderstood, Unavailable, ZimSendError
+from receiver.providers.zimsend.facts import facts, moments
 from receiver.status import STATES
 from receiver.times import DAY, HOUR
 from receiver.web import RETRY_AFTER, ApiError, authenticate, parts
 from receiver.web.webhook import read_body
-from receiver.zimsend import sending
-from receiver.zimsend.answers import Answer, Message
-from receiver.zimsend.errors import NotUnderstood, Unavailable, ZimSendError
-from receiver.zimsend.facts import facts, moments
 
 log = logging.getLogger(__name__)
 blueprint = Blueprint("gateway", __name__, url_prefix="/v1")

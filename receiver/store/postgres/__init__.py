@@ -34,17 +34,17 @@ from receiver.store import (
     Selection,
     Settlement,
     Want,
-    postgres_copy,
-    postgres_expiry,
-    postgres_group,
-    postgres_mirror,
-    postgres_schema,
     tell_given_up,
 )
 from receiver.store.copying import Row, Table
 from receiver.store.group import replayed
-from receiver.store.postgres_group import ids_of, write_group
-from receiver.store.postgres_pool import Connection, Pool
+from receiver.store.postgres import copy as postgres_copy
+from receiver.store.postgres import expiry as postgres_expiry
+from receiver.store.postgres import group as postgres_group
+from receiver.store.postgres import mirror as postgres_mirror
+from receiver.store.postgres import schema as postgres_schema
+from receiver.store.postgres.group import ids_of, write_group
+from receiver.store.postgres.pool import Connection, Pool
 from receiver.times import DAY, iso
 
 #: Seconds that a command or a reader waits for a connection and for others' locks; and that one

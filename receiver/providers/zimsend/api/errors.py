@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from receiver.errors import ReceiverError
-from receiver.zimsend.answers import Answer, text
+from receiver.providers.zimsend.api.answers import Answer, text
 
 _LONGEST_MESSAGE = 300
 _CODE = re.compile(r"[A-Za-z0-9_.-]{1,64}")

@@ -10,19 +10,19 @@ from functools import partial
 from receiver import mirror
 from receiver.event import Incoming, clean_id
 from receiver.mirror import PENDING, Search
-from receiver.store import Report, Store
-from receiver.times import DAY, HOUR, MINUTE, SECOND, to_datetime
-from receiver.upkeep import patiently
-from receiver.zimsend.answers import Message
-from receiver.zimsend.client import ZimSend
-from receiver.zimsend.errors import (
+from receiver.providers.zimsend.api.answers import Message
+from receiver.providers.zimsend.api.client import ZimSend
+from receiver.providers.zimsend.api.errors import (
     NotFound,
     NotPossible,
     NotUnderstood,
     RequestRefused,
     Unavailable,
 )
-from receiver.zimsend.facts import QUIET, facts, is_whole, may_be_new, moments
+from receiver.providers.zimsend.facts import QUIET, facts, is_whole, may_be_new, moments
+from receiver.store import Report, Store
+from receiver.times import DAY, HOUR, MINUTE, SECOND, to_datetime
+from receiver.upkeep import patiently
 
 log = logging.getLogger(__name__)
 

@@ -33,16 +33,16 @@ from receiver.store import (
     Selection,
     Settlement,
     Want,
-    sqlite_copy,
-    sqlite_expiry,
-    sqlite_group,
-    sqlite_mirror,
     tell_given_up,
 )
 from receiver.store.copying import Row, Table
 from receiver.store.group import replayed
-from receiver.store.sqlite_group import Group
-from receiver.store.sqlite_schema import migrations, step_names
+from receiver.store.sqlite import copy as sqlite_copy
+from receiver.store.sqlite import expiry as sqlite_expiry
+from receiver.store.sqlite import group as sqlite_group
+from receiver.store.sqlite import mirror as sqlite_mirror
+from receiver.store.sqlite.group import Group
+from receiver.store.sqlite.schema import migrations, step_names
 from receiver.times import DAY, iso
 
 Result = TypeVar("Result")

@@ -15,11 +15,11 @@ from typing import Any
 from receiver import event, times
 from receiver.errors import Unusable
 from receiver.event import Incoming
+from receiver.providers.zimsend.api.answers import Message
 from receiver.status import STATE_OF_TYPE, STATES
 from receiver.store import Report
 from receiver.store.group import SAME_REPORT, is_same
 from receiver.times import MINUTE, SECOND
-from receiver.zimsend.answers import Message
 
 #: For so long after something has happened, the provider may still report it by itself: its third
 #: try comes after 5 or 6 minutes.

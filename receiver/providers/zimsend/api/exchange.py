@@ -17,9 +17,9 @@ import httpx
 
 from receiver.errors import Unusable
 from receiver.event import read_json
-from receiver.zimsend import errors
-from receiver.zimsend.answers import Answer
-from receiver.zimsend.errors import NotUnderstood, TryLater, Unavailable, ZimSendError
+from receiver.providers.zimsend.api import errors
+from receiver.providers.zimsend.api.answers import Answer
+from receiver.providers.zimsend.api.errors import NotUnderstood, TryLater, Unavailable, ZimSendError
 
 #: Bytes of an answer: many times what 100 long messages with metadata need.
 LARGEST_ANSWER = 16 * 1024 * 1024

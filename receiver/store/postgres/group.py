@@ -17,7 +17,7 @@ from receiver.event import Incoming, Rejected
 from receiver.mirror import Cell
 from receiver.store import Outcome, Report
 from receiver.store.group import SAME_REPORT, Decision, Known, Message, Reported, decide
-from receiver.store.postgres_pool import Connection
+from receiver.store.postgres.pool import Connection
 from receiver.times import DAY
 
 _ENCODE = json.JSONEncoder(separators=(",", ":"), check_circular=False).encode

@@ -21,8 +21,8 @@ from urllib.parse import urlencode
 
 import httpx
 
-from receiver.zimsend import answers, exchange
-from receiver.zimsend.answers import (
+from receiver.providers.zimsend.api import answers, exchange
+from receiver.providers.zimsend.api.answers import (
     Answer,
     BulkResult,
     LogLine,
@@ -34,8 +34,8 @@ from receiver.zimsend.answers import (
     Webhook,
     WebhookTest,
 )
-from receiver.zimsend.errors import NotFound, ZimSendError
-from receiver.zimsend.exchange import Bounds, Budget, Exchange
+from receiver.providers.zimsend.api.errors import NotFound, ZimSendError
+from receiver.providers.zimsend.api.exchange import Bounds, Budget, Exchange
 
 BASE_URL = "https://api.zimsend.com/v1"
 

@@ -12,7 +12,7 @@ from receiver import event, status, times
 from receiver.errors import Unusable
 from receiver.event import Incoming, read_json
 from receiver.mirror import number
-from receiver.zimsend.answers import Message
+from receiver.providers.zimsend.api.answers import Message
 
 SOURCE = "gateway"
 #: What is said of a message beside its states.

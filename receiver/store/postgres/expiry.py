@@ -12,8 +12,8 @@ from typing import Any
 
 from receiver.mirror import Cell
 from receiver.store import Expired
-from receiver.store.postgres_group import count
-from receiver.store.postgres_pool import Connection
+from receiver.store.postgres.group import count
+from receiver.store.postgres.pool import Connection
 from receiver.times import DAY
 
 #: Messages and events in one batch: it bounds what a webhook may have to wait for.
@@ -24,7 +24,7 @@ _MOST_EVENTS = 512
 def expire_batch(connection: Connection, before: int, spread: int) -> Expired:
     """See `receiver.store.Store.expire`.
 
-    :param spread: as in `receiver.store.postgres_group.count`.
+    :param spread: as in `receiver.store.postgres.group.count`.
     """
     messages = _locked(connection, _MESSAGES, _MESSAGES_AGAIN, before)
     events = _column(connection, _EVENTS_OF, {"ids": messages, "limit": _MOST_EVENTS})

@@ -1,6 +1,6 @@
 """A ZimSend on one's own machine: its API over HTTP, its phones, and the webhooks they cause.
 
-`receiver.zimsend.world` decides what happens; this file gives it a clock, a port and threads.
+The `world` beside it decides what happens; this file gives it a clock, a port and threads.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ from receiver.errors import Unusable
 from receiver.event import read_json
 from receiver.mirror import number as digits
 from receiver.mirror import statistics
-from receiver.zimsend.samples import SAMPLES
-from receiver.zimsend.world import (
+from receiver.providers.zimsend.samples import SAMPLES
+from receiver.providers.zimsend.simulator.world import (
     OTP_TRIES,
     REPORTS,
     Message,

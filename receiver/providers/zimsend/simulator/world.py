@@ -15,9 +15,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from receiver.signature import sign
+from receiver.providers.zimsend.samples import sample
+from receiver.providers.zimsend.signature import sign
 from receiver.times import MINUTE, SECOND, iso
-from receiver.zimsend.samples import sample
 
 #: When an event is tried, after it happened (PROVIDER: at once, after 1 minute, after 5 minutes).
 TRIES = (0, MINUTE, 5 * MINUTE)

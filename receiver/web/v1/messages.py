@@ -14,7 +14,8 @@ from werkzeug.routing import BaseConverter
 from receiver import mirror, status, times
 from receiver.event import clean_id
 from receiver.mirror import Search
-from receiver.web import ApiError, api_problem, authenticate, gateway, http_problem, in_api, parts
+from receiver.web import ApiError, api_problem, authenticate, http_problem, in_api, parts
+from receiver.web.v1 import gateway
 
 blueprint = Blueprint("mirror", __name__, url_prefix="/v1")
 blueprint.before_request(authenticate)

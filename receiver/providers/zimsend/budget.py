@@ -11,7 +11,8 @@ from receiver.times import MILLISECOND, SECOND
 
 
 class Counted:
-    """Counts what callers ask for, and never holds it up: a `receiver.zimsend.client.Budget`.
+    """Counts what callers ask for, and never holds it up: a `Budget` of
+    `receiver.providers.zimsend.api.exchange`.
 
     :param now: the wall clock, in microseconds.
     """

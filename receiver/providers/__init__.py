@@ -1,0 +1,1 @@
+"""The providers: one room for each, which alone knows how that provider speaks."""

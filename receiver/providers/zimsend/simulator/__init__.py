@@ -1,0 +1,2 @@
+"""A simulated ZimSend: `world` decides what happens, without clock and network; `api` gives it
+both."""

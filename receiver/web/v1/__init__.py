@@ -1,0 +1,1 @@
+"""`/v1`: what ZimSend's own API answers, from here."""
