@@ -23,9 +23,10 @@ from flask.testing import FlaskClient
 
 from app import create_app
 from benchmarks.load import SECRET
-from receiver import event, times
+from receiver import times
 from receiver.event import Incoming
 from receiver.providers.zimsend.samples import SAMPLES
+from receiver.providers.zimsend.webhook import parse
 from receiver.store import Store
 from receiver.store.sqlite import SqliteStore
 
@@ -155,7 +156,7 @@ class Traffic:
                 arrivals.append((message.ended_at, body))
         arrivals.sort()
         return [
-            event.parse(body, received_at=moment + times.SECOND, retention=RETENTION)
+            parse(body, received_at=moment + times.SECOND, retention=RETENTION)
             for moment, body in arrivals
         ]
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from receiver import times
 from receiver.providers.zimsend.samples import sample
-from receiver.providers.zimsend.signature import sign
+from receiver.providers.zimsend.webhook import sign
 
 SECRET = "a-secret-for-the-benchmark-only"
 _SCRIPT = Path(__file__).with_name("ingest.lua")

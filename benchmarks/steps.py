@@ -13,9 +13,9 @@ from pathlib import Path
 
 from benchmarks import handlers
 from benchmarks.load import SECRET, bodies
-from receiver import Registry, event, times
+from receiver import Registry, times
 from receiver.event import Incoming
-from receiver.providers.zimsend.signature import sign, verify
+from receiver.providers.zimsend.webhook import parse, sign, verify
 from receiver.store import Store, open_store
 from receiver.worker import Worker
 
@@ -94,7 +94,7 @@ def _deliveries(store: Store, registry: Registry, events: int) -> Step:
 def parsed(prepared: Iterable[bytes]) -> Sequence[Incoming]:
     """Bodies as events that have just been received."""
     received_at, retention = times.now(), 90 * times.DAY
-    return [event.parse(body, received_at=received_at, retention=retention) for body in prepared]
+    return [parse(body, received_at=received_at, retention=retention) for body in prepared]
 
 
 def _timed(name: str, events: int, work: Callable[[], object], *, counts: bool = True) -> Step:

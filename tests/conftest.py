@@ -19,7 +19,7 @@ from werkzeug.test import TestResponse
 
 from app import Receiver, create_app
 from receiver import status, times
-from receiver.providers.zimsend import signature
+from receiver.providers.zimsend import webhook
 from receiver.store import Store, open_store
 from tests import postgres
 from tests.canned import Canned, ok
@@ -195,7 +195,7 @@ class Provider:
         return self.client.post(
             "/webhooks/zimsend",
             data=body,
-            headers={"X-Webhook-Signature": signature.sign(secret.encode(), body)},
+            headers={"X-Webhook-Signature": webhook.sign(secret.encode(), body)},
         )
 
 

@@ -18,7 +18,7 @@ from typing import Any
 
 import httpx
 
-from receiver.providers.zimsend.signature import sign
+from receiver.providers.zimsend.webhook import sign
 from receiver.store import Selection, open_store
 
 ROOT = Path(__file__).parent.parent

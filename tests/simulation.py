@@ -22,7 +22,8 @@ import pytest
 
 from receiver import mirror, status, worker
 from receiver.errors import HandlerError, StoreUnavailable
-from receiver.event import Event, Incoming, parse
+from receiver.event import Event, Incoming
+from receiver.providers.zimsend.webhook import parse
 from receiver.registry import Registry
 from receiver.store import (
     SILENT_ATTEMPTS,

@@ -19,6 +19,7 @@ from app import create_app
 from receiver import event, times
 from receiver.errors import CopyRefused
 from receiver.event import Incoming
+from receiver.providers.zimsend.webhook import parse
 from receiver.store import Selection, Settlement, Store, Want, copying, open_store
 from receiver.times import DAY, HOUR, SECOND, iso
 from tests.payloads import body_of
@@ -65,7 +66,7 @@ def pair(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Pair]:
 
 
 def incoming(body: bytes, received_at: int) -> Incoming:
-    return event.parse(body, received_at=received_at, retention=RETENTION)
+    return parse(body, received_at=received_at, retention=RETENTION)
 
 
 def fill(store: Store, messages: int = 40) -> None:

@@ -16,7 +16,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from receiver.providers.zimsend.signature import sign
+from receiver.providers.zimsend.webhook import sign
 from receiver.store import Selection, open_store
 from tests.conftest import SECRET
 from tests.handlers import seen

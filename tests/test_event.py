@@ -18,9 +18,11 @@ from hypothesis import strategies as st
 
 from receiver import Event, status, times
 from receiver.errors import Unusable
-from receiver.event import Incoming, clean_id, parse, read_json, reject
+from receiver.event import Incoming, clean_id, reject
 from receiver.providers.zimsend.samples import SAMPLES, sample
+from receiver.providers.zimsend.webhook import parse
 from receiver.store import Claim
+from receiver.strict_json import read_json
 from receiver.worker import event_of
 
 steady = settings(derandomize=True, deadline=None, max_examples=150)

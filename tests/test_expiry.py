@@ -17,9 +17,9 @@ from flask.testing import FlaskCliRunner
 
 from app import Receiver, create_app
 from receiver import times, upkeep
-from receiver.event import parse
 from receiver.mirror import Search
 from receiver.providers.zimsend.samples import sample
+from receiver.providers.zimsend.webhook import parse
 from receiver.store import Expired, Selection, Settlement, Store, Want, open_store
 from receiver.store.copying import TABLES
 from receiver.times import DAY, HOUR, SECOND, iso

@@ -26,7 +26,7 @@ from werkzeug.test import TestResponse
 from app import create_app
 from receiver import times
 from receiver.errors import StoreUnavailable
-from receiver.providers.zimsend import signature
+from receiver.providers.zimsend import webhook
 from receiver.providers.zimsend.simulator import api as simulator
 from receiver.providers.zimsend.simulator.api import Simulator
 from receiver.providers.zimsend.simulator.world import World
@@ -475,7 +475,7 @@ def provide(here: Gateway, event_type: str, at: int, **data: Any) -> None:
     state = event_type.removeprefix("sms.")
     own = {f"{state}_at": iso(at), **data}
     body = json.dumps(envelope(event_type, sms(state, "msg_1", **own), timestamp=iso(at))).encode()
-    headers = {"X-Webhook-Signature": signature.sign(SECRET.encode(), body)}
+    headers = {"X-Webhook-Signature": webhook.sign(SECRET.encode(), body)}
     assert here.client.post("/webhooks/zimsend", data=body, headers=headers).status_code == 200
 
 

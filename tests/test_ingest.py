@@ -10,10 +10,11 @@ from typing import Any
 
 import pytest
 
-from receiver import event, times
+from receiver import times
 from receiver.errors import StoreUnavailable
 from receiver.event import Incoming
 from receiver.ingest import Ingest
+from receiver.providers.zimsend.webhook import parse
 from receiver.store import Selection, Store
 from receiver.times import DAY
 from tests.payloads import envelope, sms
@@ -22,7 +23,7 @@ from tests.server import eventually
 
 def item(**changes: Any) -> Incoming:
     body = json.dumps(envelope("sms.sent", sms("sent")) | changes).encode()
-    return event.parse(body, received_at=times.now(), retention=90 * DAY)
+    return parse(body, received_at=times.now(), retention=90 * DAY)
 
 
 class Scripted:

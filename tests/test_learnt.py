@@ -8,8 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from receiver import bucket, event, times
+from receiver import bucket, times
 from receiver.event import Incoming
+from receiver.providers.zimsend.webhook import parse
 from receiver.store import Report, Selection, Store, Want
 from receiver.times import DAY, MINUTE, SECOND, iso
 from tests.payloads import body_of
@@ -27,7 +28,7 @@ def report(
     body = body_of(
         f"sms.{state}", {"message_id": "m", **own, **data}, timestamp=iso(at), event_id=event_id
     )
-    return event.parse(body, received_at=NOW + DAY // 2, retention=90 * DAY, source=source)
+    return parse(body, received_at=NOW + DAY // 2, retention=90 * DAY, source=source)
 
 
 def learnt(state: str, event_id: str, seconds: float, **data: Any) -> Incoming:

@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from receiver import mirror, status, times
-from receiver.event import parse
 from receiver.mirror import Search
+from receiver.providers.zimsend.webhook import parse
 from receiver.store import Store
 from receiver.times import DAY, HOUR, SECOND
 from tests.payloads import body_of

@@ -20,8 +20,9 @@ import pytest
 
 from receiver import mirror, status, times
 from receiver.errors import ConfigError, SchemaMismatch, StoreUnavailable
-from receiver.event import Incoming, parse
+from receiver.event import Incoming
 from receiver.mirror import Search
+from receiver.providers.zimsend.webhook import parse
 from receiver.store import Claim, Selection, Settlement, Want, open_store, postgres
 from receiver.store.postgres import PostgresStore
 from receiver.store.postgres import schema as postgres_schema

@@ -19,6 +19,7 @@ LEVELS = (
     {"receiver.store", "receiver.registry"},
     {
         "receiver.event",
+        "receiver.strict_json",
         "receiver.status",
         "receiver.mirror",
         "receiver.config",
@@ -101,6 +102,7 @@ def test_the_front_door_shows_what_is_pure() -> None:
     assert imports("receiver") - {"__future__"} <= {
         "receiver.errors",
         "receiver.event",
+        "receiver.strict_json",
         "receiver.registry",
     }
 

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from receiver.event import read_json
 from receiver.providers.zimsend import sending
+from receiver.strict_json import read_json
 
 URL = "https://sms.example.com/webhooks/zimsend"
 HERE = b'"webhook_url": "https://sms.example.com/webhooks/zimsend"'

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from receiver.providers.zimsend.signature import sign, verify
+from receiver.providers.zimsend.webhook import sign, verify
 
 steady = settings(derandomize=True, deadline=None, max_examples=200)
 

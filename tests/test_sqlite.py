@@ -14,8 +14,9 @@ import pytest
 
 from receiver import status, times
 from receiver.errors import SchemaMismatch, StoreUnavailable
-from receiver.event import Incoming, parse
+from receiver.event import Incoming
 from receiver.mirror import Search
+from receiver.providers.zimsend.webhook import parse
 from receiver.store import Selection, Want
 from receiver.store.sqlite import SqliteStore
 from receiver.store.sqlite.group import Group

@@ -10,6 +10,7 @@ import pytest
 
 from receiver import event, status, times
 from receiver.event import Incoming, Rejected
+from receiver.providers.zimsend.webhook import parse
 from receiver.store import (
     SILENT_ATTEMPTS,
     Claim,
@@ -28,7 +29,7 @@ LEASE = 30 * SECOND
 
 
 def incoming(payload: dict[str, Any], received_at: int = NOW) -> Incoming:
-    return event.parse(json.dumps(payload).encode(), received_at=received_at, retention=90 * DAY)
+    return parse(json.dumps(payload).encode(), received_at=received_at, retention=90 * DAY)
 
 
 def sent(message_id: str = "m1", received_at: int = NOW, **changes: Any) -> Incoming:

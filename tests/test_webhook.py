@@ -19,7 +19,7 @@ from flask.testing import FlaskClient
 from app import Receiver
 from receiver import status, times
 from receiver.event import ALIASES, Incoming, Rejected
-from receiver.providers.zimsend import signature
+from receiver.providers.zimsend import webhook
 from receiver.store import Outcome, Selection, Store, open_store
 from tests.conftest import SECRET, new_database, row_of
 from tests.handlers import seen
@@ -108,7 +108,7 @@ def test_every_copy_of_64_at_once_gets_200_and_there_is_one_event(
 ) -> None:
     payload = envelope("sms.sent", sms("sent"))
     body = json.dumps(payload).encode()
-    headers = {"X-Webhook-Signature": signature.sign(SECRET.encode(), body)}
+    headers = {"X-Webhook-Signature": webhook.sign(SECRET.encode(), body)}
 
     def send(_: int) -> httpx.Response:
         url = f"{server.url}/webhooks/zimsend"
@@ -135,7 +135,7 @@ def test_signature_is_taken_in_either_case_with_or_without_prefix(server: Server
     for write in (str, str.upper, "sha256={}".format):
         payload = envelope("sms.sent", sms("sent"))
         body = json.dumps(payload).encode()
-        value = write(signature.sign(SECRET.encode(), body))
+        value = write(webhook.sign(SECRET.encode(), body))
         assert server.post(body, **{"X-Webhook-Signature": value}).status_code == 200
 
 
@@ -174,8 +174,8 @@ def test_malformed_signatures_all_get_the_same_401_and_store_nothing(
 ) -> None:
     event_id = f"evt_unsigned_{times.now()}"
     body = json.dumps(envelope("sms.sent", sms("sent"), event_id=event_id)).encode()
-    right = signature.sign(SECRET.encode(), body).encode()
-    wrong = signature.sign(b"some other secret", body).encode()
+    right = webhook.sign(SECRET.encode(), body).encode()
+    wrong = webhook.sign(b"some other secret", body).encode()
     name = b"X-Webhook-Signature: "
     answers = set()
     for headers in (
@@ -214,7 +214,7 @@ def test_unsigned_bodies_leave_no_trace_in_quarantine(server: Server, store: Sto
 
 
 def signed_head(body: bytes, *headers: bytes, length: int | None = None) -> bytes:
-    sign = signature.sign(SECRET.encode(), body).encode()
+    sign = webhook.sign(SECRET.encode(), body).encode()
     return head(b"X-Webhook-Signature: " + sign, *headers, length=length)
 
 
@@ -287,7 +287,7 @@ def test_half_sent_requests_give_their_threads_back(server: Server) -> None:
         answer = httpx.post(
             f"{server.url}/webhooks/zimsend",
             content=body,
-            headers={"X-Webhook-Signature": signature.sign(SECRET.encode(), body)},
+            headers={"X-Webhook-Signature": webhook.sign(SECRET.encode(), body)},
             timeout=60,
         )
         assert answer.status_code == 200
@@ -314,7 +314,7 @@ def test_a_defect_costs_no_event_and_shows_nothing(
 ) -> None:
     """What the store refuses goes into quarantine; if it refuses that as well: 500."""
     body = body_of("sms.sent", sms("sent"))
-    headers = {"X-Webhook-Signature": signature.sign(SECRET.encode(), body)}
+    headers = {"X-Webhook-Signature": webhook.sign(SECRET.encode(), body)}
     ingest, broken = receiver.store.ingest, {Incoming}
 
     def refusing(items: Sequence[Incoming | Rejected], *args: Any) -> list[Outcome]:

@@ -14,8 +14,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from receiver import Event, HandlerError, Registry, event, times
+from receiver import Event, HandlerError, Registry, times
 from receiver.errors import StoreUnavailable
+from receiver.providers.zimsend.webhook import parse
 from receiver.store import Selection, Store, Want
 from receiver.times import DAY, HOUR, MINUTE, SECOND
 from receiver.worker import FIRST_BACKOFF, Worker, backoff
@@ -33,7 +34,7 @@ def patient(monkeypatch: pytest.MonkeyPatch) -> None:
 def put(store: Store, registry: Registry, message_id: str = "m1", **changes: Any) -> str:
     """Store one event as the webhook does, and return its id."""
     payload = envelope("sms.sent", sms("sent", message_id)) | changes
-    item = event.parse(json.dumps(payload).encode(), received_at=times.now(), retention=90 * DAY)
+    item = parse(json.dumps(payload).encode(), received_at=times.now(), retention=90 * DAY)
     assert list(store.ingest([item], registry.wanting, 5)) == ["accepted"]
     return item.id
 

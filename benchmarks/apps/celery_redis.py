@@ -13,7 +13,7 @@ from typing import Any
 from celery import Celery
 from flask import Flask, abort, request
 
-from receiver.providers.zimsend.signature import verify
+from receiver.providers.zimsend.webhook import verify
 
 SECRET = os.environ["ZIMSEND_WEBHOOK_SECRET"].encode()
 

@@ -10,7 +10,7 @@ import threading
 
 from flask import Flask, abort, request
 
-from receiver.providers.zimsend.signature import verify
+from receiver.providers.zimsend.webhook import verify
 
 SECRET = os.environ["ZIMSEND_WEBHOOK_SECRET"].encode()
 DATABASE = os.environ["DATABASE_URL"].removeprefix("sqlite:///")

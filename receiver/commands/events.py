@@ -15,8 +15,9 @@ from receiver.commands.common import (
     selection_options,
 )
 from receiver.errors import Unusable
-from receiver.event import ALIASES, read_json
+from receiver.event import ALIASES
 from receiver.store import DeliveryState, Selection
+from receiver.strict_json import read_json
 from receiver.web import parts
 
 _WIDTHS = (27, 19, 24, 24)

@@ -9,7 +9,7 @@ import click
 
 from receiver.commands.common import command, echo_columns, echo_json, format_option
 from receiver.errors import StoreUnavailable, Unusable
-from receiver.event import parse
+from receiver.providers.zimsend.webhook import parse
 from receiver.times import iso
 from receiver.web import parts
 

@@ -10,7 +10,7 @@ import httpx
 from receiver.commands.common import command
 from receiver.config import is_loopback
 from receiver.event import ALIASES
-from receiver.providers.zimsend import signature
+from receiver.providers.zimsend import webhook
 from receiver.providers.zimsend.samples import SAMPLES, sample
 from receiver.web import parts
 
@@ -50,7 +50,7 @@ def trigger(
             headers = {
                 "Content-Type": "application/json",
                 "User-Agent": "ZimSend-Webhook/1.0",
-                "X-Webhook-Signature": signature.sign(receiver.config.webhook_secrets[0], body),
+                "X-Webhook-Signature": webhook.sign(receiver.config.webhook_secrets[0], body),
             }
             try:
                 answer = client.post(url, content=body, headers=headers)

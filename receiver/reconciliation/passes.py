@@ -129,7 +129,7 @@ class Reconciliation:
     :param budget: asked before each call to ZimSend.
     :param now: the wall clock, in microseconds.
     :param retention: microseconds that everything is kept.
-    :param text_mode: see `receiver.event.parse`.
+    :param text_mode: see `parse` of the provider.
     """
 
     #: Seconds between two looks at whether a pass is due.

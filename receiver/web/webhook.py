@@ -18,7 +18,7 @@ from receiver import event
 from receiver.errors import Refused, StoreUnavailable, Unusable
 from receiver.event import Incoming, Rejected
 from receiver.logs import Sparingly
-from receiver.providers.zimsend import signature
+from receiver.providers.zimsend.webhook import parse, verify
 from receiver.web import PROBLEM_TYPE, problem_document, refusal
 
 if TYPE_CHECKING:
@@ -68,12 +68,12 @@ class Webhook:
         config = self._receiver.config
         body = read_body(environ, config.max_body_bytes)
         claimed = environ.get("HTTP_X_WEBHOOK_SIGNATURE")
-        if not signature.verify(config.webhook_secrets, body, claimed):
+        if not verify(config.webhook_secrets, body, claimed):
             raise Refused(401, "the signature is missing, or does not match the body")
         now = self._receiver.now()
         item: Incoming | Rejected
         try:
-            item = event.parse(
+            item = parse(
                 body, received_at=now, retention=config.retention, text_mode=config.text_mode
             )
         except Unusable as unusable:

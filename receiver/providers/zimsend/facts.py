@@ -12,10 +12,11 @@ from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from receiver import event, times
+from receiver import times
 from receiver.errors import Unusable
 from receiver.event import Incoming
 from receiver.providers.zimsend.api.answers import Message
+from receiver.providers.zimsend.webhook import parse
 from receiver.status import STATE_OF_TYPE, STATES
 from receiver.store import Report
 from receiver.store.group import SAME_REPORT, is_same
@@ -51,7 +52,7 @@ def facts(
 
     :param now: microseconds; nothing is said of a message that changed less than `quiet` ago.
     :param retention: microseconds; what is older is left out.
-    :param text_mode: see `receiver.event.parse`.
+    :param text_mode: see `parse` of the provider.
     :param known: what the message's events have reported.
     :param source: see `receiver.event.Incoming`.
     :returns: nothing also if the answer gives no time at all.
@@ -70,7 +71,7 @@ def facts(
         body = _body(message, state, reached[state], at)
         with suppress(Unusable):  # too old
             found.append(
-                event.parse(
+                parse(
                     body,
                     received_at=now,
                     retention=retention,

@@ -8,11 +8,13 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from typing import Any
 
-from receiver import event, status, times
+from receiver import status, times
 from receiver.errors import Unusable
-from receiver.event import Incoming, read_json
+from receiver.event import Incoming
 from receiver.mirror import number
 from receiver.providers.zimsend.api.answers import Message
+from receiver.providers.zimsend.webhook import parse
+from receiver.strict_json import read_json
 
 SOURCE = "gateway"
 #: What is said of a message beside its states.
@@ -113,7 +115,7 @@ def events(
     answer came, and must not look as if it had been sent again after that.
 
     :param messages: `data` of each, with a `message_id`.
-    :param now: microseconds; likewise `retention`, see `receiver.event.parse`.
+    :param now: microseconds; likewise `retention`, see `parse` of the provider.
     """
     found = []
     for data in messages:
@@ -130,7 +132,7 @@ def events(
         body = json.dumps(envelope, separators=(",", ":")).encode("ascii")
         with suppress(Unusable):  # nested too deep, by one level
             found.append(
-                event.parse(
+                parse(
                     body, received_at=now, retention=retention, text_mode=text_mode, source=SOURCE
                 )
             )

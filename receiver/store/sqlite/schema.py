@@ -10,9 +10,9 @@ from sqlite_utils import Database, Migrations
 
 from receiver import mirror, times
 from receiver.errors import Unusable
-from receiver.event import read_json
 from receiver.mirror import Cell
 from receiver.status import STATE_OF_TYPE
+from receiver.strict_json import read_json
 
 migrations = Migrations("receiver")
 

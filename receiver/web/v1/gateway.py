@@ -15,12 +15,13 @@ from flask import Blueprint, Response, request
 from werkzeug.routing import BaseConverter
 
 from receiver.errors import StoreUnavailable, Unusable
-from receiver.event import Incoming, clean_id, read_json
+from receiver.event import Incoming, clean_id
 from receiver.providers.zimsend import sending
 from receiver.providers.zimsend.api.answers import Answer, Message
 from receiver.providers.zimsend.api.errors import NotUnderstood, Unavailable, ZimSendError
 from receiver.providers.zimsend.facts import facts, moments
 from receiver.status import STATES
+from receiver.strict_json import read_json
 from receiver.times import DAY, HOUR
 from receiver.web import RETRY_AFTER, ApiError, authenticate, parts
 from receiver.web.webhook import read_body

@@ -16,10 +16,10 @@ from urllib.parse import quote, unquote
 import httpx
 
 from receiver.errors import Unusable
-from receiver.event import read_json
 from receiver.providers.zimsend.api import errors
 from receiver.providers.zimsend.api.answers import Answer
 from receiver.providers.zimsend.api.errors import NotUnderstood, TryLater, Unavailable, ZimSendError
+from receiver.strict_json import read_json
 
 #: Bytes of an answer: many times what 100 long messages with metadata need.
 LARGEST_ANSWER = 16 * 1024 * 1024

@@ -23,7 +23,6 @@ from werkzeug.serving import WSGIRequestHandler, make_server
 
 from receiver import times
 from receiver.errors import Unusable
-from receiver.event import read_json
 from receiver.mirror import number as digits
 from receiver.mirror import statistics
 from receiver.providers.zimsend.samples import SAMPLES
@@ -37,6 +36,7 @@ from receiver.providers.zimsend.simulator.world import (
     World,
     view,
 )
+from receiver.strict_json import read_json
 
 #: Seconds that the provider waits for an answer.
 ANSWER_WITHIN = 5.0

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from receiver.providers.zimsend.samples import sample
-from receiver.providers.zimsend.signature import sign
+from receiver.providers.zimsend.webhook import sign
 from receiver.times import MINUTE, SECOND, iso
 
 #: When an event is tried, after it happened (PROVIDER: at once, after 1 minute, after 5 minutes).

@@ -1,0 +1,168 @@
+"""ZimSend's webhook: its signature, and what its JSON says.
+
+Pure: no Flask, no database, no clock.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from itsdangerous import HMACAlgorithm
+
+from receiver import status, times
+from receiver.errors import Unusable
+from receiver.event import ALIASES, LONGEST_ID, NOT_IN_AN_ID, Incoming, clean_id
+from receiver.strict_json import read_json
+
+# --- the signature: hex of HMAC-SHA256 over the exact bytes of the body
+
+#: `HMACAlgorithm` is the bare HMAC with a comparison in constant time. `Signer` would derive
+#: another key and append a separator.
+_HMAC = HMACAlgorithm(hashlib.sha256)
+_HEX_DIGEST = re.compile(r"(?:sha256=)?([0-9a-fA-F]{64})", re.ASCII)
+
+
+def sign(secret: bytes, body: bytes) -> str:
+    """The value of `X-Webhook-Signature` for this body: 64 lowercase hex digits."""
+    return _HMAC.get_signature(secret, body).hex()
+
+
+def verify(secrets: Sequence[bytes], body: bytes, header: str | None) -> bool:
+    """Whether the header signs these bytes with one of the secrets.
+
+    Every secret is tried, also after one has matched, so that the time taken does not tell
+    which one is in use.
+
+    :param header: the header as the server joined it (several are joined by commas; they count
+        as one if all say the same), or `None`.
+    """
+    claimed = _read(header)
+    if claimed is None:
+        return False
+    matches: Iterable[bool] = [_HMAC.verify_signature(s, body, claimed) for s in secrets]
+    return any(matches)
+
+
+def _read(header: str | None) -> bytes | None:
+    """The 32 bytes that the header claims; `None` for anything malformed or ambiguous."""
+    if not header:
+        return None
+    claims = set()
+    for part in header.split(","):
+        match = _HEX_DIGEST.fullmatch(part.strip(" \t"))
+        if match is None:
+            return None
+        claims.add(bytes.fromhex(match[1]))
+    return claims.pop() if len(claims) == 1 else None
+
+
+# --- what is signed
+
+#: Where the devices' events keep their own time; a message's events: see `status.project`.
+_DEVICE_TIMES = {"device.connected": "connected_at", "device.disconnected": "disconnected_at"}
+_DIGIT = re.compile(r"\d")
+
+
+def parse(
+    body: bytes,
+    *,
+    received_at: int,
+    retention: int,
+    text_mode: str = "full",
+    source: str = "webhook",
+) -> Incoming:
+    """Make an event of a verified body.
+
+    :param received_at: when it was first received.
+    :param retention: microseconds after which an event is too old to be let in.
+    :param text_mode: `full`, `masked` or `none`: what to keep of the SMS text.
+    :param source: see `Incoming.source`.
+    :raises Unusable: if the body is not an event, or one that is too old.
+    """
+    payload = read_json(body)
+    if not isinstance(payload, dict):
+        raise Unusable("the body is JSON, but not an object")
+    named = payload.get("event")
+    if type(named) is not str:
+        raise Unusable("the object has no string `event`")
+    timestamp = times.parse(payload.get("timestamp"))
+    if timestamp is not None and timestamp < received_at - retention:
+        days = retention // times.DAY
+        raise Unusable(
+            f"its `timestamp` is older than {days} days, so it may be a replay of an event "
+            "whose id has been forgotten"
+        )
+    if timestamp is not None and timestamp > received_at + times.DAY:
+        timestamp = None
+    original = None
+    if text_mode != "full":
+        original = hashlib.sha256(body).hexdigest(), len(body)
+        body = _redact(payload, text_mode)
+
+    event_type = _clean_type(ALIASES.get(named, named))
+    event_id = payload.get("event_id")
+    if type(event_id) is not str or not event_id:
+        event_id = "sha256:" + hashlib.sha256(body).hexdigest()
+    event_id = clean_id(event_id)
+    data = payload.get("data")
+    if not isinstance(data, dict):
+        data = {}
+    message_id = data.get("message_id")
+    message_id = clean_id(message_id) if type(message_id) is str and message_id else None
+
+    own_time = _own_time(event_type, data, received_at, retention)
+    reported_at = own_time if own_time is not None else timestamp
+    says = None
+    if message_id is not None:
+        says = status.project(
+            event_type,
+            data,
+            event_id=event_id,
+            timestamp=timestamp,
+            received_at=received_at,
+            retention=retention,
+        )
+    return Incoming(
+        id=event_id,
+        type=event_type,
+        message_id=message_id,
+        occurred_at=reported_at if reported_at is not None else received_at,
+        received_at=received_at,
+        timestamp=timestamp,
+        reported_at=reported_at,
+        has_error=says is not None and "error" in says,
+        body=body,
+        redacted=text_mode != "full",
+        says=says,
+        source=source,
+        original=original,
+    )
+
+
+def _clean_type(value: str) -> str:
+    return NOT_IN_AN_ID.sub("\ufffd", value)[:LONGEST_ID]
+
+
+def _own_time(
+    event_type: str, data: Mapping[str, Any], received_at: int, retention: int
+) -> int | None:
+    state = status.STATE_OF_TYPE.get(event_type)
+    key = f"{state}_at" if state else _DEVICE_TIMES.get(event_type)
+    return status.usable_time(data.get(key), received_at, retention) if key else None
+
+
+def _redact(payload: dict[str, Any], text_mode: str) -> bytes:
+    """Hide the SMS text in the payload itself, and return it as the JSON that is stored."""
+    data = payload.get("data")
+    if "data" in payload and not isinstance(data, dict):
+        payload["data"] = None  # no known shape, so nobody can say where the text is
+    for holder in (payload, data):
+        if isinstance(holder, dict) and "message" in holder:
+            text = holder["message"]
+            masked = text_mode == "masked" and isinstance(text, str)
+            holder["message"] = _DIGIT.sub("*", text) if masked else None
+    return json.dumps(payload, separators=(",", ":")).encode("ascii")

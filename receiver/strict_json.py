@@ -1,0 +1,75 @@
+"""JSON as strictly as RFC 8259 is written, and as widely as Python can hold it. Pure."""
+
+from __future__ import annotations
+
+import json
+import math
+from typing import Any, NoReturn
+
+from receiver.errors import Unusable
+
+#: Python reads, writes and walks JSON by recursion; this stays far below its limit everywhere.
+DEEPEST_NESTING = 200
+
+
+def read_json(body: bytes) -> Any:
+    """Read JSON as strictly as RFC 8259 is written, and as widely as Python can hold it.
+
+    A number beyond what Python can hold (a double's range, 4,300 digits) comes as the string of
+    its digits: it stays exact, and can be written as JSON again. Of duplicate keys the last one
+    counts. A byte order mark is passed over.
+
+    :raises Unusable: if this is not JSON, or nested more than 200 levels deep.
+    """
+    try:
+        text = body.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        raise Unusable("the body is not UTF-8") from None
+    try:
+        value = _DECODER.decode(text)
+    except RecursionError:
+        raise Unusable(_TOO_DEEP) from None
+    except json.JSONDecodeError as error:
+        raise Unusable(f"the body is not JSON: line {error.lineno}, column {error.colno}") from None
+    # Cheap first: so few brackets cannot nest that deep.
+    if text.count("[") + text.count("{") > DEEPEST_NESTING and _nesting(value) > DEEPEST_NESTING:
+        raise Unusable(_TOO_DEEP)
+    return value
+
+
+_TOO_DEEP = f"the body is nested more than {DEEPEST_NESTING} levels deep"
+
+
+def _nesting(value: Any) -> int:
+    depth, level = 0, [value]
+    while level := [item for item in level if isinstance(item, dict | list)]:
+        depth += 1
+        level = [
+            child for item in level for child in (item.values() if isinstance(item, dict) else item)
+        ]
+    return depth
+
+
+class Digits(str):
+    """A number that Python cannot hold. No text: `type(value) is str` tells them apart."""
+
+    __slots__ = ()
+
+
+def _integer(digits: str) -> int | Digits:
+    try:
+        return int(digits)
+    except ValueError:  # more digits than Python converts
+        return Digits(digits)
+
+
+def _float(digits: str) -> float | Digits:
+    number = float(digits)
+    return number if math.isfinite(number) else Digits(digits)
+
+
+def _no_constant(name: str) -> NoReturn:
+    raise Unusable(f"the body is not JSON: it holds {name}")
+
+
+_DECODER = json.JSONDecoder(parse_int=_integer, parse_float=_float, parse_constant=_no_constant)
