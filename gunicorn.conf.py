@@ -154,9 +154,10 @@ def on_starting(server):
     if child == 0:
         status = 1
         try:
-            from app import create_app
+            from receiver.parts import parts
+            from receiver.service import create_app
 
-            for step in create_app().extensions["receiver"].store.migrate():
+            for step in parts(create_app()).store.migrate():
                 server.log.info("migrated the database: %s", step)
             status = 0
         except ReceiverError as error:
@@ -184,22 +185,18 @@ def post_worker_init(worker):
     gc.freeze()
     if not _config.embedded_worker:
         return
-    receiver = worker.wsgi.extensions["receiver"]
-    runner = receiver.worker
-    runner.start()
-    receiver.upkeep.start()
-    if receiver.reconciliation is not None:
-        receiver.reconciliation.start()
+    from receiver.parts import parts  # not in the master: see `on_starting`
+
+    receiver = parts(worker.wsgi)
+    receiver.worker.start()
+    receiver.start()
     gunicorn_stop = signal.getsignal(signal.SIGTERM)
 
     def stop(number, frame):
         # At once, so that requests and handlers come to their ends side by side.
         # Hosts may send it twice; the first one counts.
         worker.stopping_since = getattr(worker, "stopping_since", time.monotonic())
-        runner.stop()
-        receiver.upkeep.stop()
-        if receiver.reconciliation is not None:
-            receiver.reconciliation.stop()
+        receiver.stop()
         gunicorn_stop(number, frame)
 
     signal.signal(signal.SIGTERM, stop)
@@ -211,6 +208,8 @@ def worker_exit(server, worker):
     if application is None or not _config.embedded_worker:
         return
     since = getattr(worker, "stopping_since", time.monotonic())
-    runner = application.extensions["receiver"].worker
+    from receiver.parts import parts
+
+    runner = parts(application).worker
     if not runner.drain(max(0.0, since + runner.DRAIN - time.monotonic())):
         worker.log.warning("work could not be given back: it is done again when its lease ends")

@@ -17,8 +17,9 @@ from flask.testing import FlaskClient, FlaskCliRunner
 from hypothesis import HealthCheck, settings
 from werkzeug.test import TestResponse
 
-from app import Receiver, create_app
+from app import create_app
 from receiver import status, times
+from receiver.parts import Receiver
 from receiver.providers.zimsend import webhook
 from receiver.store import Store, open_store
 from tests import postgres

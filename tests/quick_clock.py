@@ -13,8 +13,9 @@ import sys
 import threading
 import time
 
-from app import Receiver, create_app
+from app import create_app
 from receiver import Event, Registry
+from receiver.parts import Receiver
 from receiver.providers.zimsend.api import ZimSend
 from receiver.providers.zimsend.budget import Half
 from receiver.reconciliation.passes import Reconciliation

@@ -12,9 +12,10 @@ from typing import Any
 import pytest
 from flask.testing import FlaskCliRunner
 
-from app import Receiver, create_app
+from app import create_app
 from receiver import event
 from receiver.commands.common import echo_json
+from receiver.parts import Receiver
 from receiver.providers.zimsend.samples import SAMPLES
 from receiver.reconciliation.passes import Pass, Reconciliation
 from receiver.store import Outcome, Report

@@ -18,9 +18,10 @@ import pytest
 from flask import Flask
 from flask.testing import FlaskClient
 
-from app import Receiver, create_app
+from app import create_app
 from handlers import forward
 from receiver import Event, Registry, config
+from receiver.parts import Receiver
 from receiver.times import MINUTE, SECOND
 from receiver.web import ops
 from receiver.worker import Worker

@@ -15,9 +15,10 @@ from typing import Any
 import pytest
 from flask.testing import FlaskCliRunner
 
-from app import Receiver, create_app
+from app import create_app
 from receiver import times, upkeep
 from receiver.mirror import Search
+from receiver.parts import Receiver
 from receiver.providers.zimsend.samples import sample
 from receiver.providers.zimsend.webhook import parse
 from receiver.store import Expired, Selection, Settlement, Store, Want, open_store

@@ -22,8 +22,9 @@ from werkzeug.test import TestResponse
 
 import receiver.mirror
 import receiver.web.v1.messages
-from app import Receiver, create_app
+from app import create_app
 from receiver import status, times
+from receiver.parts import Receiver
 from receiver.times import DAY, HOUR
 from tests.conftest import SECRET, Provider, new_database
 from tests.payloads import body_of

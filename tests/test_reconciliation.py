@@ -28,10 +28,11 @@ from flask.testing import FlaskClient, FlaskCliRunner
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app import Receiver, create_app
+from app import create_app
 from receiver import Event, Registry, status
 from receiver.errors import StoreUnavailable
 from receiver.logs import Sparingly
+from receiver.parts import Receiver
 from receiver.providers.zimsend.api import ZimSend, answers
 from receiver.providers.zimsend.budget import Half
 from receiver.providers.zimsend.facts import QUIET, facts, is_whole, may_be_new

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterator
+from graphlib import CycleError, TopologicalSorter
 
 import pytest
 
@@ -13,7 +13,9 @@ from tests.server import ROOT
 LEVELS = (
     {"wsgi"},
     {"app"},
-    {"receiver.web", "receiver.commands", "receiver.welcome", "receiver.demo"},
+    {"receiver.service", "receiver.welcome", "receiver.demo"},
+    {"receiver.web", "receiver.commands"},
+    {"receiver.parts"},
     {"receiver.worker", "receiver.ingest", "receiver.upkeep", "receiver.reconciliation"},
     {"receiver.providers"},
     {"receiver.store", "receiver.registry"},
@@ -50,19 +52,10 @@ CLOCKS = {
 }
 
 
-def nodes(tree: ast.AST) -> Iterator[ast.AST]:
-    """All nodes but those that only a type checker sees."""
-    yield tree
-    for child in ast.iter_child_nodes(tree):
-        if isinstance(child, ast.If) and ast.unparse(child.test).endswith("TYPE_CHECKING"):
-            continue
-        yield from nodes(child)
-
-
 def imports(name: str) -> set[str]:
-    """The modules that a module imports, at its top or in a function."""
+    """The modules that a module imports: at its top, in a function, or for its types alone."""
     found = set()
-    for node in nodes(ast.parse(FILES[name].read_text())):
+    for node in ast.walk(ast.parse(FILES[name].read_text())):
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
@@ -93,6 +86,41 @@ def test_imports_go_down(name: str) -> None:
         assert theirs is None or mine <= theirs, f"{name} imports {imported}, which is above it"
 
 
+def test_no_two_files_import_each_other() -> None:
+    assert circle({name: {m for m in imports(name) if m in FILES} for name in FILES}) is None
+
+
+@pytest.mark.parametrize("room", ["", *(name for name in FILES if FILES[name].stem == "__init__")])
+def test_no_two_rooms_import_each_other(room: str) -> None:
+    """What stands side by side in a folder, each folder taken with all that is in it."""
+    graph: dict[str, set[str]] = {}
+    for name in FILES:
+        mine = inside(room, name)
+        if mine is not None:
+            theirs = {inside(room, imported) for imported in imports(name) if imported in FILES}
+            graph.setdefault(mine, set()).update(theirs - {None, mine})
+    assert circle(graph) is None
+
+
+def inside(room: str, module: str) -> str | None:
+    """The part of a room that a module is, or is in; the room's own file is one of its parts."""
+    if not room:
+        return module.partition(".")[0]
+    if module == room:
+        return f"{room}.__init__"
+    below = module.removeprefix(f"{room}.")
+    return None if below == module else f"{room}.{below.partition('.')[0]}"
+
+
+def circle(graph: dict[str, set[str]]) -> list[str] | None:
+    try:
+        TopologicalSorter(graph).prepare()
+    except CycleError as error:
+        found: list[str] = error.args[1]
+        return found
+    return None
+
+
 @pytest.mark.parametrize("name", RECEIVER)
 def test_the_receiver_knows_no_handler_and_not_its_own_front_door(name: str) -> None:
     assert not {m for m in imports(name) if in_room(m, "handlers") or m == "receiver"}
@@ -117,7 +145,13 @@ def test_drivers_and_flask_stay_in_their_rooms(name: str) -> None:
     packages = {module.partition(".")[0] for module in imports(name)}
     if not in_room(name, "receiver.store"):
         assert not packages & DRIVERS
-    web = ("app", "receiver.web", "receiver.commands", "receiver.providers.zimsend.simulator")
+    web = (
+        "receiver.service",
+        "receiver.parts",
+        "receiver.web",
+        "receiver.commands",
+        "receiver.providers.zimsend.simulator",
+    )
     if not in_room(name, *web):
         assert not packages & {"flask", "werkzeug"}
 

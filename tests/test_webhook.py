@@ -16,9 +16,9 @@ import httpx
 import pytest
 from flask.testing import FlaskClient
 
-from app import Receiver
 from receiver import status, times
 from receiver.event import ALIASES, Incoming, Rejected
+from receiver.parts import Receiver
 from receiver.providers.zimsend import webhook
 from receiver.store import Outcome, Selection, Store, open_store
 from tests.conftest import SECRET, new_database, row_of

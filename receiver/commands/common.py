@@ -8,7 +8,7 @@ import re
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 from flask.cli import ScriptInfo, with_appcontext
@@ -16,9 +16,7 @@ from flask.cli import ScriptInfo, with_appcontext
 from receiver import times
 from receiver.errors import ReceiverError
 from receiver.event import clean_id
-
-if TYPE_CHECKING:
-    from app import Receiver
+from receiver.parts import parts
 
 _AGO = re.compile(r"(\d{1,9})([dhms])", re.ASCII)
 _UNITS = {"d": times.DAY, "h": times.HOUR, "m": times.MINUTE, "s": times.SECOND}
@@ -60,8 +58,7 @@ class _Moment(click.ParamType[int]):
         if ago is not None and ctx is not None:
             # Parameters are read before there is an application context.
             app = ctx.ensure_object(ScriptInfo).load_app()
-            receiver: Receiver = app.extensions["receiver"]
-            moment: int | None = receiver.now() - int(ago[1]) * _UNITS[ago[2]]
+            moment: int | None = parts(app).now() - int(ago[1]) * _UNITS[ago[2]]
         else:
             moment = times.parse(value)
         if moment is None:

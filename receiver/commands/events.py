@@ -16,9 +16,9 @@ from receiver.commands.common import (
 )
 from receiver.errors import Unusable
 from receiver.event import ALIASES
+from receiver.parts import parts
 from receiver.store import DeliveryState, Selection
 from receiver.strict_json import read_json
-from receiver.web import parts
 
 _WIDTHS = (27, 19, 24, 24)
 

@@ -9,9 +9,9 @@ import click
 
 from receiver.commands.common import command, echo_columns, echo_json, format_option
 from receiver.errors import StoreUnavailable, Unusable
+from receiver.parts import parts
 from receiver.providers.zimsend.webhook import parse
 from receiver.times import iso
-from receiver.web import parts
 
 
 @click.group()

@@ -7,10 +7,10 @@ import click
 from receiver import times
 from receiver.commands.common import MOMENT, command, echo_columns, progress
 from receiver.errors import ConfigError, ReceiverError
+from receiver.parts import parts
 from receiver.reconciliation import losses
 from receiver.reconciliation.losses import KINDS, Loss
 from receiver.reconciliation.passes import Pass
-from receiver.web import parts
 
 
 @command()

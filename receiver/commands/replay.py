@@ -6,8 +6,8 @@ import click
 
 from receiver.commands.common import ID, command, progress, selection_options
 from receiver.event import ALIASES
+from receiver.parts import parts
 from receiver.store import Selection
-from receiver.web import parts
 
 
 @command()

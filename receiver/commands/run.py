@@ -9,8 +9,8 @@ import click
 
 from receiver import upkeep
 from receiver.commands.common import command, progress
+from receiver.parts import parts
 from receiver.store import Expired
-from receiver.web import parts
 
 log = logging.getLogger(__name__)
 
@@ -36,13 +36,9 @@ def work() -> None:
         signal.signal(number, lambda *_: receiver.worker.stop())
     names = ", ".join(handler.name for handler in receiver.registry)
     log.info("working for: %s", names or "no handler at all; see HANDLERS")
-    receiver.upkeep.start()
-    if receiver.reconciliation is not None:
-        receiver.reconciliation.start()
+    receiver.start()
     receiver.worker.run()
-    receiver.upkeep.stop()
-    if receiver.reconciliation is not None:
-        receiver.reconciliation.stop()
+    receiver.stop()
     receiver.store.close()
 
 

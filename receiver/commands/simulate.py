@@ -16,10 +16,10 @@ import click
 from receiver import times
 from receiver.commands.common import command
 from receiver.config import is_loopback
+from receiver.parts import parts
 from receiver.providers.zimsend.simulator import api as simulator
 from receiver.providers.zimsend.simulator.api import Simulator
 from receiver.providers.zimsend.simulator.world import REPORTS, Weather, Webhook, World
-from receiver.web import parts
 
 #: Where the provider's own API description puts a server for local work.
 PORT = 5040

@@ -10,9 +10,9 @@ import httpx
 from receiver.commands.common import command
 from receiver.config import is_loopback
 from receiver.event import ALIASES
+from receiver.parts import parts
 from receiver.providers.zimsend import webhook
 from receiver.providers.zimsend.samples import SAMPLES, sample
-from receiver.web import parts
 
 
 @command()

@@ -11,11 +11,11 @@ import click
 
 from receiver.commands.common import command, echo_columns, echo_json, format_option
 from receiver.errors import ConfigError
+from receiver.parts import parts
 from receiver.providers.zimsend.api import ZimSend, exchange
 from receiver.providers.zimsend.api.errors import NotFound
 from receiver.store import Selection
 from receiver.times import MINUTE
-from receiver.web import parts
 
 #: Those with a documented payload. Of the others ZimSend may not have heard itself.
 EVENTS = ("sms.sent", "sms.delivered", "sms.failed", "device.connected", "device.disconnected")

@@ -10,10 +10,10 @@ import hashlib
 import uuid
 from collections.abc import Callable, Iterable, Iterator
 from itertools import zip_longest
-from typing import Any, NamedTuple
+from typing import Any
 
 from receiver.errors import CopyRefused
-from receiver.store import Selection, Store
+from receiver.store.contract import Selection, Store, Table
 
 #: Rows in one transaction.
 _BATCH = 500
@@ -23,15 +23,6 @@ _COPIED = "copied from"
 _IDENTITY = "identity"
 
 Row = tuple[Any, ...]
-
-
-class Table(NamedTuple):
-    """What is copied of a table; the first `key` columns order it and tell its rows apart."""
-
-    name: str
-    key: int
-    columns: tuple[str, ...]
-
 
 #: Messages come before the events that refer to them, and these before their work.
 TABLES = (

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 from receiver import mirror, status
 from receiver.event import Incoming, Rejected, reject_expired
 from receiver.mirror import Cell, Summary
-from receiver.store import Outcome, Report, Selection
+from receiver.store.contract import Outcome, Report, Selection
 from receiver.times import SECOND
 
 #: Two reports of one thing lie less than this apart: the provider tells two webhooks.

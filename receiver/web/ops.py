@@ -8,19 +8,15 @@ import threading
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from flask import Blueprint, Response, current_app
 from flask.blueprints import BlueprintSetupState
 
 from receiver.errors import SchemaMismatch, StoreUnavailable
 from receiver.logs import Sparingly
+from receiver.parts import Receiver, parts
 from receiver.times import SECOND
-from receiver.web import parts
 from receiver.worker import stuck_handlers
-
-if TYPE_CHECKING:
-    from app import Receiver
 
 log = logging.getLogger(__name__)
 blueprint = Blueprint("ops", __name__)

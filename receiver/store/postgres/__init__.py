@@ -23,7 +23,7 @@ from receiver import bucket
 from receiver.errors import SchemaMismatch, StoreUnavailable
 from receiver.event import Incoming, Rejected
 from receiver.mirror import Search
-from receiver.store import (
+from receiver.store.contract import (
     SILENT_ATTEMPTS,
     Claim,
     Evidence,
@@ -33,10 +33,11 @@ from receiver.store import (
     Report,
     Selection,
     Settlement,
+    Table,
     Want,
     tell_given_up,
 )
-from receiver.store.copying import Row, Table
+from receiver.store.copying import Row
 from receiver.store.group import replayed
 from receiver.store.postgres import copy as postgres_copy
 from receiver.store.postgres import expiry as postgres_expiry

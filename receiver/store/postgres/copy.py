@@ -6,7 +6,8 @@ import json
 from collections.abc import Sequence
 
 from receiver import mirror
-from receiver.store.copying import Row, Table
+from receiver.store.contract import Table
+from receiver.store.copying import Row
 from receiver.store.postgres.pool import Connection
 
 

@@ -11,7 +11,7 @@ from collections import Counter
 from typing import Any
 
 from receiver.mirror import Cell
-from receiver.store import Expired
+from receiver.store.contract import Expired
 from receiver.store.postgres.group import count
 from receiver.store.postgres.pool import Connection
 from receiver.times import DAY

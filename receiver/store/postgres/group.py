@@ -15,7 +15,7 @@ from functools import partial
 from receiver import mirror
 from receiver.event import Incoming, Rejected
 from receiver.mirror import Cell
-from receiver.store import Outcome, Report
+from receiver.store.contract import Outcome, Report
 from receiver.store.group import SAME_REPORT, Decision, Known, Message, Reported, decide
 from receiver.store.postgres.pool import Connection
 from receiver.times import DAY

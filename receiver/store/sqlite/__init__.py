@@ -22,7 +22,7 @@ from receiver import bucket
 from receiver.errors import SchemaMismatch, StoreUnavailable
 from receiver.event import Incoming, Rejected
 from receiver.mirror import Search
-from receiver.store import (
+from receiver.store.contract import (
     SILENT_ATTEMPTS,
     Claim,
     Evidence,
@@ -32,10 +32,11 @@ from receiver.store import (
     Report,
     Selection,
     Settlement,
+    Table,
     Want,
     tell_given_up,
 )
-from receiver.store.copying import Row, Table
+from receiver.store.copying import Row
 from receiver.store.group import replayed
 from receiver.store.sqlite import copy as sqlite_copy
 from receiver.store.sqlite import expiry as sqlite_expiry

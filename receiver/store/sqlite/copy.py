@@ -5,7 +5,8 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Sequence
 
-from receiver.store.copying import BOOLEANS, Row, Table
+from receiver.store.contract import Table
+from receiver.store.copying import BOOLEANS, Row
 
 
 def rows(connection: sqlite3.Connection, table: Table, after: Row | None, limit: int) -> list[Row]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sqlite3
 
-from receiver.store import Expired
+from receiver.store.contract import Expired
 from receiver.times import DAY
 
 #: Messages and events in one batch: it bounds what a webhook may have to wait for.

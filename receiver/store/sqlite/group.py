@@ -17,7 +17,7 @@ from typing import Any
 
 from receiver.event import Incoming, Rejected
 from receiver.mirror import Cell
-from receiver.store import Report
+from receiver.store.contract import Report
 from receiver.store.group import SAME_REPORT, Accepted, Decision, Known, Message, Reported, decide
 from receiver.times import DAY
 

@@ -16,6 +16,7 @@ from werkzeug.routing import BaseConverter
 
 from receiver.errors import StoreUnavailable, Unusable
 from receiver.event import Incoming, clean_id
+from receiver.parts import parts
 from receiver.providers.zimsend import sending
 from receiver.providers.zimsend.api.answers import Answer, Message
 from receiver.providers.zimsend.api.errors import NotUnderstood, Unavailable, ZimSendError
@@ -23,8 +24,8 @@ from receiver.providers.zimsend.facts import facts, moments
 from receiver.status import STATES
 from receiver.strict_json import read_json
 from receiver.times import DAY, HOUR
-from receiver.web import RETRY_AFTER, ApiError, authenticate, parts
-from receiver.web.webhook import read_body
+from receiver.web.bodies import read_body
+from receiver.web.v1 import RETRY_AFTER, ApiError, authenticate
 
 log = logging.getLogger(__name__)
 blueprint = Blueprint("gateway", __name__, url_prefix="/v1")

@@ -8,14 +8,13 @@ from datetime import date
 from typing import Any
 
 from flask import Blueprint, Response, request
-from werkzeug.exceptions import HTTPException
 from werkzeug.routing import BaseConverter
 
 from receiver import mirror, status, times
 from receiver.event import clean_id
 from receiver.mirror import Search
-from receiver.web import ApiError, api_problem, authenticate, http_problem, in_api, parts
-from receiver.web.v1 import gateway
+from receiver.parts import parts
+from receiver.web.v1 import ApiError, authenticate, gateway
 
 blueprint = Blueprint("mirror", __name__, url_prefix="/v1")
 blueprint.before_request(authenticate)
@@ -42,18 +41,6 @@ def _answer(body: dict[str, Any]) -> Response:
         # Half a surrogate pair in one SMS; strict readers would refuse the whole document.
         encoded = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace").encode()
     return Response(encoded, content_type="application/json")
-
-
-@blueprint.app_errorhandler(404)
-@blueprint.app_errorhandler(405)
-def unknown_call(error: HTTPException) -> Response:
-    """Under `/v1`, only who is let in is told that there is no such call."""
-    if in_api():
-        try:
-            authenticate()
-        except ApiError as refusal:
-            return api_problem(refusal.status, refusal.code, refusal.message)
-    return http_problem(error)
 
 
 @blueprint.get("/sms/status/<anytext:message_id>", provide_automatic_options=False)

@@ -8,10 +8,11 @@ from typing import Any
 from flask import Blueprint, Response
 
 from receiver import times
+from receiver.parts import parts
 from receiver.reconciliation import losses
 from receiver.reconciliation.losses import Loss
 from receiver.reconciliation.passes import EVERY
-from receiver.web import authenticate, parts
+from receiver.web.v1 import authenticate
 
 blueprint = Blueprint("reconciliation", __name__, url_prefix="/v1")
 blueprint.before_request(authenticate)

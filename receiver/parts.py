@@ -1,0 +1,57 @@
+"""The parts of one running service, and how those that work by themselves start and stop."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import cast
+
+from flask import Flask, current_app
+
+from receiver.config import Config
+from receiver.ingest import Ingest
+from receiver.providers.zimsend.api import ZimSend
+from receiver.reconciliation.passes import Reconciliation
+from receiver.registry import Registry
+from receiver.store import Store
+from receiver.upkeep import Upkeep
+from receiver.worker import Worker
+
+
+@dataclass(frozen=True)
+class Receiver:
+    """The parts of one running service: `app.extensions["receiver"]`."""
+
+    config: Config
+    store: Store
+    registry: Registry
+    ingest: Ingest
+    worker: Worker
+    upkeep: Upkeep
+    #: The account at ZimSend, if there is one: for calls that somebody waits for.
+    zimsend: ZimSend | None
+    #: Requests of this process that may wait for ZimSend at once; the others are the webhook's.
+    waiting: threading.BoundedSemaphore
+    #: Where there is an account at ZimSend.
+    reconciliation: Reconciliation | None
+    #: The wall clock, in microseconds.
+    now: Callable[[], int]
+
+    def start(self) -> None:
+        """Start what works beside the worker, in threads. After a fork, never before one."""
+        self.upkeep.start()
+        if self.reconciliation is not None:
+            self.reconciliation.start()
+
+    def stop(self) -> None:
+        """Begin nothing more, the worker included. Safe in a signal handler: it sets flags."""
+        self.worker.stop()
+        self.upkeep.stop()
+        if self.reconciliation is not None:
+            self.reconciliation.stop()
+
+
+def parts(app: Flask | None = None) -> Receiver:
+    """The parts of an application; by default of the one whose context this is."""
+    return cast("Receiver", (app or current_app).extensions["receiver"])

@@ -1,0 +1,132 @@
+"""The composition root: puts the parts together. Nothing but the doors imports it."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import threading
+import traceback
+from collections.abc import Callable, Mapping, Sequence
+
+from flask import Flask
+
+from receiver import commands, times
+from receiver.config import Config
+from receiver.errors import ConfigError
+from receiver.ingest import Ingest
+from receiver.parts import Receiver
+from receiver.providers.zimsend.api import ZimSend
+from receiver.providers.zimsend.api.exchange import Budget
+from receiver.providers.zimsend.budget import Counted, Half
+from receiver.reconciliation.passes import Reconciliation
+from receiver.registry import Registry
+from receiver.store import Store, open_store
+from receiver.upkeep import Upkeep
+from receiver.web import ops, problems, webhook
+from receiver.web.v1 import gateway, reconciliation
+from receiver.web.v1 import messages as mirror
+from receiver.worker import Worker
+
+
+def create_app(
+    environ: Mapping[str, str] | None = None, now: Callable[[], int] = times.now
+) -> Flask:
+    """Put the service together. Connects to nothing and starts no thread.
+
+    :param environ: the settings; those of the process by default.
+    :param now: the clock.
+    :raises ConfigError: if a setting is missing or wrong.
+    """
+    config = Config.from_env(os.environ if environ is None else environ)
+    store = open_store(config.database_url)
+    registry = Registry()
+    register_handlers(registry, config.handlers)
+    worker = Worker(store, registry, now)
+    wake = worker.wake if config.embedded_worker else lambda: None
+    upkeep = Upkeep(store, config.retention, now)
+    ingest = Ingest(store, registry.wanting, wake)
+    zimsend = make_client(config, Counted(store, now))
+    waiting = threading.BoundedSemaphore(max(1, config.web_threads // 4))
+    reconciler = make_reconciliation(config, zimsend, store, ingest, now)
+
+    app = Flask("receiver", static_folder=None)
+    app.url_map.merge_slashes = False  # an id may hold any of them
+    app.url_map.converters["anytext"] = mirror.AnyText
+    app.url_map.converters["messageid"] = gateway.MessageId
+    receiver = Receiver(
+        config, store, registry, ingest, worker, upkeep, zimsend, waiting, reconciler, now
+    )
+    app.extensions["receiver"] = receiver
+    app.wsgi_app = webhook.Webhook(receiver, behind=app.wsgi_app)  # type: ignore[method-assign]
+    app.register_blueprint(mirror.blueprint)
+    app.register_blueprint(gateway.blueprint)
+    app.register_blueprint(reconciliation.blueprint)
+    app.register_blueprint(ops.blueprint)
+    problems.register_errors(app)
+    commands.register(app)
+    return app
+
+
+def make_client(config: Config, budget: Budget) -> ZimSend | None:
+    """ZimSend's API, with the settings' account. Tries once: whoever waits is told at once."""
+    if config.api_key is None or config.client_id is None:
+        return None
+    return ZimSend(
+        config.api_key.decode(),
+        config.client_id.decode(),
+        device_id=config.device_id,
+        base_url=config.api_url,
+        tries=1,
+        budget=budget,
+    )
+
+
+def make_reconciliation(
+    config: Config,
+    zimsend: ZimSend | None,
+    store: Store,
+    ingest: Ingest,
+    now: Callable[[], int],
+) -> Reconciliation | None:
+    """Where there is an account, it is asked for what its webhooks did not bring."""
+    if zimsend is None:
+        return None
+    made = Reconciliation(
+        zimsend,
+        store,
+        ingest.submit_all,
+        now,
+        budget=Half(store, now),
+        retention=config.retention,
+        text_mode=config.text_mode,
+    )
+    ingest.on_recovery = made.notice_gap
+    return made
+
+
+def register_handlers(registry: Registry, modules: Sequence[str]) -> None:
+    """Let each module add its handlers.
+
+    :raises ConfigError: if one cannot be imported, or cannot register.
+    """
+    for name in modules:
+        try:
+            module = importlib.import_module(name)
+        except (Exception, SystemExit) as error:
+            raise _handlers_error(f"cannot import {name}", error) from error
+        register = getattr(module, "register", None)
+        if register is None:
+            raise ConfigError("HANDLERS", f"{name} has no function register(registry)")
+        try:
+            register(registry)
+        except ConfigError:
+            raise
+        except (Exception, SystemExit) as error:
+            raise _handlers_error(f"{name} cannot register", error) from error
+
+
+def _handlers_error(what: str, error: BaseException) -> ConfigError:
+    """It is the user's module, so it may be anything: say what, and where."""
+    where = traceback.extract_tb(error.__traceback__)[-1]
+    told = " ".join(f"{type(error).__name__}: {error}".split())
+    return ConfigError("HANDLERS", f"{what}: {told} ({where.filename}:{where.lineno})")

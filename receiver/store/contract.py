@@ -1,0 +1,300 @@
+"""What the rest of the service asks of a database.
+
+Times are microseconds (see `receiver.times`). Every method may raise `StoreUnavailable`, which
+means: nothing of this call can be relied on, try again later. It may have been written all the
+same, if only the answer to its commit was lost.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple, Protocol
+
+from receiver.event import Incoming, Rejected
+from receiver.mirror import Search
+from receiver.status import Row
+
+log = logging.getLogger(__name__)
+
+#: What became of an arrival.
+Outcome = Literal["accepted", "duplicate", "quarantined"]
+DeliveryState = Literal["pending", "done", "dead"]
+
+#: Attempts that may end without a word (a process killed, a lease run out) beyond a handler's
+#: `max_attempts` before the work is given up: work that kills its process must end, too.
+SILENT_ATTEMPTS = 3
+
+
+def tell_given_up(handler: str, items: int) -> None:
+    """Work that dies has been told of by its failures; this has none."""
+    if items:
+        log.error(
+            "%d work items of handler %s are dead: their attempts ended without a word, as where a "
+            "call ends its process (`flask events list --state dead` shows them)",
+            items,
+            handler,
+        )
+
+
+class Report(NamedTuple):
+    """That an event reported something of its message, when that was, and how it was learnt."""
+
+    type: str
+    #: Microseconds; `None` if the event did not say.
+    reported_at: int | None
+    has_error: bool
+    source: str
+
+
+class Want(NamedTuple):
+    """What a worker has room for.
+
+    :param limit: work items at most.
+    :param lease: microseconds for which they are its own.
+    :param max_attempts: the handler's.
+    """
+
+    handler: str
+    limit: int
+    lease: int
+    max_attempts: int
+
+
+class Claim(NamedTuple):
+    """A leased work item with its event. `fence` tells this lease from every other of the item."""
+
+    event_seq: int
+    handler: str
+    fence: int
+    attempt: int
+    event_id: str
+    event_type: str
+    message_id: str | None
+    occurred_at: int
+    received_at: int
+    source: str
+    late: bool
+    redacted: bool
+    body: bytes
+
+
+class Settlement(NamedTuple):
+    """The end of one lease. It counts only if nobody has leased the item since.
+
+    :param due_at: when the item may run again; for ended items it does not matter.
+    :param given_back: the handler was not called, so the attempt does not count.
+    """
+
+    claim: Claim
+    state: DeliveryState
+    due_at: int
+    error: str | None = None
+    given_back: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """Which events a reader means; every condition given must hold.
+
+    :param event_type: a type, or a family like `sms.*`.
+    :param since, until: bounds of the first receipt, both included.
+    :param state: at least one work item (of `handler`, if given) is in this state.
+    """
+
+    ids: Sequence[str] = ()
+    event_type: str | None = None
+    message_id: str | None = None
+    since: int | None = None
+    until: int | None = None
+    state: DeliveryState | None = None
+    handler: str | None = None
+
+
+#: A message's id and its row.
+MirrorRow = tuple[str, Row]
+#: A message's row, the number of its events, and some of them.
+Evidence = tuple[Row, int, list[dict[str, Any]]]
+
+
+class Expired(NamedTuple):
+    """How much has been deleted, or would be."""
+
+    messages: int = 0
+    events: int = 0
+    quarantined: int = 0
+
+    def plus(self, other: Expired) -> Expired:
+        return Expired(*(mine + theirs for mine, theirs in zip(self, other, strict=True)))
+
+
+class Table(NamedTuple):
+    """What is copied of a table; the first `key` columns order it and tell its rows apart."""
+
+    name: str
+    key: int
+    columns: tuple[str, ...]
+
+
+class Store(Protocol):
+    """What an engine must do. The same tests run against each of them."""
+
+    def migrate(self) -> list[str]:
+        """Bring the schema up to date; any number of processes may do so at once.
+
+        :returns: the names of the steps that were taken.
+        """
+
+    def check(self) -> None:
+        """Prove that the store can be written and has the right schema.
+
+        :raises SchemaMismatch: if it has another.
+        """
+
+    def ingest(
+        self,
+        items: Sequence[Incoming | Rejected],
+        wanting: Callable[[str], Sequence[str]],
+        patience: float,
+    ) -> list[Outcome]:
+        """Store all items in one durable transaction, or none of them.
+
+        :param wanting: the names of the handlers that want an event type.
+        :param patience: seconds to wait for other writers.
+        :returns: one outcome for each item, in their order.
+        """
+
+    def work(
+        self, now: int, settlements: Sequence[Settlement], wants: Sequence[Want], patience: float
+    ) -> list[Claim]:
+        """Write the ends of leases and take new ones, in one transaction.
+
+        Of one message at most one item of a handler is ever leased, the earliest first.
+        """
+
+    def next_due(self, handler: str, after: int) -> int | None:
+        """When the handler's first item that is due later than `after` is due; leases count."""
+
+    def version(self) -> object:
+        """A cheap token that changes when other connections have committed."""
+
+    def bury(self, now: int, known: Sequence[str], wait: int) -> int:
+        """End the work of handlers that nobody knows and that has been due for `wait`."""
+
+    def backlog(self, now: int, handlers: Sequence[str]) -> tuple[int, int]:
+        """How many items of these handlers may be claimed, and for how long the oldest has been."""
+
+    def evidence(self, message_id: str, limit: int) -> Evidence | None:
+        """A message's row, how many events it has, and the first of them as they came in."""
+
+    def reports(self, message_ids: Collection[str]) -> Mapping[str, list[Report]]:
+        """What the events of messages have reported, of each message at most the latest 1,000."""
+
+    def learnt(self) -> Iterator[tuple[str, Report]]:
+        """All reports that came from reconciliation and are no repeats, with their message ids,
+        by the time that they report."""
+
+    def history(self, search: Search, offset: int, limit: int) -> tuple[int, list[MirrorRow]]:
+        """A page of messages, newest first, then by id; and how many there are in all."""
+
+    def statistics(
+        self, first: int | None, last: int | None, device_id: str | None
+    ) -> list[tuple[int, str, int]]:
+        """Numbers of messages by day and status, with those that have expired.
+
+        :param first, last: days since 1970-01-01, both included.
+        """
+
+    def index_texts(self, patience: float) -> bool:
+        """Make some of the new texts quick to search.
+
+        :returns: whether there are more.
+        """
+
+    def tidy(self) -> None:
+        """Do what a commit would otherwise have to do; to be called about once a second."""
+
+    def expire(self, before: int, patience: float) -> Expired:
+        """Delete a small batch of what was last touched before a time, in one transaction.
+
+        Work that is owed stays, and what it belongs to. Statistics do not change.
+
+        :returns: what was deleted; nothing, if there is no more.
+        """
+
+    def expirable(self, before: int) -> Expired:
+        """What `expire` would delete, called again and again."""
+
+    def shrink(self, patience: float) -> bool:
+        """Give a little of the space that is free back to the disk.
+
+        :returns: whether there is more to give.
+        """
+
+    def claim_turn(self, name: str, now: int, until: int) -> bool:
+        """Whether it is this caller's turn to do something, and nobody else's before `until`.
+
+        Whoever dies over it leaves the rest to the next turn.
+        """
+
+    def turn(self, name: str) -> int | None:
+        """When the last turn ends; `None` if there was none yet."""
+
+    def keep_turn(self, name: str, until: int, later: int) -> bool:
+        """Change the end of a turn from `until`; false if somebody else has taken it since."""
+
+    def take(self, name: str, now: int, interval: int, room: int | None) -> int:
+        """Take one token from a bucket that all processes share.
+
+        :param interval: microseconds in which one token comes back.
+        :param room: microseconds of tokens that may be taken ahead; `None`: as many as one likes.
+        :returns: 0 if it was taken, else the microseconds until one is there.
+        """
+
+    def note(self, name: str) -> str | None:
+        """A short text that was written down under a name."""
+
+    def write_note(self, name: str, text: str) -> None:
+        """Write a text down in the place of the one before."""
+
+    def events(self, selection: Selection) -> Iterator[dict[str, Any]]:
+        """The selected events with their deliveries, oldest first."""
+
+    def body(self, event_id: str) -> bytes | None:
+        """The stored body of an event."""
+
+    def replay(
+        self,
+        selection: Selection,
+        *,
+        wanting: Callable[[str], Sequence[str]],
+        now: int,
+        dry_run: bool,
+        progress: Callable[[int], None],
+    ) -> int:
+        """Make the selected events work again for the handlers that want them.
+
+        Leased work is left alone. Repeats are dispatched only if named by id.
+
+        :param progress: called with the number of work items so far, after each batch.
+        :returns: the number of work items.
+        """
+
+    def quarantined(self, prefix: str = "") -> Iterator[dict[str, Any]]:
+        """Quarantine, oldest first: those whose digest begins with `prefix`."""
+
+    def release(self, digest: str) -> None:
+        """Take a body out of quarantine."""
+
+    def rows(self, table: Table, after: tuple[Any, ...] | None, limit: int) -> list[Any]:
+        """Rows of a table in the order of their keys, after a key."""
+
+    def put_rows(self, table: Table, batch: Sequence[tuple[Any, ...]]) -> None:
+        """Write rows of a table, in place of those with the same keys, in one transaction."""
+
+    def settle_copy(self) -> None:
+        """Go on after the greatest event that was put."""
+
+    def close(self) -> None:
+        """Close this process's connections."""
