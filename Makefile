@@ -26,11 +26,11 @@ test: $(VENV)/.test  ## everything that must hold before a change lands
 	@$(BIN)/python -m pytest -n $(PROCESSES) --dist worksteal
 
 torture: $(VENV)/.test  ## 1,000 kills under load, and other long runs
-	@TORTURE=1 $(BIN)/python -m pytest tests/test_crash.py tests/test_expiry.py tests/test_machines.py
+	@TORTURE=1 $(BIN)/python -m pytest tests/service/test_crash.py tests/store/test_expiry.py tests/service/test_machines.py
 
 N ?= 20000
 simulate-seeds: $(VENV)/.test  ## N=20000 simulated bad days; each must keep every promise
-	@SEEDS=$(N) $(BIN)/python -m pytest tests/test_simulation.py -k promise
+	@SEEDS=$(N) $(BIN)/python -m pytest tests/service/test_simulation.py -k promise
 
 benchmark: $(VENV)/.test  ## how fast it receives; see benchmarks/
 	@$(BIN)/python benchmarks/ingest.py

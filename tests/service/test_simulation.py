@@ -1,7 +1,7 @@
 """Everything that takes part, under one seeded scheduler; see `tests/simulation.py`.
 
 make simulate-seeds N=100000        as many seeds as you have time for
-SEED=4711 pytest tests/test_simulation.py     one seed alone
+SEED=4711 pytest tests/service/test_simulation.py     one seed alone
 """
 
 from __future__ import annotations

@@ -22,7 +22,7 @@ from tests.conftest import SECRET
 from tests.handlers import seen
 from tests.payloads import envelope, sms
 from tests.server import ROOT, Server, eventually
-from tests.test_crash import Senders
+from tests.service.test_crash import Senders
 
 GUNICORN = ["-m", "gunicorn", "-c", str(ROOT / "gunicorn.conf.py")]
 

@@ -11,6 +11,7 @@ import pytest
 
 from receiver import ConfigError, times
 from receiver.config import EPHEMERAL_HOSTS, SETTINGS, Config
+from tests.server import ROOT
 
 SECRET = "whsec_0123456789abcdef"
 OTHER = "whsec_fedcba9876543210"
@@ -285,7 +286,7 @@ def test_it_cannot_be_changed() -> None:
 
 # --- disks that a host empties
 
-PROGRAM = str(Path(__file__).parent.parent)
+PROGRAM = str(ROOT)
 
 
 def on_a_host(

@@ -37,7 +37,7 @@ from tests.canned import Canned, Step, ok, raw, reset, silent, status
 from tests.conftest import SECRET, Clock, Provider
 from tests.payloads import envelope, sms
 from tests.server import Server, eventually, free_port, simulating
-from tests.test_openapi import API
+from tests.web.test_openapi import API
 
 KEYS = {"ZIMSEND_API_KEY": "zs_test_real", "ZIMSEND_CLIENT_ID": "client_real"}
 HEADERS = {"X-API-Key": "zs_test_real", "X-Client-ID": "client_real"}

@@ -28,8 +28,8 @@ from receiver.worker import Worker
 from tests.conftest import SECRET, Clock, Provider
 from tests.payloads import envelope, sms
 from tests.server import ROOT, Server, eventually
+from tests.store.test_store import ingest, sent
 from tests.test_docs import anchors, commands_of
-from tests.test_store import ingest, sent
 
 DEPLOY = (ROOT / "docs" / "deploy.md").read_text()
 APP = json.loads((ROOT / "app.json").read_text())

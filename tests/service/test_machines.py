@@ -29,7 +29,7 @@ from tests.handlers import seen
 from tests.payloads import body_of
 from tests.postgres import PostgresServer
 from tests.server import ROOT, Server, eventually
-from tests.test_crash import Senders
+from tests.service.test_crash import Senders
 
 EVENTS = 20_000 if os.environ.get("TORTURE") else 2_000
 #: What a lease lasts: the time-out of `tests.handlers`, and 10 s.
