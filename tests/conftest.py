@@ -27,6 +27,11 @@ from tests.canned import Canned, ok
 from tests.postgres import Databases
 from tests.server import Server
 
+# What a helper of a room asserts is told as fully as what a test asserts.
+pytest.register_assert_rewrite(
+    "tests.core", "tests.providers", "tests.reconciliation", "tests.store", "tests.web"
+)
+
 # The same examples in each run; and a machine that stands still for a moment is no failure.
 settings.register_profile(
     "tests", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow]
