@@ -1,0 +1,136 @@
+"""PostgreSQL's connections: how they are made, and how many; what is synced."""
+
+from __future__ import annotations
+
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from typing import Any
+
+import psycopg
+import pytest
+
+from receiver.errors import ConfigError, StoreUnavailable
+from receiver.store import open_store
+from receiver.store.postgres import PostgresStore
+from receiver.store.postgres.pool import CONNECTIONS, settings_of
+from tests.conftest import row_of
+from tests.postgres import PostgresServer
+from tests.store.postgres.work import NOW, ingest, refused_within, sent
+
+
+@pytest.mark.parametrize(
+    ("url", "sslmode"),
+    [
+        ("postgres://u:p@db.example.com/receiver", "require"),
+        ("postgresql://u:p@10.0.0.7:5432/receiver", "require"),
+        ("postgres://u:p@db.example.com/receiver?sslmode=verify-full", "verify-full"),
+        ("postgres://u:p@db.internal/receiver?sslmode=disable", "disable"),
+        ("postgres://u:p@127.0.0.1,db.example.com/receiver", "require"),
+        ("postgres:///receiver?host=db.example.com", "require"),
+        ("postgres://localhost/receiver?hostaddr=192.0.2.7", "require"),
+        ("postgres://u:p@127.0.0.1/receiver", None),
+        ("postgres://u:p@[::1]:5433/receiver", None),
+        ("postgres://localhost/receiver", None),
+        ("postgres:///receiver", None),
+        ("postgres:///receiver?host=/var/run/postgresql", None),
+        ("postgres://%2Fvar%2Frun%2Fpostgresql/receiver", None),
+    ],
+)
+def test_tls_is_required_unless_the_url_or_the_place_says_otherwise(
+    url: str, sslmode: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("PGHOST", "PGSSLMODE"):
+        monkeypatch.delenv(name, raising=False)
+    assert settings_of(url).get("sslmode") == sslmode
+
+
+def test_the_hosts_variables_count_as_the_driver_reads_them(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("PGHOST", "db.example.com")
+    assert settings_of("postgres:///receiver")["sslmode"] == "require"
+    monkeypatch.setenv("PGSSLMODE", "verify-full")
+    assert "sslmode" not in settings_of("postgres:///receiver")  # nothing weaker than asked for
+
+
+def test_a_server_without_tls_is_refused_with_a_hint(server: PostgresServer) -> None:
+    store = open_store(f"{server.url}?sslmode=require")
+    assert "sslmode=disable" in refused_within(5, store.migrate)
+
+
+def test_a_wrong_url_is_refused_without_its_password() -> None:
+    for url in (
+        "postgres://u:hunter2/secret@host/db",
+        "postgres://u:hunter2@h/db?no_such=1",
+        "postgres://u:hunter2@[::1/db",
+        "postgres://u:half@hunter2@host/db",
+    ):
+        with pytest.raises(ConfigError) as caught:
+            open_store(url)
+        assert "DATABASE_URL" in str(caught.value)
+        assert "hunter2" not in str(caught.value)
+
+
+def test_nothing_is_connected_before_the_first_use(postgres_url: str) -> None:
+    before = threading.active_count()
+    store = PostgresStore(postgres_url)
+    assert threading.active_count() == before
+    assert row_of(store, "m1") is None
+    store.close()
+    assert row_of(store, "m1") is None  # and again, after an end
+    store.close()
+
+
+def test_at_most_four_connections_and_readers_leave_one_to_the_webhook(
+    store: PostgresStore, outside: psycopg.Connection[Any]
+) -> None:
+    stop = threading.Event()
+    reads: list[int] = []
+    most = 0
+
+    def read_slowly() -> None:
+        while not stop.is_set():
+            with suppress(StoreUnavailable), store._reading() as connection:
+                connection.execute("SELECT pg_sleep(0.3)")
+                reads.append(1)
+
+    def look() -> None:
+        while not stop.is_set():
+            with suppress(StoreUnavailable):
+                store.backlog(NOW, ["h"])
+                store.expirable(0)
+
+    with ThreadPoolExecutor(14) as executor:
+        readers = [executor.submit(read_slowly) for _ in range(10)]
+        others = [executor.submit(look) for _ in range(3)]
+        began = time.monotonic()
+        took = []
+        while time.monotonic() - began < 2:
+            commit = time.monotonic()
+            assert ingest(store, sent(f"m{commit}")) == ["accepted"]
+            took.append(time.monotonic() - commit)
+            (count,) = outside.execute(
+                "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()"
+                " AND application_name = 'zimsend-receiver'"
+            ).fetchone() or (0,)
+            most = max(most, count)
+        stop.set()
+        for future in (*readers, *others):
+            future.result()
+    assert most == CONNECTIONS
+    assert sum(reads) > 0
+    assert sorted(took)[len(took) * 8 // 10] < 0.2  # less than a reader takes
+
+
+@pytest.mark.spoils_the_schema
+def test_a_commit_is_synced_whatever_the_servers_default(
+    postgres_url: str, outside: psycopg.Connection[Any], store: PostgresStore
+) -> None:
+    (name,) = outside.execute("SELECT current_database()").fetchone() or ("",)
+    outside.execute(f'ALTER DATABASE "{name}" SET synchronous_commit = off')
+    outside.execute(f'ALTER DATABASE "{name}" SET default_transaction_isolation = serializable')
+    with store._transaction() as connection:
+        assert connection.execute("SHOW synchronous_commit").fetchone() == ("on",)
+        assert connection.execute("SHOW transaction_isolation").fetchone() == ("read committed",)
