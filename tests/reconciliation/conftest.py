@@ -1,0 +1,37 @@
+"""Lives of their own for each test."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import pytest
+
+from receiver.providers.zimsend.simulator.world import World
+from tests.conftest import Clock
+from tests.providers.zimsend.reports import BEGAN
+from tests.reconciliation.life import Life
+
+
+@pytest.fixture
+def live(environ: dict[str, str]) -> Iterator[Callable[..., Life]]:
+    """Lives in memory, where there is such a place: what is tested here is not the disk."""
+    memory = Path("/dev/shm")
+    folder = TemporaryDirectory(dir=memory if memory.is_dir() else None)
+    environ["HANDLERS"] = Life.__module__
+    if environ["DATABASE_URL"].startswith("sqlite:"):
+        environ["DATABASE_URL"] = f"sqlite:///{folder.name}/receiver.db"
+    lives: list[Life] = []
+
+    def begin(**settings: Any) -> Life:
+        began = settings.pop("began", BEGAN)
+        life = Life(environ, Clock(began), World(began=began, **settings))
+        lives.append(life)
+        return life
+
+    yield begin
+    for life in lives:
+        life.close()
+    folder.cleanup()
