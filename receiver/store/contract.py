@@ -137,20 +137,8 @@ class Table(NamedTuple):
     columns: tuple[str, ...]
 
 
-class Store(Protocol):
-    """What an engine must do. The same tests run against each of them."""
-
-    def migrate(self) -> list[str]:
-        """Bring the schema up to date; any number of processes may do so at once.
-
-        :returns: the names of the steps that were taken.
-        """
-
-    def check(self) -> None:
-        """Prove that the store can be written and has the right schema.
-
-        :raises SchemaMismatch: if it has another.
-        """
+class Ingest(Protocol):
+    """What ingest asks: to keep what has arrived."""
 
     def ingest(
         self,
@@ -164,6 +152,10 @@ class Store(Protocol):
         :param patience: seconds to wait for other writers.
         :returns: one outcome for each item, in their order.
         """
+
+
+class Work(Protocol):
+    """What the worker asks: to take work, to end it, and to see how much there is."""
 
     def work(
         self, now: int, settlements: Sequence[Settlement], wants: Sequence[Want], patience: float
@@ -185,6 +177,10 @@ class Store(Protocol):
     def backlog(self, now: int, handlers: Sequence[str]) -> tuple[int, int]:
         """How many items of these handlers may be claimed, and for how long the oldest has been."""
 
+
+class Mirror(Protocol):
+    """What readers ask about messages."""
+
     def evidence(self, message_id: str, limit: int) -> Evidence | None:
         """A message's row, how many events it has, and the first of them as they came in."""
 
@@ -205,6 +201,10 @@ class Store(Protocol):
 
         :param first, last: days since 1970-01-01, both included.
         """
+
+
+class Upkeep(Protocol):
+    """What the service asks by itself: to index, to forget and to give space back."""
 
     def index_texts(self, patience: float) -> bool:
         """Make some of the new texts quick to search.
@@ -232,6 +232,10 @@ class Store(Protocol):
         :returns: whether there is more to give.
         """
 
+
+class Marks(Protocol):
+    """What processes agree on: whose turn it is, tokens that they share, notes."""
+
     def claim_turn(self, name: str, now: int, until: int) -> bool:
         """Whether it is this caller's turn to do something, and nobody else's before `until`.
 
@@ -257,6 +261,10 @@ class Store(Protocol):
 
     def write_note(self, name: str, text: str) -> None:
         """Write a text down in the place of the one before."""
+
+
+class Records(Protocol):
+    """What operators ask about what has arrived: events with their work, and quarantine."""
 
     def events(self, selection: Selection) -> Iterator[dict[str, Any]]:
         """The selected events with their deliveries, oldest first."""
@@ -287,6 +295,10 @@ class Store(Protocol):
     def release(self, digest: str) -> None:
         """Take a body out of quarantine."""
 
+
+class Copy(Protocol):
+    """What moving everything from one store into another asks of both."""
+
     def rows(self, table: Table, after: tuple[Any, ...] | None, limit: int) -> list[Any]:
         """Rows of a table in the order of their keys, after a key."""
 
@@ -295,6 +307,22 @@ class Store(Protocol):
 
     def settle_copy(self) -> None:
         """Go on after the greatest event that was put."""
+
+
+class Store(Ingest, Work, Mirror, Upkeep, Marks, Records, Copy, Protocol):
+    """All that an engine must do. The same tests run against each of them."""
+
+    def migrate(self) -> list[str]:
+        """Bring the schema up to date; any number of processes may do so at once.
+
+        :returns: the names of the steps that were taken.
+        """
+
+    def check(self) -> None:
+        """Prove that the store can be written and has the right schema.
+
+        :raises SchemaMismatch: if it has another.
+        """
 
     def close(self) -> None:
         """Close this process's connections."""
