@@ -11,18 +11,38 @@ from __future__ import annotations
 
 import json
 import sqlite3
+import time
 from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import suppress
 from functools import lru_cache, partial
 from typing import Any
 
 from receiver.event import Incoming, Rejected
 from receiver.mirror import Cell
-from receiver.store.contract import Report
+from receiver.store.contract import Outcome, Report
 from receiver.store.group import SAME_REPORT, Accepted, Decision, Known, Message, Reported, decide
+from receiver.store.sqlite.connections import Connections, patiently
 from receiver.times import DAY
 
 Items = Sequence[Incoming | Rejected]
 Wanting = Callable[[str], Sequence[str]]
+
+
+class Ingest(Connections):
+    """See `receiver.store.contract.Ingest`."""
+
+    def ingest(self, items: Items, wanting: Wanting, patience: float) -> list[Outcome]:
+        deadline = time.monotonic() + patience
+        with self._exclusive_writer(deadline) as connection:
+            group = Group(connection, items, wanting)
+            if group.is_one_statement:
+                with suppress(sqlite3.IntegrityError):
+                    patiently(lambda: group.write(connection), deadline)
+                    return group.outcomes
+        with self._transaction(deadline - time.monotonic()) as connection:
+            group = Group(connection, items, wanting)
+            group.write(connection)
+        return group.outcomes
 
 
 class Group:

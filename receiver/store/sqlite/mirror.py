@@ -1,6 +1,6 @@
 """What readers ask of the mirror, in SQLite: pages of messages, their number, statistics, search.
 
-Each function is called inside one read transaction, so that a page and its total agree.
+What one answer tells is read in one transaction, so that a page and its total agree.
 """
 
 from __future__ import annotations
@@ -8,10 +8,13 @@ from __future__ import annotations
 import json
 import sqlite3
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 
 from receiver import mirror
 from receiver.mirror import Search
+from receiver.store.contract import Evidence, MirrorRow, Report
+from receiver.store.sqlite import group
+from receiver.store.sqlite.connections import Connections
 from receiver.times import DAY
 
 #: The shortest text that the index knows.
@@ -28,7 +31,61 @@ _CHARACTERS_AT_ONCE = 50_000
 _EACH = "SELECT value FROM json_each(?)"
 _NEWEST_FIRST = "ORDER BY m.at DESC, m.id"
 
+# The events of a message: those that its row was made of, and those that leave the mirror alone.
+OF_MESSAGE = """
+(e.message_key = (SELECT key FROM messages WHERE id = :message_id)
+ OR e.loose = 1 AND e.message_id = :message_id)
+"""
+
 Page = tuple[int, list[tuple[str, str]]]  # total; ids and registers
+
+
+class Mirror(Connections):
+    """See `receiver.store.contract.Mirror`."""
+
+    def history(self, search: Search, offset: int, limit: int) -> tuple[int, list[MirrorRow]]:
+        with self._reading() as connection:
+            total, rows = page(connection, search, offset, limit)
+        return total, [(message_id, json.loads(registers)) for message_id, registers in rows]
+
+    def statistics(
+        self, first: int | None, last: int | None, device_id: str | None
+    ) -> list[tuple[int, str, int]]:
+        with self._reading() as connection:
+            return statistics(connection, first, last, device_id)
+
+    def evidence(self, message_id: str, limit: int) -> Evidence | None:
+        with self._reading() as connection:
+            row = connection.execute(
+                "SELECT registers FROM messages WHERE id = ?", (message_id,)
+            ).fetchone()
+            if row is None:
+                return None
+            (count,) = connection.execute(
+                f"SELECT count(*) FROM events AS e WHERE {OF_MESSAGE}", {"message_id": message_id}
+            ).fetchone()
+            found = connection.execute(
+                "SELECT id, type, occurred_at, received_at, source, late, repeat, receipts"
+                f" FROM events AS e WHERE {OF_MESSAGE} ORDER BY seq LIMIT :limit",
+                {"message_id": message_id, "limit": limit},
+            )
+            names = [column[0] for column in found.description]
+            events = [dict(zip(names, event, strict=True)) for event in found]
+        return json.loads(row[0]), count, events
+
+    def reports(self, message_ids: Collection[str]) -> Mapping[str, list[Report]]:
+        with self._reading() as connection:
+            return group.reports(connection, message_ids)
+
+    def learnt(self) -> Iterator[tuple[str, Report]]:
+        with self._reading() as connection:
+            found = connection.execute(
+                "SELECT message_id, type, reported_at, has_error, source FROM events"
+                " WHERE source = 'reconciliation' AND source <> 'webhook' AND repeat = 0"
+                " AND message_id IS NOT NULL ORDER BY reported_at, seq"
+            ).fetchall()
+        for message_id, kind, reported_at, has_error, source in found:
+            yield message_id, Report(kind, reported_at, bool(has_error), source)
 
 
 def page(connection: sqlite3.Connection, search: Search, offset: int, limit: int) -> Page:

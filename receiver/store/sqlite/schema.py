@@ -9,7 +9,7 @@ from functools import cache
 from sqlite_utils import Database, Migrations
 
 from receiver import mirror, times
-from receiver.errors import Unusable
+from receiver.errors import SchemaMismatch, Unusable
 from receiver.mirror import Cell
 from receiver.status import STATE_OF_TYPE
 from receiver.strict_json import read_json
@@ -73,6 +73,18 @@ def step_names() -> set[str]:
         return {migration.name for migration in migrations.pending(empty)}
     finally:
         empty.close()
+
+
+def refuse_newer(db: Database) -> None:
+    """
+    :raises SchemaMismatch: if a newer release has migrated the database.
+    """
+    known = step_names()
+    if any(migration.name not in known for migration in migrations.applied(db)):
+        raise SchemaMismatch(
+            "the database's schema is newer than this release: start the newer release again, or "
+            "go back to a copy of the database from before it"
+        )
 
 
 def _timestamp(body: bytes, received_at: int) -> int | None:

@@ -1,0 +1,172 @@
+"""What has arrived, in SQLite: events page by page, their replay, and quarantine."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+from receiver.store.contract import Selection
+from receiver.store.group import replayed
+from receiver.store.sqlite.connections import Connections, as_unavailable, placeholders
+from receiver.store.sqlite.mirror import OF_MESSAGE
+from receiver.times import iso
+
+_PAGE = 200
+
+
+class Records(Connections):
+    """See `receiver.store.contract.Records`."""
+
+    def events(self, selection: Selection) -> Iterator[dict[str, Any]]:
+        for page in self._pages(selection):
+            deliveries: dict[int, list[dict[str, Any]]] = {}
+            with as_unavailable():
+                for item in self._reader.query(
+                    "SELECT event_seq, handler, state, attempts, last_error FROM deliveries"
+                    f" WHERE event_seq IN ({placeholders(page)}) ORDER BY event_seq, handler",
+                    [event["seq"] for event in page],
+                ):
+                    deliveries.setdefault(item.pop("event_seq"), []).append(item)
+            for event in page:
+                yield {
+                    "event_id": event["id"],
+                    "type": event["type"],
+                    "message_id": event["message_id"],
+                    "occurred_at": iso(event["occurred_at"]),
+                    "received_at": iso(event["received_at"]),
+                    "source": event["source"],
+                    "late": bool(event["late"]),
+                    "repeat": bool(event["repeat"]),
+                    "receipts": event["receipts"],
+                    "deliveries": deliveries.get(event["seq"], []),
+                }
+
+    def _pages(self, selection: Selection) -> Iterator[list[dict[str, Any]]]:
+        where, values = _conditions(selection)
+        after = -1
+        while True:
+            with as_unavailable():
+                page = list(
+                    self._reader.query(
+                        "SELECT seq, id, type, message_id, occurred_at, received_at, source,"
+                        " late, repeat, receipts FROM events AS e"
+                        f" WHERE seq > :after AND {where} ORDER BY seq LIMIT {_PAGE}",
+                        {**values, "after": after},
+                    )
+                )
+            if not page:
+                return
+            after = page[-1]["seq"]
+            yield page
+
+    def body(self, event_id: str) -> bytes | None:
+        with as_unavailable():
+            found = self._reader.execute(
+                "SELECT body FROM events WHERE id = ?", (event_id,)
+            ).fetchone()
+        return found[0] if found else None
+
+    def replay(
+        self,
+        selection: Selection,
+        *,
+        wanting: Callable[[str], Sequence[str]],
+        now: int,
+        dry_run: bool,
+        progress: Callable[[int], None],
+    ) -> int:
+        count = 0
+        for page in self._pages(selection):
+            with self._transaction() as connection:
+                for event in page:
+                    count += self._replay_one(connection, event, selection, wanting, now, dry_run)
+            progress(count)
+        return count
+
+    def _replay_one(
+        self,
+        connection: sqlite3.Connection,
+        event: dict[str, Any],
+        selection: Selection,
+        wanting: Callable[[str], Sequence[str]],
+        now: int,
+        dry_run: bool,
+    ) -> int:
+        existing = {
+            name: (state, leased and due_at > now)
+            for name, state, leased, due_at in connection.execute(
+                "SELECT handler, state, leased, due_at FROM deliveries WHERE event_seq = ?",
+                (event["seq"],),
+            )
+        }
+        names = replayed(event, existing, selection, wanting)
+        if not dry_run:
+            connection.executemany(
+                _REPLAY,
+                [
+                    (event["seq"], name, event["message_id"], event["occurred_at"], now)
+                    for name in names
+                ],
+            )
+        return len(names)
+
+    def quarantined(self, prefix: str = "") -> Iterator[dict[str, Any]]:
+        with as_unavailable():
+            digests = [
+                row[0]
+                for row in self._reader.execute(
+                    "SELECT digest FROM quarantine WHERE substr(digest, 1, ?) = ?"
+                    " ORDER BY received_at, digest",
+                    (len(prefix), prefix),
+                )
+            ]
+            for digest in digests:
+                yield from self._reader.query(
+                    "SELECT * FROM quarantine WHERE digest = ?", (digest,)
+                )
+
+    def release(self, digest: str) -> None:
+        with self._transaction() as connection:
+            connection.execute("DELETE FROM quarantine WHERE digest = ?", (digest,))
+
+
+def _conditions(selection: Selection) -> tuple[str, dict[str, Any]]:
+    where = ["true"]
+    values: dict[str, Any] = {}
+    if selection.ids:
+        where.append("e.id IN (SELECT value FROM json_each(:ids))")
+        values["ids"] = json.dumps(list(selection.ids))
+    if selection.event_type is not None:
+        family = selection.event_type.endswith(".*")
+        values["type"] = selection.event_type.removesuffix("*")
+        where.append("substr(e.type, 1, length(:type)) = :type" if family else "e.type = :type")
+    for condition, name in (
+        (OF_MESSAGE, "message_id"),
+        ("e.received_at >= :since", "since"),
+        ("e.received_at <= :until", "until"),
+    ):
+        value = getattr(selection, name)
+        if value is not None:
+            where.append(condition)
+            values[name] = value
+    if selection.state is not None:
+        handler = "" if selection.handler is None else "AND handler = :handler"
+        where.append(
+            "EXISTS (SELECT 1 FROM deliveries WHERE event_seq = e.seq"
+            f" AND state = :state {handler})"
+        )
+        values |= {"state": selection.state, "handler": selection.handler}
+    return " AND ".join(where), values
+
+
+# --- SQL
+
+# The fence grows so that whoever still runs the item from before no longer counts.
+_REPLAY = """
+INSERT INTO deliveries (event_seq, handler, message_id, occurred_at, due_at) VALUES (?, ?, ?, ?, ?)
+ON CONFLICT (event_seq, handler) DO UPDATE SET
+    state = 'pending', due_at = excluded.due_at, leased = 0, fence = fence + 1, attempts = 0,
+    last_error = NULL
+"""

@@ -1,0 +1,55 @@
+"""What the SQLite store needs from time to time: indexing, forgetting, and a smaller file."""
+
+from __future__ import annotations
+
+from receiver.store.contract import Expired
+from receiver.store.sqlite import expiry, mirror
+from receiver.store.sqlite.connections import Connections, as_unavailable
+
+#: Pages given back to the disk in one go, and those that are kept for what comes next. Few: where
+#: very many are free, SQLite takes half a millisecond to find the place for each.
+_FREED_AT_ONCE = 16
+_FREE_PAGES_KEPT = 256
+
+
+class Upkeep(Connections):
+    """See `receiver.store.contract.Upkeep`."""
+
+    def index_texts(self, patience: float) -> bool:
+        with self._reading() as connection:
+            if not mirror.has_unindexed(connection):
+                return False
+        with self._transaction(patience) as connection:
+            return mirror.index_texts(connection)
+
+    def tidy(self) -> None:
+        # From the log into the file. Each page that is copied here, beside the writers, is none
+        # that a commit must copy while a request waits for it.
+        with as_unavailable():
+            self._reader.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
+
+    def expire(self, before: int, patience: float) -> Expired:
+        with self._transaction(patience) as connection:
+            return expiry.expire_batch(connection, before)
+
+    def expirable(self, before: int) -> Expired:
+        with self._reading() as connection:
+            return expiry.expirable(connection, before)
+
+    def shrink(self, patience: float) -> bool:
+        free = self._free_pages()
+        if free <= _FREE_PAGES_KEPT:
+            return False
+        with self._transaction(patience):
+            pass  # waits for its turn, and connects
+        with self._writing, as_unavailable():
+            if self._writer is not None:
+                # `execute` frees one page; a script frees them all, in a transaction of its own.
+                self._writer.conn.executescript(f"PRAGMA incremental_vacuum({_FREED_AT_ONCE})")
+        # A file that was not made by us may be of a kind that gives nothing back.
+        return _FREE_PAGES_KEPT < self._free_pages() < free
+
+    def _free_pages(self) -> int:
+        with as_unavailable():
+            count: int = self._reader.execute("PRAGMA freelist_count").fetchone()[0]
+        return count
