@@ -8,54 +8,55 @@ from collections.abc import Sequence
 from receiver import mirror
 from receiver.store.contract import Table
 from receiver.store.copying import Row
-from receiver.store.postgres.pool import Connection
-
-
-def rows(connection: Connection, table: Table, after: Row | None, limit: int) -> list[Row]:
-    """See `receiver.store.Store.rows`."""
-    columns = ", ".join(_SUMS.get(table.name, table.columns))
-    # By code point, as every engine can.
-    key = ", ".join(
-        f'{column} COLLATE "C"' if column in _TEXT_KEYS else column
-        for column in table.columns[: table.key]
-    )
-    where = "" if after is None else f"WHERE ({key}) > ({', '.join(['%s'] * table.key)})"
-    group = f"GROUP BY {', '.join(table.columns[: table.key])}" if table.name in _SUMS else ""
-    return connection.execute(
-        f"SELECT {columns} FROM {table.name} {where} {group} ORDER BY {key} LIMIT %s",
-        (*(after or ()), limit),
-    ).fetchall()
-
-
-def put_rows(connection: Connection, table: Table, batch: Sequence[Row]) -> None:
-    """See `receiver.store.Store.put_rows`."""
-    columns, key = list(table.columns), list(table.columns[: table.key])
-    if table.name == "statistics":
-        batch = [(*row, 0) for row in batch]
-        columns.append("spread")
-        key.append("spread")
-    changed = ", ".join(f"{name} = excluded.{name}" for name in columns if name not in key)
-    with connection.cursor() as cursor:
-        cursor.executemany(
-            f"INSERT INTO {table.name} ({', '.join(columns)})"
-            f" VALUES ({', '.join(['%s'] * len(columns))})"
-            f" ON CONFLICT ({', '.join(key)}) DO UPDATE SET {changed}",
-            batch,
-        )
-        if table.name == "messages":
-            texts = ((row[0], json.loads(row[-1]).get("message")) for row in batch)
-            cursor.executemany(
-                "INSERT INTO texts (message_id, folded) VALUES (%s, %s)"
-                " ON CONFLICT (message_id) DO UPDATE SET folded = excluded.folded",
-                [(message_id, mirror.fold(text[2])) for message_id, text in texts if text],
-            )
-
-
-def settle(connection: Connection) -> None:
-    """See `receiver.store.Store.settle_copy`."""
-    connection.execute("SELECT setval('event_seqs', max(seq)) FROM events HAVING count(*) > 0")
-
+from receiver.store.postgres.transactions import READER_PATIENCE, Transactions
 
 _TEXT_KEYS = {"id", "handler", "device_id", "status", "digest", "name"}
 #: A cell is the sum of its rows.
 _SUMS = {"statistics": ("day", "device_id", "status", "sum(total)::bigint", "sum(live)::bigint")}
+
+
+class Copy(Transactions):
+    """See `receiver.store.contract.Copy`."""
+
+    def rows(self, table: Table, after: Row | None, limit: int) -> list[Row]:
+        columns = ", ".join(_SUMS.get(table.name, table.columns))
+        # By code point, as every engine can.
+        key = ", ".join(
+            f'{column} COLLATE "C"' if column in _TEXT_KEYS else column
+            for column in table.columns[: table.key]
+        )
+        where = "" if after is None else f"WHERE ({key}) > ({', '.join(['%s'] * table.key)})"
+        group = f"GROUP BY {', '.join(table.columns[: table.key])}" if table.name in _SUMS else ""
+        with self._reader() as connection:
+            return connection.execute(
+                f"SELECT {columns} FROM {table.name} {where} {group} ORDER BY {key} LIMIT %s",
+                (*(after or ()), limit),
+            ).fetchall()
+
+    def put_rows(self, table: Table, batch: Sequence[Row]) -> None:
+        columns, key = list(table.columns), list(table.columns[: table.key])
+        if table.name == "statistics":
+            batch = [(*row, 0) for row in batch]
+            columns.append("spread")
+            key.append("spread")
+        changed = ", ".join(f"{name} = excluded.{name}" for name in columns if name not in key)
+        with self._transaction(READER_PATIENCE) as connection, connection.cursor() as cursor:
+            cursor.executemany(
+                f"INSERT INTO {table.name} ({', '.join(columns)})"
+                f" VALUES ({', '.join(['%s'] * len(columns))})"
+                f" ON CONFLICT ({', '.join(key)}) DO UPDATE SET {changed}",
+                batch,
+            )
+            if table.name == "messages":
+                texts = ((row[0], json.loads(row[-1]).get("message")) for row in batch)
+                cursor.executemany(
+                    "INSERT INTO texts (message_id, folded) VALUES (%s, %s)"
+                    " ON CONFLICT (message_id) DO UPDATE SET folded = excluded.folded",
+                    [(message_id, mirror.fold(text[2])) for message_id, text in texts if text],
+                )
+
+    def settle_copy(self) -> None:
+        with self._transaction() as connection:
+            connection.execute(
+                "SELECT setval('event_seqs', max(seq)) FROM events HAVING count(*) > 0"
+            )

@@ -76,7 +76,7 @@ def expirable(connection: Connection, before: int) -> Expired:
     return Expired(messages, events + loose, quarantined)
 
 
-# The locks are those of `receiver.store.postgres._LOCK`.
+# The locks are those of `receiver.store.postgres.transactions._LOCK`.
 _LOCK_WHAT_IS_FREE = """
 SELECT id FROM jsonb_array_elements_text(%s::jsonb) AS id
 WHERE pg_try_advisory_xact_lock(hashtextextended(id, 0))

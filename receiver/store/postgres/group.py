@@ -18,18 +18,29 @@ from receiver.mirror import Cell
 from receiver.store.contract import Outcome, Report
 from receiver.store.group import SAME_REPORT, Decision, Known, Message, Reported, decide
 from receiver.store.postgres.pool import Connection
+from receiver.store.postgres.transactions import Transactions
 from receiver.times import DAY
+
+Items = Sequence[Incoming | Rejected]
+Wanting = Callable[[str], Sequence[str]]
 
 _ENCODE = json.JSONEncoder(separators=(",", ":"), check_circular=False).encode
 
 
-def write_group(
-    connection: Connection,
-    items: Sequence[Incoming | Rejected],
-    wanting: Callable[[str], Sequence[str]],
-    spread: int,
+class Ingest(Transactions):
+    """See `receiver.store.contract.Ingest`."""
+
+    def ingest(self, items: Items, wanting: Wanting, patience: float) -> list[Outcome]:
+        with self._transaction(patience, ids=_ids_of(items), first=True) as connection:
+            outcomes = _write_group(connection, items, wanting, self._spread)
+        self._commits += 1
+        return outcomes
+
+
+def _write_group(
+    connection: Connection, items: Items, wanting: Wanting, spread: int
 ) -> list[Outcome]:
-    """See `receiver.store.Store.ingest`. The transaction is open, and the ids are locked.
+    """Read what is known and write what is new. The transaction is open, the ids are locked.
 
     :param spread: which row of each cell of the statistics is written.
     """
@@ -47,7 +58,7 @@ def write_group(
     return decision.outcomes
 
 
-def ids_of(items: Iterable[Incoming | Rejected]) -> set[str]:
+def _ids_of(items: Items) -> set[str]:
     """All that other transactions must not change between our reading and our writing."""
     return {
         name

@@ -1,20 +1,74 @@
 """What readers ask of the mirror, in PostgreSQL: pages, numbers, statistics, search.
 
-Each function is called inside one read transaction, so that a page and its total agree.
+What one answer tells is read in one transaction, so that a page and its total agree.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import json
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import replace
 
+from psycopg.rows import dict_row
+
 from receiver.mirror import Search
+from receiver.store.contract import Evidence, MirrorRow, Report
+from receiver.store.postgres import group
 from receiver.store.postgres.pool import Connection
+from receiver.store.postgres.transactions import Transactions
 from receiver.times import DAY
 
 _NEWEST_FIRST = "ORDER BY m.at DESC, m.id"
 
+# Said twice, so that the index of what is learnt is seen to fit.
+_LEARNT = """
+SELECT message_id, type, reported_at, has_error, source FROM events
+WHERE source = 'reconciliation' AND source <> 'webhook' AND NOT repeat AND message_id IS NOT NULL
+ORDER BY reported_at NULLS FIRST, seq
+"""
+
 Page = tuple[int, list[tuple[str, str]]]  # total; ids and registers
+
+
+class Mirror(Transactions):
+    """See `receiver.store.contract.Mirror`."""
+
+    def history(self, search: Search, offset: int, limit: int) -> tuple[int, list[MirrorRow]]:
+        with self._reading() as connection:
+            total, rows = page(connection, search, offset, limit)
+        return total, [(message_id, json.loads(registers)) for message_id, registers in rows]
+
+    def statistics(
+        self, first: int | None, last: int | None, device_id: str | None
+    ) -> list[tuple[int, str, int]]:
+        with self._reading() as connection:
+            return statistics(connection, first, last, device_id)
+
+    def evidence(self, message_id: str, limit: int) -> Evidence | None:
+        with self._reading() as connection:
+            row = connection.execute(
+                "SELECT registers, (SELECT count(*) FROM events WHERE message_id = messages.id)"
+                " FROM messages WHERE id = %s",
+                (message_id,),
+            ).fetchone()
+            if row is None:
+                return None
+            events = connection.cursor(row_factory=dict_row).execute(
+                "SELECT id, type, occurred_at, received_at, source, late, repeat, receipts"
+                " FROM events WHERE message_id = %s ORDER BY seq LIMIT %s",
+                (message_id, limit),
+            )
+            return json.loads(row[0]), row[1], events.fetchall()
+
+    def reports(self, message_ids: Collection[str]) -> Mapping[str, list[Report]]:
+        with self._reading() as connection:
+            return group.reports(connection, message_ids)
+
+    def learnt(self) -> Iterator[tuple[str, Report]]:
+        with self._reader() as connection:
+            found = connection.execute(_LEARNT).fetchall()
+        for message_id, *report in found:
+            yield message_id, Report(*report)
 
 
 def page(connection: Connection, search: Search, offset: int, limit: int) -> Page:

@@ -1,0 +1,169 @@
+"""What has arrived, in PostgreSQL: events page by page, their replay, and quarantine."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+from psycopg.rows import dict_row
+
+from receiver.store.contract import Selection
+from receiver.store.group import replayed
+from receiver.store.postgres.pool import Connection
+from receiver.store.postgres.transactions import Transactions
+from receiver.times import iso
+
+_PAGE = 200
+
+
+class Records(Transactions):
+    """See `receiver.store.contract.Records`."""
+
+    def events(self, selection: Selection) -> Iterator[dict[str, Any]]:
+        for page in self._pages(selection):
+            deliveries: dict[int, list[dict[str, Any]]] = {}
+            with self._reader() as connection:
+                for seq, *item in connection.execute(_DELIVERIES_OF, (list(page),)):
+                    names = ("handler", "state", "attempts", "last_error")
+                    deliveries.setdefault(seq, []).append(dict(zip(names, item, strict=True)))
+            for seq, event in page.items():
+                yield {
+                    **event,
+                    "occurred_at": iso(event["occurred_at"]),
+                    "received_at": iso(event["received_at"]),
+                    "deliveries": deliveries.get(seq, []),
+                }
+
+    def _pages(self, selection: Selection) -> Iterator[dict[int, dict[str, Any]]]:
+        where, values = _conditions(selection)
+        after = -1
+        while True:
+            with self._reader() as connection:
+                found = connection.cursor(row_factory=dict_row).execute(
+                    "SELECT seq, id AS event_id, type, message_id, occurred_at, received_at,"
+                    " source, late, repeat, receipts FROM events AS e"
+                    f" WHERE seq > %(after)s AND {where} ORDER BY seq LIMIT {_PAGE}",
+                    {**values, "after": after},
+                )
+                page = {event.pop("seq"): event for event in found}
+            if not page:
+                return
+            after = max(page)
+            yield page
+
+    def body(self, event_id: str) -> bytes | None:
+        found = self._read("SELECT body FROM events WHERE id = %s", (event_id,))
+        return found[0] if found else None
+
+    def replay(
+        self,
+        selection: Selection,
+        *,
+        wanting: Callable[[str], Sequence[str]],
+        now: int,
+        dry_run: bool,
+        progress: Callable[[int], None],
+    ) -> int:
+        count = 0
+        for page in self._pages(selection):
+            ids = {event[name] for event in page.values() for name in ("event_id", "message_id")}
+            with self._transaction(ids=ids - {None}) as connection:
+                count += _replay_page(connection, page, selection, wanting, now, dry_run)
+            progress(count)
+        return count
+
+    def quarantined(self, prefix: str = "") -> Iterator[dict[str, Any]]:
+        with self._reader() as connection:
+            digests = connection.execute(
+                "SELECT digest FROM quarantine WHERE starts_with(digest, %s)"
+                " ORDER BY received_at, digest",
+                (prefix,),
+            ).fetchall()
+        for digest in digests:
+            with self._reader() as connection:
+                found = connection.cursor(row_factory=dict_row).execute(_QUARANTINED, digest)
+                entries = found.fetchall()
+            yield from entries
+
+    def release(self, digest: str) -> None:
+        with self._transaction() as connection:
+            connection.execute("DELETE FROM quarantine WHERE digest = %s", (digest,))
+
+
+def _replay_page(
+    connection: Connection,
+    page: dict[int, dict[str, Any]],
+    selection: Selection,
+    wanting: Callable[[str], Sequence[str]],
+    now: int,
+    dry_run: bool,
+) -> int:
+    existing: dict[int, dict[str, tuple[str, bool]]] = {}
+    for seq, handler, state, held in connection.execute(
+        "SELECT event_seq, handler, state, leased AND due_at > %s FROM deliveries"
+        " WHERE event_seq = ANY (%s) ORDER BY event_seq, handler FOR UPDATE",
+        (now, list(page)),
+    ):
+        existing.setdefault(seq, {})[handler] = state, held
+    items = []
+    for seq, event in page.items():
+        items += [
+            {"seq": seq, "handler": handler}
+            for handler in replayed(event, existing.get(seq, {}), selection, wanting)
+        ]
+    if items and not dry_run:
+        connection.execute(_REPLAY, (now, json.dumps(items)))
+    return len(items)
+
+
+def _conditions(selection: Selection) -> tuple[str, dict[str, Any]]:
+    where = ["true"]
+    values: dict[str, Any] = {}
+    if selection.ids:
+        where.append("e.id = ANY (%(ids)s)")
+        values["ids"] = list(selection.ids)
+    if selection.event_type is not None:
+        family = selection.event_type.endswith(".*")
+        values["type"] = selection.event_type.removesuffix("*")
+        where.append("starts_with(e.type, %(type)s)" if family else "e.type = %(type)s")
+    for condition, name in (
+        ("e.message_id = %(message_id)s", "message_id"),
+        ("e.received_at >= %(since)s", "since"),
+        ("e.received_at <= %(until)s", "until"),
+    ):
+        values[name] = getattr(selection, name)
+        if values[name] is not None:
+            where.append(condition)
+    if selection.state is not None:
+        handler = "" if selection.handler is None else "AND handler = %(handler)s"
+        where.append(
+            "EXISTS (SELECT 1 FROM deliveries WHERE event_seq = e.seq"
+            f" AND state = %(state)s {handler})"
+        )
+        values |= {"state": selection.state, "handler": selection.handler}
+    return " AND ".join(where), values
+
+
+# --- SQL
+
+_DELIVERIES_OF = """
+SELECT event_seq, handler, state, attempts, last_error FROM deliveries
+WHERE event_seq = ANY (%s) ORDER BY event_seq, handler
+"""
+
+_QUARANTINED = """
+SELECT digest, received_at, last_received_at, receipts, length, reason, body
+FROM quarantine WHERE digest = %s
+"""
+
+# The fence grows so that whoever still runs the item from before no longer counts.
+_REPLAY = """
+INSERT INTO deliveries AS d (event_seq, handler, message_id, occurred_at, due_at)
+SELECT e.seq, item.handler, e.message_id, e.occurred_at, %s
+FROM jsonb_to_recordset(%s::jsonb) AS item (seq bigint, handler text)
+JOIN events AS e ON e.seq = item.seq
+ON CONFLICT (event_seq, handler) DO UPDATE SET
+    state = 'pending', due_at = excluded.due_at, leased = false, fence = d.fence + 1,
+    attempts = 0, last_error = NULL
+"""

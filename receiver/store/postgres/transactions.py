@@ -1,0 +1,178 @@
+"""Transactions of PostgreSQL: how they begin and end, and what their failures mean.
+
+Any number of processes on any number of machines work on one database. Whoever changes an event or
+a message holds its lock (`_LOCK`), whoever leases work that of its message and handler, and all
+write the tables in one order. A writing transaction is a pipeline: statements leave together, and
+their results are waited for where one is needed, and at the end.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+import time
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import psycopg
+from psycopg import errors
+
+from receiver.errors import SchemaMismatch, StoreUnavailable
+from receiver.store.postgres import schema
+from receiver.store.postgres.pool import Connection, Pool
+
+#: Seconds that a command or a reader waits for a connection and for others' locks; and that one
+#: waits for an answer.
+PATIENCE = 5.0
+READER_PATIENCE = 30.0
+#: Of the first, where somebody else waits for it meanwhile: a check, a turn, a token.
+SHORT_PATIENCE = 1.0
+#: The server gives up so many seconds before we do: then the connection is still good.
+_EARLIER = 0.1
+#: Rows of each cell of the statistics. More processes than a few share one now and then.
+_SPREADS = 32
+
+
+class Transactions:
+    """A process's transactions. Each part of the store inherits them; a store is all its parts."""
+
+    def __init__(self, url: str) -> None:
+        self._pool = Pool(url)
+        self._spread = random.randrange(_SPREADS)
+        self._commits = 0
+
+    def close(self) -> None:
+        self._pool.close()
+
+    @contextmanager
+    def _transaction(
+        self, patience: float = PATIENCE, *, ids: Collection[str] = (), first: bool = False
+    ) -> Iterator[Connection]:
+        """One write transaction: committed and synced when the block ends, or rolled back.
+
+        :param patience: seconds for all of it.
+        :param ids: events and messages that nobody else is to change meanwhile.
+        :param first: for ingest, which need not wait for a free connection.
+        """
+        deadline = time.monotonic() + patience
+        lend = self._pool.connection if first else self._pool.shared
+        with as_unavailable(), lend(deadline) as connection:
+            try:
+                with connection.pipeline():
+                    newer = _begin(connection, deadline, ids)
+                    yield connection
+                    schema.refuse_newer(dict(newer.fetchall()))
+                    committed = connection.execute("COMMIT")
+            except psycopg.Error:
+                # With all that was in the pipeline, the preparing of a statement may have failed,
+                # which the driver does not notice: it would ask for it again and again.
+                connection.discard()
+                raise
+            except BaseException:
+                _roll_back(connection)
+                raise
+            if committed.statusmessage != "COMMIT":
+                raise StoreUnavailable(f"the commit ended in {committed.statusmessage}")
+
+    @contextmanager
+    def _reading(self) -> Iterator[Connection]:
+        """One read transaction: all that is read is of one moment."""
+        with self._reader() as connection:
+            connection.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
+            try:
+                yield connection
+            finally:
+                _roll_back(connection)
+
+    @contextmanager
+    def _reader(self) -> Iterator[Connection]:
+        deadline = time.monotonic() + PATIENCE
+        with as_unavailable(), self._pool.shared(deadline, reading=True) as connection:
+            connection.deadline = time.monotonic() + READER_PATIENCE
+            yield connection
+
+    def _read(self, query: str, values: Sequence[object]) -> Any:
+        """One row for a reader, if there is one."""
+        with self._reader() as connection:
+            return connection.execute(query, values).fetchone()
+
+    def _row(self, query: str, values: Sequence[object]) -> tuple[Any, ...]:
+        """The one row that a worker asks for, or who takes turns: no reader is in its way."""
+        deadline = time.monotonic() + PATIENCE
+        with as_unavailable(), self._pool.shared(deadline) as connection:
+            row = connection.execute(query, values).fetchone()
+        assert row is not None
+        return row
+
+
+def _begin(connection: Connection, deadline: float, ids: Collection[str]) -> psycopg.Cursor[Any]:
+    """Open a transaction that ends in time; returns the steps of the schema that are not ours."""
+    left = str(max(1, int(1000 * (deadline - time.monotonic() - _EARLIER))))
+    connection.execute("BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE")
+    connection.execute(_LOCK, (left, left, json.dumps(sorted(ids))))
+    return connection.execute(
+        "SELECT number, breaking FROM schema_steps WHERE number > %s",
+        (len(schema.STEPS),),
+    )
+
+
+def _roll_back(connection: Connection) -> None:
+    """Leave a transaction, if there is one; a connection that cannot is closed."""
+    if connection.closed or connection.info.transaction_status == psycopg.pq.TransactionStatus.IDLE:
+        return
+    try:
+        connection.execute("ROLLBACK")
+    except psycopg.Error:
+        connection.close()
+
+
+@contextmanager
+def as_unavailable() -> Iterator[None]:
+    """Raise what the database's own errors mean to a caller."""
+    try:
+        yield
+    except (errors.UndefinedTable, errors.UndefinedColumn) as error:
+        raise SchemaMismatch(f"{told(error)}: run `flask migrate`") from error
+    except psycopg.Error as error:
+        error.args = (told(error),)  # its traceback may go into the log
+        if _is_outage(error):
+            raise StoreUnavailable(*error.args) from error
+        raise
+
+
+def told(error: psycopg.Error) -> str:
+    """What is wrong, in one line.
+
+    What PostgreSQL says beside it (DETAIL) quotes whole rows, and a `DataError` quotes a value.
+    """
+    if isinstance(error, psycopg.DataError):
+        return f"the database does not take a value (SQLSTATE {error.sqlstate})"
+    line = " ".join((error.diag.message_primary or str(error)).split())
+    if "does not support SSL" in line:
+        line += " (in a network of your own, add ?sslmode=disable to DATABASE_URL)"
+    return line
+
+
+def _is_outage(error: psycopg.Error) -> bool:
+    """Whether it is the database that failed, and not one item's values."""
+    return not isinstance(error, psycopg.DataError | psycopg.IntegrityError)
+
+
+# --- SQL
+
+# synchronous_commit: a commit is on the disk before the 200 leaves, whatever the server's default.
+# A process that stands still in its transaction must not hold up the others for long. And the
+# tables of a new database are so small that a plan made then, and kept, would read them whole.
+#
+# Who waits here holds nothing but such locks, and all ask for them in one order. Nothing has been
+# read yet: what is read from the next statement on is what those left who had the locks before.
+_LOCK = f"""
+SELECT set_config('statement_timeout', %s, true), set_config('lock_timeout', %s, true),
+       set_config('idle_in_transaction_session_timeout', '10s', true),
+       set_config('synchronous_commit', 'on', true), set_config('enable_seqscan', 'off', true),
+       pg_advisory_xact_lock_shared({schema.SCHEMA}),
+       (SELECT count(pg_advisory_xact_lock(key)) FROM (
+            SELECT DISTINCT hashtextextended(id, 0) AS key
+            FROM jsonb_array_elements_text(%s::jsonb) AS id ORDER BY key) AS keys)
+"""
