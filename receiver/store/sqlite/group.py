@@ -15,12 +15,13 @@ import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from functools import lru_cache, partial
+from operator import attrgetter
 from typing import Any
 
 from receiver.event import Incoming, Rejected
-from receiver.mirror import Cell
+from receiver.mirror import Cell, Summary
 from receiver.store.contract import Outcome, Report
-from receiver.store.group import SAME_REPORT, Accepted, Decision, Known, Message, Reported, decide
+from receiver.store.group import SAME_REPORT, Decision, Known, Message, Reported, decide
 from receiver.store.sqlite.connections import Connections, patiently
 from receiver.times import DAY
 
@@ -129,44 +130,46 @@ def reports(
 
 # --- writing
 
+# The columns of the view `arrivals`, which `schema` explains, in the order of their values. What
+# `_ITEM` and `_MESSAGE` name are attributes, too.
+_ITEM = (
+    *("id", "type", "message_id", "occurred_at", "received_at", "timestamp", "reported_at"),
+    *("has_error", "source", "redacted", "body"),
+)
+_DECIDED = ("loose", "late", "repeat", "handlers")
+_MESSAGE = ("first_received_at", "touched_at", "indexed", "registers")
+_CELL = (*Summary._fields, "day", *(f"{name}_before" for name in Cell._fields))
+_READ = ("latest", "expiries", "concerned")
+_COLUMNS = (*_ITEM, *_DECIDED, *_MESSAGE, *_CELL, *_READ)
+
+_values_of_item = attrgetter(*_ITEM)
+_values_of_message = attrgetter(*_MESSAGE)
+
+_INSERT = f"INSERT INTO arrivals ({', '.join(_COLUMNS)}) VALUES "
+_ROW = f"({', '.join('?' * len(_COLUMNS))})"
+
+_NO_MESSAGE = (None,) * len(_MESSAGE + _CELL)
+_NO_CELL = (None,) * len(Cell._fields)
+_NOTHING_READ = (None,) * len(_READ)
+
 
 def _arrivals(decision: Decision, seen: tuple[int, int]) -> tuple[str, list[Any]]:
     """The statement that writes what was accepted, and its values."""
     messages = dict(decision.messages)
     concerned = json.dumps([a.item.message_id for a in decision.accepted if a.item.message_id])
     values: list[Any] = []
-    for accepted in decision.accepted:
-        item = accepted.item
-        # A message's row goes with the first of its events; and the check with the first of all.
-        message = None
+    # A message's row goes with the first of its events; and what was read with the first of all.
+    read: tuple[Any, ...] = (*seen, concerned)
+    for item, late, repeat, handlers in decision.accepted:
+        loose, message = True, None
         if item.message_id is not None and item.says is not None:
-            message = messages.pop(item.message_id, None)
-        values += (*_event(accepted), *_message(message))
-        values += (None, None, None) if values[_COLUMNS:] else (*seen, concerned)
-    row = f"({', '.join('?' * _COLUMNS)})"
-    rows = ", ".join([row] * len(decision.accepted))
-    return f"INSERT INTO arrivals VALUES {rows}", values
-
-
-def _event(accepted: Accepted) -> tuple[Any, ...]:
-    item, late, repeat, handlers = accepted
-    return (
-        item.id,
-        item.type,
-        item.message_id,
-        item.occurred_at,
-        item.received_at,
-        item.timestamp,
-        item.reported_at,
-        item.has_error,
-        item.source,
-        late,
-        repeat,
-        item.redacted,
-        item.says is None or item.message_id is None,
-        item.body,
-        _names(tuple(handlers)) if handlers else None,
-    )
+            loose, message = False, messages.pop(item.message_id, None)
+        values += _values_of_item(item)
+        values += (loose, late, repeat, _names(tuple(handlers)) if handlers else None)
+        values += _row_and_cell(message)
+        values += read
+        read = _NOTHING_READ
+    return _INSERT + ", ".join([_ROW] * len(decision.accepted)), values
 
 
 @lru_cache(maxsize=256)
@@ -174,26 +177,19 @@ def _names(handlers: tuple[str, ...]) -> str:
     return json.dumps(handlers)
 
 
-def _message(message: Message | None) -> tuple[Any, ...]:
+def _row_and_cell(message: Message | None) -> tuple[Any, ...]:
     if message is None or message.summary is None:
-        return (None,) * 12
-    state, at, device_id, number = message.summary
-    cell, before = message.summary.cell, message.before
-    return (
-        state,
-        at,
-        device_id,
-        number,
-        message.first_received_at,
-        message.touched_at,
-        message.indexed,
-        message.registers,
-        None if cell == before else cell.day,
-        *(before or (None, None, None) if cell != before else (None, None, None)),
-    )
+        return _NO_MESSAGE
+    summary, before = message.summary, message.before
+    cell = summary.cell
+    if cell == before:  # the numbers stay as they are
+        counted: tuple[Any, ...] = (None, *_NO_CELL)
+    else:
+        counted = (cell.day, *(before or _NO_CELL))
+    return (*_values_of_message(message), *summary, *counted)
 
 
-_COLUMNS = 30
+# --- SQL
 
 _KNOWN = """
 SELECT (SELECT json_group_array(id) FROM events WHERE id IN (SELECT value FROM json_each(:ids))),
