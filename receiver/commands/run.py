@@ -31,7 +31,7 @@ def work() -> None:
     For deployments with EMBEDDED_WORKER=0; any number may run at once. Expires old data and asks
     ZimSend for what was missed, too."""
     receiver = parts()
-    receiver.store.check()
+    receiver.store.prove_writable()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: receiver.worker.stop())
     names = ", ".join(handler.name for handler in receiver.registry)

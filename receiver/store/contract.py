@@ -187,7 +187,7 @@ class Mirror(Protocol):
     def reports(self, message_ids: Collection[str]) -> Mapping[str, list[Report]]:
         """What the events of messages have reported, of each message at most the latest 1,000."""
 
-    def learnt(self) -> Iterator[tuple[str, Report]]:
+    def missed_reports(self) -> Iterator[tuple[str, Report]]:
         """All reports that came from reconciliation and are no repeats, with their message ids,
         by the time that they report."""
 
@@ -318,8 +318,8 @@ class Store(Ingest, Work, Mirror, Upkeep, Marks, Records, Copy, Protocol):
         :returns: the names of the steps that were taken.
         """
 
-    def check(self) -> None:
-        """Prove that the store can be written and has the right schema.
+    def prove_writable(self) -> None:
+        """Prove, by a write, that the store takes writes and has the right schema.
 
         :raises SchemaMismatch: if it has another.
         """

@@ -22,7 +22,8 @@ _COPYING = "copying from"
 _COPIED = "copied from"
 _IDENTITY = "identity"
 
-Row = tuple[Any, ...]
+#: A row of a table, as it travels.
+Values = tuple[Any, ...]
 
 #: Messages come before the events that refer to them, and these before their work.
 TABLES = (
@@ -122,8 +123,8 @@ def _refuse_strangers(source: Store, target: Store) -> None:
             )
 
 
-def _batches(store: Store, table: Table) -> Iterator[list[Row]]:
-    after: Row | None = None
+def _batches(store: Store, table: Table) -> Iterator[list[Values]]:
+    after: Values | None = None
     while batch := store.rows(table, after, _BATCH):
         after = batch[-1][: table.key]
         kept = [row for row in batch if _is_kept(table, row)]
@@ -131,7 +132,7 @@ def _batches(store: Store, table: Table) -> Iterator[list[Row]]:
             yield kept
 
 
-def _is_kept(table: Table, row: Row) -> bool:
+def _is_kept(table: Table, row: Values) -> bool:
     if table.name == "marks":
         return row[0] not in _MARKS_LEFT
     if table.name == "notes":
@@ -163,12 +164,12 @@ def _compare(source: Store, target: Store, progress: Progress) -> dict[str, int]
     return counts
 
 
-def _rows(store: Store, table: Table) -> Iterator[Row]:
+def _rows(store: Store, table: Table) -> Iterator[Values]:
     for batch in _batches(store, table):
         yield from map(_plain, batch)
 
 
-def _plain(row: Iterable[Any]) -> Row:
+def _plain(row: Iterable[Any]) -> Values:
     """For comparing: bodies may be large."""
     return tuple(
         hashlib.sha256(value).digest() if isinstance(value, bytes) else value for value in row

@@ -27,7 +27,7 @@ Reported = Mapping[str, tuple[bool, bool]]
 Reports = Mapping[str, Sequence[Report]]
 
 
-class Message:
+class MirroredMessage:
     """A message's row in the mirror, as a group finds it and changes it."""
 
     __slots__ = (
@@ -58,7 +58,7 @@ class Message:
         first_received_at: int,
         touched_at: int,
         indexed: int,
-    ) -> Message:
+    ) -> MirroredMessage:
         message = cls(first_received_at)
         message.row = json.loads(registers)
         message.before = cell
@@ -90,7 +90,7 @@ class Known(NamedTuple):
 
     #: Those of their ids that are stored.
     ids: set[str]
-    messages: dict[str, Message]
+    messages: dict[str, MirroredMessage]
     #: Events with this `timestamp` or an earlier one may have been forgotten.
     expired: int
     #: Those of the arrivals' messages that have events from elsewhere than a webhook.
@@ -113,7 +113,7 @@ class Decision(NamedTuple):
     outcomes: list[Outcome]
     accepted: list[Accepted]
     #: The messages that change, with their summaries made.
-    messages: dict[str, Message]
+    messages: dict[str, MirroredMessage]
     #: Arrivals whose ids are known.
     again: list[Incoming]
     quarantined: list[Rejected]
@@ -155,7 +155,7 @@ def decide(
         known.ids.add(item.id)
         late = False
         if item.message_id is not None and item.says is not None:
-            message = known.messages.setdefault(item.message_id, Message(item.received_at))
+            message = known.messages.setdefault(item.message_id, MirroredMessage(item.received_at))
             late = message.take(item, item.says)
             decision.messages[item.message_id] = message
         repeat, dispatched = repeats.judge(item)

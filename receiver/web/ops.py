@@ -68,7 +68,7 @@ class _Store:
     def _look(self, receiver: Receiver) -> _Seen:
         store, now = receiver.store, receiver.now()
         try:
-            store.check()
+            store.prove_writable()
             waiting, age = store.backlog(now, [handler.name for handler in receiver.registry])
             return _Seen(None, waiting, round(age / SECOND, 1), stuck_handlers(store, now))
         except SchemaMismatch as error:

@@ -29,7 +29,7 @@ class PostgresStore(Ingest, Work, Mirror, Upkeep, Marks, Records, Copy):
             with connection:
                 return schema.migrate(connection)
 
-    def check(self) -> None:
+    def prove_writable(self) -> None:
         with self._transaction(SHORT_PATIENCE) as connection:
             schema.verify(connection)
             # A server that only follows another one can be read, and takes no writes.

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from receiver import mirror
 from receiver.store.contract import Table
-from receiver.store.copying import Row
+from receiver.store.copying import Values
 from receiver.store.postgres.transactions import READER_PATIENCE, Transactions
 
 _TEXT_KEYS = {"id", "handler", "device_id", "status", "digest", "name"}
@@ -18,7 +18,7 @@ _SUMS = {"statistics": ("day", "device_id", "status", "sum(total)::bigint", "sum
 class Copy(Transactions):
     """See `receiver.store.contract.Copy`."""
 
-    def rows(self, table: Table, after: Row | None, limit: int) -> list[Row]:
+    def rows(self, table: Table, after: Values | None, limit: int) -> list[Values]:
         columns = ", ".join(_SUMS.get(table.name, table.columns))
         # By code point, as every engine can.
         key = ", ".join(
@@ -33,7 +33,7 @@ class Copy(Transactions):
                 (*(after or ()), limit),
             ).fetchall()
 
-    def put_rows(self, table: Table, batch: Sequence[Row]) -> None:
+    def put_rows(self, table: Table, batch: Sequence[Values]) -> None:
         columns, key = list(table.columns), list(table.columns[: table.key])
         if table.name == "statistics":
             batch = [(*row, 0) for row in batch]

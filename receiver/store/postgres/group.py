@@ -16,7 +16,7 @@ from receiver import mirror
 from receiver.event import Incoming, Rejected
 from receiver.mirror import Cell
 from receiver.store.contract import Outcome, Report
-from receiver.store.group import SAME_REPORT, Decision, Known, Message, Reported, decide
+from receiver.store.group import SAME_REPORT, Decision, Known, MirroredMessage, Reported, decide
 from receiver.store.postgres.pool import Connection
 from receiver.store.postgres.transactions import Transactions
 from receiver.times import DAY
@@ -88,7 +88,7 @@ def _known(
         Known(
             set(ids),
             {
-                message_id: Message.stored(
+                message_id: MirroredMessage.stored(
                     registers, Cell(at // DAY, device_id, state), first, touched, indexed=True
                 )
                 for message_id, registers, at, device_id, state, first, touched in messages
@@ -189,7 +189,7 @@ def _write_quarantine(connection: Connection, quarantined: list[Rejected]) -> No
 # --- statistics
 
 
-def _moves(messages: Iterable[Message]) -> Counter[Cell]:
+def _moves(messages: Iterable[MirroredMessage]) -> Counter[Cell]:
     """How the numbers in the cells change."""
     moves: Counter[Cell] = Counter()
     for message in messages:

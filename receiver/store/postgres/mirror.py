@@ -21,7 +21,7 @@ from receiver.times import DAY
 _NEWEST_FIRST = "ORDER BY m.at DESC, m.id"
 
 # Said twice, so that the index of what is learnt is seen to fit.
-_LEARNT = """
+_MISSED_REPORTS = """
 SELECT message_id, type, reported_at, has_error, source FROM events
 WHERE source = 'reconciliation' AND source <> 'webhook' AND NOT repeat AND message_id IS NOT NULL
 ORDER BY reported_at NULLS FIRST, seq
@@ -64,9 +64,9 @@ class Mirror(Transactions):
         with self._reading() as connection:
             return group.reports(connection, message_ids)
 
-    def learnt(self) -> Iterator[tuple[str, Report]]:
+    def missed_reports(self) -> Iterator[tuple[str, Report]]:
         with self._reader() as connection:
-            found = connection.execute(_LEARNT).fetchall()
+            found = connection.execute(_MISSED_REPORTS).fetchall()
         for message_id, *report in found:
             yield message_id, Report(*report)
 

@@ -27,7 +27,7 @@ class SqliteStore(Ingest, Work, Mirror, Upkeep, Marks, Records, Copy):
                 migrations.apply(self._writer)
             return pending
 
-    def check(self) -> None:
+    def prove_writable(self) -> None:
         with self._transaction(SHORT_PATIENCE) as connection:
             # On a full disk, a transaction that changes nothing succeeds.
             connection.execute("UPDATE marks SET value = value + 1 WHERE name = 'checks'")

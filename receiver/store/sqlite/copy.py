@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from receiver.store.contract import Table
-from receiver.store.copying import BOOLEANS, Row
+from receiver.store.copying import BOOLEANS, Values
 from receiver.store.sqlite.connections import Connections, placeholders
 
 
 class Copy(Connections):
     """See `receiver.store.contract.Copy`."""
 
-    def rows(self, table: Table, after: Row | None, limit: int) -> list[Row]:
+    def rows(self, table: Table, after: Values | None, limit: int) -> list[Values]:
         columns, key = ", ".join(table.columns), ", ".join(table.columns[: table.key])
         where = "" if after is None else f"WHERE ({key}) > ({placeholders(after)})"
         with self._reading() as connection:
@@ -28,7 +28,7 @@ class Copy(Connections):
             for row in found
         ]
 
-    def put_rows(self, table: Table, batch: Sequence[Row]) -> None:
+    def put_rows(self, table: Table, batch: Sequence[Values]) -> None:
         columns, values = list(table.columns), ["?"] * len(table.columns)
         if table.name == "messages":
             columns.append("indexed")

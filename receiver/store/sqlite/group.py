@@ -21,7 +21,7 @@ from typing import Any
 from receiver.event import Incoming, Rejected
 from receiver.mirror import Cell, Summary
 from receiver.store.contract import Outcome, Report
-from receiver.store.group import SAME_REPORT, Decision, Known, Message, Reported, decide
+from receiver.store.group import SAME_REPORT, Decision, Known, MirroredMessage, Reported, decide
 from receiver.store.sqlite.connections import Connections, patiently
 from receiver.times import DAY
 
@@ -98,7 +98,7 @@ def _known(connection: sqlite3.Connection, items: Items) -> tuple[Known, tuple[i
     known = Known(
         set(json.loads(ids)),
         {
-            message_id: Message.stored(registers, Cell(at // DAY, device_id, state), *rest)
+            message_id: MirroredMessage.stored(registers, Cell(at // DAY, device_id, state), *rest)
             for message_id, registers, at, device_id, state, *rest in json.loads(messages)
         },
         expired,
@@ -177,7 +177,7 @@ def _names(handlers: tuple[str, ...]) -> str:
     return json.dumps(handlers)
 
 
-def _row_and_cell(message: Message | None) -> tuple[Any, ...]:
+def _row_and_cell(message: MirroredMessage | None) -> tuple[Any, ...]:
     if message is None or message.summary is None:
         return _NO_MESSAGE
     summary, before = message.summary, message.before

@@ -77,7 +77,7 @@ class Mirror(Connections):
         with self._reading() as connection:
             return group.reports(connection, message_ids)
 
-    def learnt(self) -> Iterator[tuple[str, Report]]:
+    def missed_reports(self) -> Iterator[tuple[str, Report]]:
         with self._reading() as connection:
             found = connection.execute(
                 "SELECT message_id, type, reported_at, has_error, source FROM events"

@@ -29,7 +29,7 @@ def reconciliation() -> Response:
     receiver = parts()
     assert receiver.reconciliation is not None  # who is let in has an account
     state = receiver.reconciliation.state()
-    gaps = losses.gaps(receiver.store.learnt())
+    gaps = losses.gaps(receiver.store.missed_reports())
     whole = losses.total(gaps)
     last = complete_at = None
     next_at = receiver.now()
