@@ -33,11 +33,12 @@ from receiver.store import (
     Want,
     open_store,
     postgres,
-    sqlite,
 )
 from receiver.store.group import decide
 from receiver.store.postgres import group as postgres_group
+from receiver.store.postgres import work as postgres_work
 from receiver.store.sqlite import group as sqlite_group
+from receiver.store.sqlite import work as sqlite_work
 from receiver.times import DAY, HOUR, SECOND, iso
 from receiver.worker import LEASE_SPARE, Worker
 from tests.outside import Outside
@@ -595,11 +596,13 @@ def plant(patched: pytest.MonkeyPatch, bug: str | None) -> None:
         patched.setattr(sqlite_group, "decide", forgetful)
         patched.setattr(postgres_group, "decide", forgetful)
     elif bug == "two of one message at once":
-        head, _, tail = sqlite._CLAIMABLE.partition("AND (d.message_id IS NULL")
-        patched.setattr(sqlite, "_CLAIMABLE", head + "\n" + tail[tail.index("ORDER BY") :])
+        head, _, tail = sqlite_work._CLAIMABLE.partition("AND (d.message_id IS NULL")
+        patched.setattr(sqlite_work, "_CLAIMABLE", head + "\n" + tail[tail.index("ORDER BY") :])
         for name in ("_CLAIMABLE", "_LEASE"):
-            query = getattr(postgres, name).replace(postgres._FIRST_OF_ITS_MESSAGE, "true")
-            patched.setattr(postgres, name, query)
+            query = getattr(postgres_work, name).replace(
+                postgres_work._FIRST_OF_ITS_MESSAGE, "true"
+            )
+            patched.setattr(postgres_work, name, query)
 
 
 PLANTS = (

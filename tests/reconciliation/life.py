@@ -147,7 +147,7 @@ class Life:
         return self.receiver.store
 
     def missed(self) -> losses.Loss | None:
-        return losses.total(losses.gaps(self.store.learnt()))
+        return losses.total(losses.gaps(self.store.missed_reports()))
 
     def state(self) -> Any:
         state = self.reconciliation.state()
@@ -210,7 +210,7 @@ def quiet_hours(life: Life, time_us: int) -> list[Pass]:
 
 
 def learnt(life: Life) -> list[str]:
-    return [f"{message_id[-1]} {report.type}" for message_id, report in life.store.learnt()]
+    return [f"{message_id[-1]} {report.type}" for message_id, report in life.store.missed_reports()]
 
 
 def refused_with(code: int, **more: Any) -> Fault:

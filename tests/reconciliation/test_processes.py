@@ -88,7 +88,7 @@ def check_against(truth: dict[str, Any], store: Any, folder: Path) -> None:
     gone = lost_for(store, truth)
     found = Counter(
         (message_id, report.type)
-        for message_id, report in store.learnt()
+        for message_id, report in store.missed_reports()
         if report.type != "sms.queued"
     )
     assert found == gone
@@ -161,7 +161,7 @@ def test_killed_at_random_moments(quick: Callable[..., Server], tmp_path: Path) 
                 time.sleep(lease + chance.uniform(0, longest))
                 os.kill(made.pid, signal.SIGKILL)
                 assert made.wait() == -signal.SIGKILL
-                learnt_by.append(len(list(store.learnt())))
+                learnt_by.append(len(list(store.missed_reports())))
                 if learnt_by[-1] == [0, *learnt_by][-2]:  # a busy machine
                     longest = min(1.2 * longest, 1.0)
             # One looks at the failures for the first time, and the next one is sure of them.

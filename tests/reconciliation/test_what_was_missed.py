@@ -55,7 +55,7 @@ def test_a_receiver_that_was_down(live: Callable[..., Life]) -> None:
         kind: sum(count for (_, of), count in gone.items() if of == f"sms.{kind}")
         for kind in losses.KINDS
     }
-    assert len(losses.gaps(life.store.learnt())) == 1
+    assert len(losses.gaps(life.store.missed_reports())) == 1
     assert handled(life) == shown_by_the_api(life.world)
     # Never more than half of what ZimSend allows, whoever else calls.
     assert life.simulated.limited == 0
@@ -87,7 +87,7 @@ def test_the_other_shape_of_the_history_needs_no_more_calls(live: Callable[..., 
     life.wait(40 * MINUTE)
     [made] = life.look(MINUTE)
     counts = Counter(message.status for message in life.world.messages.values())
-    assert len(list(life.store.learnt())) == len(made.learnt) == 2 * counts["delivered"]
+    assert len(list(life.store.missed_reports())) == len(made.learnt) == 2 * counts["delivered"]
     life.look(40 * MINUTE)
     compare(life)
     assert not [path for _, path in life.wire.calls if "/status/" in path]
@@ -272,7 +272,7 @@ def test_pages_move_while_they_are_read(live: Callable[..., Life]) -> None:
     life.look(2 * HOUR)
     compare(life)
     assert lost(life.world).keys() >= {
-        (m, r.type) for m, r in life.store.learnt() if r.type != "sms.queued"
+        (m, r.type) for m, r in life.store.missed_reports() if r.type != "sms.queued"
     }
 
 
@@ -300,7 +300,7 @@ def test_a_row_that_slips_to_a_page_already_read_is_seen_all_the_same(
     assert made.problem is None
     assert made.messages == 300
     assert pages >= 6
-    assert len({message_id for message_id, _ in life.store.learnt()}) >= 299
+    assert len({message_id for message_id, _ in life.store.missed_reports()}) >= 299
 
 
 def test_once_a_day_the_last_31_days_are_read(live: Callable[..., Life]) -> None:

@@ -123,7 +123,7 @@ def test_the_store_lists_what_was_learnt_and_was_not_known(store: Store) -> None
     arrivals = [report("sent", "w", 0), learnt("sent", "r1", 7), learnt("delivered", "r2", 30)]
     store.ingest(arrivals, lambda _: (), 5)
     known = Report("sms.delivered", NOW + 30 * SECOND, False, "reconciliation")
-    assert list(store.learnt()) == [("m", known)]
+    assert list(store.missed_reports()) == [("m", known)]
     found = store.reports(["m", "nobody"])
     assert found.keys() == {"m"}
     assert sorted(found["m"], key=str) == sorted(

@@ -129,8 +129,8 @@ def test_what_expires_between_reading_and_writing_is_not_brought_back(tmp_path: 
 def test_many_processes_may_migrate_at_once(tmp_path: Path) -> None:
     program = (
         "import sys; from receiver.store import open_store, postgres, sqlite;"
-        "postgres._CHECK_PATIENCE = sqlite._CHECK_PATIENCE = 30;"  # beside seven that start
-        "s = open_store(sys.argv[1]); print(len(s.migrate())); s.check(); s.close()"
+        "postgres.SHORT_PATIENCE = sqlite.SHORT_PATIENCE = 30;"  # beside seven that start
+        "s = open_store(sys.argv[1]); print(len(s.migrate())); s.prove_writable(); s.close()"
     )
     url = f"sqlite:///{tmp_path / 'r.db'}"
     processes = [
@@ -158,7 +158,7 @@ def test_a_database_of_a_newer_release_is_left_alone(tmp_path: Path) -> None:
     )
     newer.commit()
     for write in (
-        old.check,
+        old.prove_writable,
         old.migrate,
         lambda: old.ingest([incoming("sent", "e2", at=times.now())], lambda _: (), 5),
         lambda: old.work(times.now(), [], [Want("h", 1, 1, 1)], 5),
@@ -174,7 +174,7 @@ def test_a_database_of_a_newer_release_is_left_alone(tmp_path: Path) -> None:
 def test_a_database_without_tables_says_what_to_do(tmp_path: Path) -> None:
     store = SqliteStore(str(tmp_path / "r.db"))
     with pytest.raises(SchemaMismatch, match="flask migrate"):
-        store.check()
+        store.prove_writable()
     with pytest.raises(SchemaMismatch, match="flask migrate"):
         row_of(store, "m1")
     store.close()

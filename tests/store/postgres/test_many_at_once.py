@@ -16,8 +16,9 @@ from receiver import mirror, status, times
 from receiver.event import Incoming
 from receiver.mirror import Search
 from receiver.providers.zimsend.webhook import parse
-from receiver.store import Claim, Selection, Settlement, Want, postgres
+from receiver.store import Claim, Selection, Settlement, Want
 from receiver.store.postgres import PostgresStore
+from receiver.store.postgres import work as postgres_work
 from receiver.times import DAY, MINUTE, SECOND
 from tests.payloads import body_of
 from tests.server import eventually
@@ -27,8 +28,8 @@ from tests.store.postgres.work import LEASE, NOW, ids, ingest, one_handler, sent
 def lease_by_hand(outside: psycopg.Connection[Any]) -> list[str]:
     """What a worker does in `work`, up to its commit."""
     values = {"handler": "h", "now": NOW, "limit": 10, "until": NOW + LEASE, "most": 6}
-    seqs = [seq for (seq,) in outside.execute(postgres._CLAIMABLE, values)]
-    leased = [row[0] for row in outside.execute(postgres._LEASE, {**values, "seqs": seqs})]
+    seqs = [seq for (seq,) in outside.execute(postgres_work._CLAIMABLE, values)]
+    leased = [row[0] for row in outside.execute(postgres_work._LEASE, {**values, "seqs": seqs})]
     found = outside.execute("SELECT id FROM events WHERE seq = ANY (%s) ORDER BY seq", (leased,))
     return [event_id for (event_id,) in found]
 
@@ -43,8 +44,8 @@ def test_an_earlier_event_that_comes_while_a_lease_is_being_taken_waits(
 ) -> None:
     """Also tried without the lock, to see that this test would notice."""
     if not careful:
-        naive = postgres._CLAIMABLE.partition("WHERE message_id IS NULL OR pg_try")[0]
-        monkeypatch.setattr(postgres, "_CLAIMABLE", naive)
+        naive = postgres_work._CLAIMABLE.partition("WHERE message_id IS NULL OR pg_try")[0]
+        monkeypatch.setattr(postgres_work, "_CLAIMABLE", naive)
     ingest(store, sent("m1", minutes_ago=1, event_id="later"))
     with outside.transaction():
         assert lease_by_hand(outside) == ["later"]
@@ -75,7 +76,7 @@ def test_a_candidate_that_was_seen_before_another_lease_is_not_leased(
     ingest(store, sent("m1", minutes_ago=2, event_id="e2"))
     (seq,) = outside.execute("SELECT seq FROM events WHERE id = 'e2'").fetchone() or (0,)
     values = {"handler": "h", "now": NOW, "until": NOW + LEASE, "most": 6, "seqs": [seq]}
-    assert outside.execute(postgres._LEASE, values).fetchall() == []
+    assert outside.execute(postgres_work._LEASE, values).fetchall() == []
     work(store, Settlement(claimed, "done", NOW))
 
 

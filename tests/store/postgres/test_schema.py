@@ -28,8 +28,8 @@ from tests.store.postgres.work import NOW, incoming, ingest, sent, work
 def test_many_processes_may_migrate_at_once(databases: Databases) -> None:
     program = (
         "import sys; from receiver.store import open_store, postgres, sqlite;"
-        "postgres._CHECK_PATIENCE = sqlite._CHECK_PATIENCE = 30;"  # beside seven that start
-        "s = open_store(sys.argv[1]); print(len(s.migrate())); s.check(); s.close()"
+        "postgres.SHORT_PATIENCE = sqlite.SHORT_PATIENCE = 30;"  # beside seven that start
+        "s = open_store(sys.argv[1]); print(len(s.migrate())); s.prove_writable(); s.close()"
     )
     url = databases.create(empty=True)
     processes = [
@@ -60,7 +60,7 @@ def everything(store: PostgresStore) -> list[Callable[[], Any]]:
 def test_a_database_without_tables_says_what_to_do(databases: Databases) -> None:
     url = databases.create(empty=True)
     store = PostgresStore(url)
-    for call in (store.check, lambda: row_of(store, "m1"), *everything(store)):
+    for call in (store.prove_writable, lambda: row_of(store, "m1"), *everything(store)):
         with pytest.raises(SchemaMismatch, match="flask migrate"):
             call()
     store.close()
@@ -71,10 +71,10 @@ def test_a_database_without_tables_says_what_to_do(databases: Databases) -> None
 def test_a_schema_of_an_older_release_is_refused(
     store: PostgresStore, outside: psycopg.Connection[Any]
 ) -> None:
-    store.check()
+    store.prove_writable()
     outside.execute("DELETE FROM schema_steps")
     with pytest.raises(SchemaMismatch, match="older than this release: run `flask migrate`"):
-        store.check()
+        store.prove_writable()
 
 
 @pytest.mark.spoils_the_schema
@@ -85,7 +85,7 @@ def test_an_additive_step_of_a_newer_release_does_not_stop_this_one(
     outside.execute("ALTER TABLE events ADD COLUMN colour text")
     outside.execute("ALTER TABLE messages ADD COLUMN colour text NOT NULL DEFAULT 'red'")
     assert store.migrate() == []
-    store.check()
+    store.prove_writable()
     for call in everything(store):
         call()
     assert [event["message_id"] for event in store.events(Selection())] == ["m1"]
@@ -98,7 +98,7 @@ def test_after_a_breaking_step_of_a_newer_release_this_one_writes_nothing(
     assert ingest(store, sent("m0")) == ["accepted"]
     outside.execute("INSERT INTO schema_steps VALUES (999, 'changes a meaning', true)")
     before = contents(outside)
-    for call in (store.check, store.migrate, *everything(store)):
+    for call in (store.prove_writable, store.migrate, *everything(store)):
         with pytest.raises(SchemaMismatch, match="newer than this release"):
             call()
     assert contents(outside) == before

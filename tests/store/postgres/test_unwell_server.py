@@ -38,7 +38,7 @@ def test_a_statement_in_vain_costs_its_own_connection_alone(
     store: PostgresStore, outside: psycopg.Connection[Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # The server ends it well before we give up on its word.
-    monkeypatch.setattr("receiver.store.postgres._EARLIER", 3.5)
+    monkeypatch.setattr("receiver.store.postgres.transactions._EARLIER", 3.5)
 
     def backend(patience: float) -> int:
         with store._transaction(patience) as connection:
