@@ -12,19 +12,18 @@ from __future__ import annotations
 
 import json
 import random
-from collections import Counter
-from collections.abc import Callable, Iterator
+from collections import Counter, deque
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from receiver import mirror, status, worker
+from receiver import mirror, status
 from receiver.errors import HandlerError, StoreUnavailable
 from receiver.event import Event, Incoming
 from receiver.providers.zimsend.webhook import parse
-from receiver.registry import Registry
+from receiver.registry import Handler, Registry
 from receiver.store import (
     SILENT_ATTEMPTS,
     Claim,
@@ -40,7 +39,7 @@ from receiver.store.postgres import work as postgres_work
 from receiver.store.sqlite import group as sqlite_group
 from receiver.store.sqlite import work as sqlite_work
 from receiver.times import DAY, HOUR, SECOND, iso
-from receiver.worker import LEASE_SPARE, Worker
+from receiver.worker import LEASE_SPARE, Call, Worker, backoff, ends
 from tests.outside import Outside
 
 BEGAN = 20_000 * DAY + 12 * HOUR
@@ -78,6 +77,12 @@ class Shop:
             return self._simulation.at_risk(lambda: call(*arguments))
 
         return guarded
+
+    def version(self) -> object:
+        version = self._simulation.at_risk(self._store.version)
+        if isinstance(version, tuple):  # PostgreSQL's: the commits of the process, and the second
+            return version[0], int(self._simulation.monotonic())
+        return version
 
     def ingest(self, items: list[Incoming], wanting: Any, patience: float) -> list[str]:
         plant = self._simulation.plant
@@ -138,6 +143,46 @@ class Shop:
         return claims
 
 
+class Scheduled:
+    """Runs a handler's calls when the scheduler says so: an `Executor` without threads."""
+
+    def __init__(
+        self, simulation: Simulation, handler: Handler, ended: Callable[[Call], None]
+    ) -> None:
+        self.handler = handler
+        self._simulation = simulation
+        self._ended = ended
+        self._waiting: deque[Call] = deque()
+        self._all: Collection[Call] = ()
+
+    def add(self, call: Call) -> None:
+        self._waiting.append(call)
+
+    def ring(self, calls: Collection[Call], average: float | None) -> None:
+        self._all = calls
+
+    @property
+    def next(self) -> Call | None:
+        """What a thread could begin now."""
+        free = sum(call.begun for call in self._all) < self.handler.concurrency
+        return self._waiting[0] if self._waiting and free else None
+
+    def begin(self) -> Call | None:
+        """What a thread does with the next call, up to its end; one that hangs is returned."""
+        call = self._waiting.popleft()
+        if not call.begin(self._simulation.monotonic()):
+            self._ended(call)
+        elif self._simulation.healing or self._simulation.chance.random() > 0.1:
+            self.end(call)
+        else:
+            return call
+        return None
+
+    def end(self, call: Call) -> None:
+        call.end(self.handler, self._simulation.monotonic)
+        self._ended(call)
+
+
 class Process:
     """One process: a worker whose threads are the scheduler's."""
 
@@ -145,40 +190,29 @@ class Process:
         self.simulation = simulation
         self.store = open_store(simulation.url)
         self.shop = Shop(simulation, self.store)
-        self.worker = Worker(self.shop, simulation.registry, simulation.wall)  # type: ignore[arg-type]
-        for lane in self.worker._lanes.values():
-            lane.ring = lambda: None  # type: ignore[method-assign]
+        self.handlers: list[Scheduled] = []
+        self.worker = Worker(
+            self.shop,  # type: ignore[arg-type]
+            simulation.registry,
+            simulation.wall,
+            self._executor,
+            simulation.monotonic,
+        )
         #: Calls that hang: they hold their place until the scheduler lets them return.
-        self.hanging: list[tuple[Any, Any]] = []
+        self.hanging: list[tuple[Scheduled, Call]] = []
 
-    def calls(self) -> list[tuple[Any, Any]]:
+    def _executor(self, handler: Handler, ended: Callable[[Call], None]) -> Scheduled:
+        self.handlers.append(Scheduled(self.simulation, handler, ended))
+        return self.handlers[-1]
+
+    def calls(self) -> list[tuple[Scheduled, Call]]:
         """What a thread could begin now."""
-        return [
-            (lane, lane._waiting[0])
-            for lane in self.worker._lanes.values()
-            if lane._waiting
-            and sum(call.started is not None for call in lane.calls) < lane.handler.concurrency
-        ]
+        return [(handler, call) for handler in self.handlers if (call := handler.next)]
 
-    def begin(self, lane: Any, call: Any) -> None:
-        """What a handler's thread does with a call, up to its end or its hanging."""
-        lane._waiting.popleft()
-        if not call.taken.acquire(blocking=False):
-            lane._finished(lane, call)
-            return
-        call.started = self.simulation.monotonic()
-        if self.simulation.healing or self.simulation.chance.random() > 0.1:
-            self.end(lane, call)
-        else:
-            self.hanging.append((lane, call))
-
-    def end(self, lane: Any, call: Any) -> None:
-        try:
-            lane.handler.function(worker.event_of(call.claim))
-        except Exception as error:
-            call.failure = error
-        call.took = self.simulation.monotonic() - call.started
-        lane._finished(lane, call)
+    def begin(self, handler: Scheduled) -> None:
+        call = handler.begin()
+        if call is not None:
+            self.hanging.append((handler, call))
 
 
 class Simulation:
@@ -351,16 +385,16 @@ class Simulation:
         calls = process.calls()
         if not calls:
             return "nothing to call"
-        lane, call = self.chance.choice(calls)
-        process.begin(lane, call)
-        return f"called {lane.handler.name} for {call.claim.event_id}"
+        handler, call = self.chance.choice(calls)
+        process.begin(handler)
+        return f"called {handler.handler.name} for {call.claim.event_id}"
 
     def _let_return(self, process: Process) -> str:
         if not process.hanging:
             return "nothing hangs"
-        lane, call = process.hanging.pop(self.chance.randrange(len(process.hanging)))
-        process.end(lane, call)
-        return f"{lane.handler.name} returned for {call.claim.event_id}"
+        handler, call = process.hanging.pop(self.chance.randrange(len(process.hanging)))
+        handler.end(call)
+        return f"{handler.handler.name} returned for {call.claim.event_id}"
 
     def _pass_time(self, process: Process) -> str:
         seconds = self.chance.choice((0.01, 1, 6, 20, 120, 4_000))
@@ -545,12 +579,13 @@ class Simulation:
                 self.acknowledged.add(event_id)
         for process in self.processes:
             while process.hanging:
-                process.end(*process.hanging.pop())
+                handler, call = process.hanging.pop()
+                handler.end(call)
             # Threads begin at once what is claimed, so that none of it is given back.
             process.worker.step(self._wall)
             while process.calls():
                 while calls := process.calls():
-                    process.begin(*calls[0])
+                    process.begin(calls[0][0])
                 process.worker.step(self._wall)
         pending = "FROM deliveries WHERE state = 'pending'"
         ((next_due,),) = self.outside.execute(
@@ -568,15 +603,11 @@ class Simulation:
 
 
 @contextmanager
-def simulated_time(simulation: Simulation) -> Iterator[None]:
-    """The worker's time and chance are the simulation's."""
+def under_control(simulation: Simulation) -> Iterator[None]:
+    """What the worker draws by chance is the simulation's, too; and the bugs are in."""
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(worker, "time", SimpleNamespace(monotonic=simulation.monotonic))
         draw = simulation.chance.random
-        real = worker.backoff
-        patched.setattr(worker, "backoff", lambda failures: real(failures, draw))
-        second = lambda store: (store._commits, int(simulation.monotonic()))  # noqa: E731
-        patched.setattr(postgres.PostgresStore, "version", second)
+        patched.setattr(ends, "backoff", lambda failures: backoff(failures, draw))
         plant(patched, simulation.plant)
         yield
 
@@ -626,7 +657,7 @@ def simulate(url: str, seed: int, bug: str | None = None) -> None:
     """Run one seed; a promise that breaks tells the steps that led there."""
     simulation = Simulation(url, seed, bug)
     try:
-        with simulated_time(simulation):
+        with under_control(simulation):
             simulation.run()
     except Exception as error:
         tail = "\n  ".join(simulation.steps[-40:])

@@ -6,7 +6,7 @@ import json
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -17,9 +17,11 @@ from hypothesis import strategies as st
 from receiver import Event, HandlerError, Registry, times
 from receiver.errors import StoreUnavailable
 from receiver.providers.zimsend.webhook import parse
+from receiver.registry import Handler
 from receiver.store import Selection, Store, Want
 from receiver.times import DAY, HOUR, MINUTE, SECOND
-from receiver.worker import FIRST_BACKOFF, Worker, backoff
+from receiver.worker import FIRST_BACKOFF, Call, Executors, Threads, Worker, backoff
+from receiver.worker.notes import bury
 from tests.payloads import envelope, sms
 from tests.server import eventually
 
@@ -47,8 +49,8 @@ def delivery(store: Store, event_id: str, handler: str = "h") -> dict[str, Any]:
 
 
 @contextmanager
-def running(store: Store, registry: Registry) -> Iterator[Worker]:
-    worker = Worker(store, registry)
+def running(store: Store, registry: Registry, executor: Executors = Threads) -> Iterator[Worker]:
+    worker = Worker(store, registry, executor=executor)
     worker.start()
     try:
         yield worker
@@ -56,17 +58,31 @@ def running(store: Store, registry: Registry) -> Iterator[Worker]:
         assert worker.drain(5)
 
 
-def stepping(store: Store, registry: Registry) -> tuple[Worker, Callable[[int], None]]:
-    """A worker whose steps the test takes: `step(now)` until everything claimed is settled."""
-    worker = Worker(store, registry)
+class AtOnce:
+    """Runs each call in the round that has claimed it: an `Executor` without threads."""
+
+    def __init__(self, handler: Handler, ended: Callable[[Call], None]) -> None:
+        self._handler = handler
+        self._ended = ended
+
+    def add(self, call: Call) -> None:
+        assert call.begin(time.monotonic())
+        call.end(self._handler, time.monotonic)
+        self._ended(call)
+
+    def ring(self, calls: Collection[Call], average: float | None) -> None: ...
+
+
+def stepping(store: Store, registry: Registry) -> Callable[[int], None]:
+    """The steps of a worker: `step(now)` until everything that is due is settled."""
+    worker = Worker(store, registry, executor=AtOnce)
 
     def step(now: int) -> None:
         worker.step(now)
-        eventually(lambda: not any(c for lane in worker._lanes.values() for c in lane.calls)
-                   or worker.step(now))  # fmt: skip
-        worker.step(now)
+        while not worker.settled:
+            worker.step(now)
 
-    return worker, step
+    return step
 
 
 def test_done_dead_and_tried_again(store: Store) -> None:
@@ -88,7 +104,7 @@ def test_done_dead_and_tried_again(store: Store) -> None:
     defect = add(ValueError("some text"))
     permanent = add(HandlerError("no", permanent=True))
     in_an_hour = add(HandlerError("busy", retry_after=3600))
-    _, step = stepping(store, registry)
+    step = stepping(store, registry)
     now = times.now()
     step(now)
     assert delivery(store, fine) == {
@@ -148,7 +164,7 @@ def test_whatever_a_handler_raises_its_work_is_settled(store: Store) -> None:
         raise error
 
     ids = [put(store, registry, "m1"), put(store, registry, "m2")]
-    _, step = stepping(store, registry)
+    step = stepping(store, registry)
     now = times.now()
     step(now)
     assert [delivery(store, i)["state"] for i in ids] == ["pending", "pending"]
@@ -191,7 +207,7 @@ def test_what_a_wrapper_hides_is_not_run_and_fails(store: Store, function: Any) 
     registry = Registry()
     registry.on("*", name="h")(lambda event: function(event))
     event_id = put(store, registry)
-    _, step = stepping(store, registry)
+    step = stepping(store, registry)
     step(times.now())
     assert delivery(store, event_id)["state"] == "pending"
     assert "which nobody runs" in delivery(store, event_id)["last_error"]
@@ -200,12 +216,17 @@ def test_what_a_wrapper_hides_is_not_run_and_fails(store: Store, function: Any) 
 def test_drain_says_what_it_could_not_write_down(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    registry, go_on = Registry(), threading.Event()
-    registry.on("*", name="h")(lambda event: go_on.wait(30))
+    registry, began, go_on = Registry(), threading.Event(), threading.Event()
+
+    @registry.on("*", name="h")
+    def handle(event: Event) -> None:
+        began.set()
+        go_on.wait(30)
+
     put(store, registry)
     worker = Worker(store, registry)
     worker.start()
-    eventually(lambda: worker._unsettled())
+    assert began.wait(10)
 
     def away(*arguments: Any) -> None:
         raise StoreUnavailable("locked")
@@ -225,7 +246,7 @@ def test_work_of_a_handler_that_is_gone_waits_a_week_from_then_on(store: Store) 
 
     event_id = put(store, gone)
     began = times.now()
-    Worker(store, gone)._bury(began + 8 * DAY)  # as where it was stuck for a week
+    bury(store, began + 8 * DAY, ["gone"])  # as where it was stuck for a week
     for days, state in ((9, "pending"), (14, "pending"), (15, "dead")):
         Worker(store, left).step(began + days * DAY + MINUTE)
         assert delivery(store, event_id, "gone")["state"] == state, days
@@ -242,7 +263,13 @@ def test_a_quick_handler_that_turns_slow_still_gets_all_its_threads(store: Store
             inside.append(event.id)
             go_on.wait(30)
 
-    with running(store, registry) as worker:
+    threads: list[Threads] = []
+
+    def made(handler: Handler, ended: Callable[[Call], None]) -> Threads:
+        threads.append(Threads(handler, ended))
+        return threads[0]
+
+    with running(store, registry, made) as worker:
         for number in range(20):
             quick = put(store, registry, f"quick{number}")
             worker.wake()
@@ -252,7 +279,7 @@ def test_a_quick_handler_that_turns_slow_still_gets_all_its_threads(store: Store
         worker.wake()
         eventually(lambda: len(inside) == 4)
         # Nobody hears the bell meanwhile, so it does not ring again and again.
-        assert worker._lanes["h"]._bell.qsize() <= 4
+        assert threads[0].unheard <= 4
         go_on.set()
         eventually(lambda: len(inside) == 8)
 
@@ -260,7 +287,7 @@ def test_a_quick_handler_that_turns_slow_still_gets_all_its_threads(store: Store
 def test_a_call_past_its_timeout_failed_and_holds_a_slot_until_it_returns(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("receiver.worker.backoff", lambda failures: HOUR)
+    monkeypatch.setattr("receiver.worker.ends.backoff", lambda failures: HOUR)
     registry = Registry()
     go_on = threading.Event()
     ran: list[str] = []
@@ -374,9 +401,8 @@ def test_a_result_that_could_not_be_written_is_written_later(
     calls: list[str] = []
     registry.on("*", name="h")(lambda event: calls.append(event.id))
     event_id = put(store, registry)
-    worker = Worker(store, registry)
+    worker = Worker(store, registry, executor=AtOnce)
     worker.step(times.now())
-    eventually(lambda: worker._finished)
     with monkeypatch.context() as patch:
         patch.setattr(store, "work", lambda *_: (_ for _ in ()).throw(StoreUnavailable("no")))
         with pytest.raises(StoreUnavailable):

@@ -1,0 +1,26 @@
+"""Runs the handlers: claim under a lease, call outside any transaction, write the end.
+
+`worker` has the loop and its rounds, `lane` what one handler may claim, `calls` one claimed item,
+`threads` where calls run, `ends` what becomes of them, `notes` what processes tell each other.
+"""
+
+from __future__ import annotations
+
+from receiver.worker.calls import Call, event_of
+from receiver.worker.ends import FIRST_BACKOFF, backoff
+from receiver.worker.notes import stuck_handlers
+from receiver.worker.threads import Executor, Executors, Threads
+from receiver.worker.worker import LEASE_SPARE, Worker
+
+__all__ = [
+    "FIRST_BACKOFF",
+    "LEASE_SPARE",
+    "Call",
+    "Executor",
+    "Executors",
+    "Threads",
+    "Worker",
+    "backoff",
+    "event_of",
+    "stuck_handlers",
+]

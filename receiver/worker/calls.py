@@ -1,0 +1,110 @@
+"""One claimed item on its way through a handler."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Generator
+from enum import Enum, auto
+
+from receiver import times
+from receiver.errors import HandlerError
+from receiver.event import Event
+from receiver.registry import Handler
+from receiver.store import Claim
+
+#: What a call returns that has not run yet.
+_NOT_RUN = (Awaitable, Generator, AsyncGenerator)
+
+
+class State(Enum):
+    """How far a call is. It begins as `WAITING`, and leaves each state once."""
+
+    #: Nobody has begun it.
+    WAITING = auto()
+    #: It has begun, and its end counts when it comes.
+    RUNNING = auto()
+    #: It was returned to the store before it began, and will not begin.
+    GIVEN_BACK = auto()
+    #: It has begun, and its end was decided without it: what it brings no longer counts.
+    OVERTAKEN = auto()
+
+
+class Call:
+    """One claimed item. Whoever runs it begins it; the worker's loop gives it back or overtakes it.
+
+    :param claimed: when it was claimed, by the worker's clock.
+    """
+
+    __slots__ = ("_changing", "claim", "claimed", "failure", "started", "state", "took")
+
+    def __init__(self, claim: Claim, claimed: float) -> None:
+        self.claim = claim
+        self.claimed = claimed
+        self.state = State.WAITING
+        #: When it began; it says nothing before that.
+        self.started = 0.0
+        #: Once it has ended: how many seconds it took, and what the handler raised.
+        self.took = 0.0
+        self.failure: BaseException | None = None
+        self._changing = threading.Lock()
+
+    def change(self, before: State, after: State) -> bool:
+        """Go from one state to another; returns whether it was in the first one.
+
+        So of those that begin a call and give it back at the same moment, one succeeds.
+        """
+        with self._changing:
+            if self.state is not before:
+                return False
+            self.state = after
+            return True
+
+    def begin(self, now: float) -> bool:
+        """Whether it has begun now, and must be brought to its end: not if it was given back."""
+        self.started = now  # before the state says so
+        return self.change(State.WAITING, State.RUNNING)
+
+    def end(self, handler: Handler, clock: Callable[[], float]) -> None:
+        """Call the handler, and note what came of it. Raises nothing."""
+        self.failure = _failure(handler, self.claim)
+        self.took = clock() - self.started
+
+    @property
+    def begun(self) -> bool:
+        """Whether it has begun. It holds its place in its handler until its end is heard of."""
+        return self.state is State.RUNNING or self.state is State.OVERTAKEN
+
+    @property
+    def settled(self) -> bool:
+        """Whether its end is decided, so that what it may still bring does not count."""
+        return self.state is State.GIVEN_BACK or self.state is State.OVERTAKEN
+
+
+def _failure(handler: Handler, claim: Claim) -> BaseException | None:
+    """Call a handler, and return what it raised."""
+    try:
+        returned = handler.function(event_of(claim))
+        if isinstance(returned, _NOT_RUN):  # a wrapper hid what the registry refuses
+            if isinstance(returned, Coroutine):
+                returned.close()  # or Python warns of it
+            kind = type(returned).__name__
+            raise HandlerError(f"its call returned a {kind}, which nobody runs")
+    except BaseException as error:  # also SystemExit: it ends no thread of ours
+        return error
+    return None
+
+
+def event_of(claim: Claim) -> Event:
+    """The event as a handler sees it."""
+    return Event(
+        id=claim.event_id,
+        type=claim.event_type,
+        occurred_at=times.to_datetime(claim.occurred_at),
+        received_at=times.to_datetime(claim.received_at),
+        message_id=claim.message_id,
+        source=claim.source,
+        late=bool(claim.late),
+        redacted=bool(claim.redacted),
+        raw=claim.body,
+        attempt=claim.attempt,
+    )

@@ -1,0 +1,90 @@
+"""Where the calls of a handler run: in threads, or wherever an `Executor` takes them."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Collection
+from queue import SimpleQueue
+from typing import Protocol
+
+from receiver.registry import Handler
+from receiver.worker.calls import Call
+
+
+class Executor(Protocol):
+    """Runs the calls of one handler, and nothing else.
+
+    It is made as `executor(handler, ended)`. It has at most `handler.concurrency` calls running at
+    once. Each it begins (`Call.begin`), brings to its end if it has begun (`Call.end`), and reports
+    in any case, from any thread: `ended(call)`.
+    """
+
+    def add(self, call: Call) -> None:
+        """Take a claimed call, to run it after the next `ring`."""
+
+    def ring(self, calls: Collection[Call], average: float | None) -> None:
+        """Run what waits. Called in every round, so calls that hang may be looked for here.
+
+        :param calls: all that were added, but for those whose end the worker has heard of.
+        :param average: seconds that a call takes, lately.
+        """
+
+
+#: Makes the executor of a handler; the second argument is to be called at the end of each call.
+Executors = Callable[[Handler, Callable[[Call], None]], Executor]
+
+
+class Threads:
+    """Threads of a handler's own, so that no handler can take those of another."""
+
+    #: Seconds of work that are worth waking one more thread for.
+    WORTH_A_THREAD = 0.005
+
+    def __init__(self, handler: Handler, ended: Callable[[Call], None]) -> None:
+        self._handler = handler
+        self._ended = ended
+        self._waiting: deque[Call] = deque()
+        self._bell: SimpleQueue[None] = SimpleQueue()
+        self._threads = 0
+
+    @property
+    def unheard(self) -> int:
+        """How often the bell has rung and no thread has heard it yet."""
+        return self._bell.qsize()
+
+    def add(self, call: Call) -> None:
+        self._waiting.append(call)
+
+    def ring(self, calls: Collection[Call], average: float | None) -> None:
+        """Wake as many threads as what waits is worth: a thread takes one call after the other."""
+        waiting = len(self._waiting)
+        if not waiting:
+            return
+        wanted = waiting
+        if average is not None:
+            wanted = min(waiting, 1 + int(waiting * average / self.WORTH_A_THREAD))
+        # What has rung and was not heard yet will be: no bell is needed twice.
+        for _ in range(min(wanted, self._handler.concurrency) - self.unheard):
+            self._bell.put(None)
+        # Threads that are in a call may hang there, so they count as missing.
+        busy = sum(1 for call in calls if call.begun)
+        while self._threads < min(self._handler.concurrency, busy + wanted):
+            # A daemon: a call that hangs must not keep the process from its exit.
+            threading.Thread(
+                target=self._work, name=f"handler {self._handler.name}", daemon=True
+            ).start()
+            self._threads += 1
+
+    def _work(self) -> None:
+        while True:
+            self._bell.get()
+            while self._waiting:
+                try:
+                    call = self._waiting.popleft()
+                except IndexError:  # another thread was quicker
+                    break
+                if call.begin(time.monotonic()):
+                    call.end(self._handler, time.monotonic)
+                self._ended(call)

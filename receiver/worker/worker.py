@@ -1,0 +1,279 @@
+"""The worker: its loop, and the round that the loop makes again and again.
+
+`Worker.step` is one round and knows neither threads nor sleep; the loop around it only decides
+when the next round is due.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from contextlib import suppress
+
+from receiver import times
+from receiver.errors import ReceiverError
+from receiver.registry import Registry
+from receiver.store import Claim, Settlement, Store, Want
+from receiver.worker.calls import Call, State
+from receiver.worker.ends import settlement
+from receiver.worker.lane import Lane
+from receiver.worker.notes import StuckNote, bury
+from receiver.worker.threads import Executors, Threads
+
+log = logging.getLogger(__package__)
+
+#: How long after its handler's time-out a lease ends (CONTRACT: at most 10 s).
+LEASE_SPARE = 10 * times.SECOND
+#: Seconds that claimed work waits for a thread before it is given back. Well under the spare, so
+#: that a call that starts at the last moment still ends within its lease.
+LONGEST_WAIT_FOR_THREAD = 4.0
+
+
+class Worker:
+    """The handlers' side of one process.
+
+    :param now: the wall clock, in microseconds; compared with the store's times only.
+    :param executor: makes what runs the calls of a handler.
+    :param clock: seconds that no wall clock can turn back, as the executors measure them, too.
+    """
+
+    #: Seconds between two looks at whether other processes have committed.
+    LOOK = 0.05
+    #: Seconds between two rounds at least, so that under load one commit serves many calls.
+    PACE = 0.02
+    #: And so many times what the last round took, up to `LONGEST_PACE` seconds: where requests
+    #: keep the processor or the store busy, they go first.
+    YIELD = 4
+    LONGEST_PACE = 0.1
+    #: Seconds that a round waits for the store; short, because webhooks wait for the same lock.
+    PATIENCE = 0.3
+    #: Seconds after `stop` until which calls may end by themselves: a host allows 30.
+    DRAIN = 20.0
+
+    def __init__(
+        self,
+        store: Store,
+        registry: Registry,
+        now: Callable[[], int] = times.now,
+        executor: Executors = Threads,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._store = store
+        self._now = now
+        self._clock = clock
+        self._ended: deque[Call] = deque()
+        self._lanes = {h.name: Lane(h, executor(h, self._end)) for h in registry}
+        self._settlements: list[Settlement] = []
+        self._heard = threading.Event()
+        self._version: object = None
+        self._bury_at = 0
+        self._stuck_note = StuckNote(store)
+        self._thread: threading.Thread | None = None
+        self._stopping = False
+        self._patience_ends = float("inf")  # when stopping: until then what runs may end
+        self._last_round = self._rest_until = self._clock()
+
+    # --- from outside
+
+    def start(self) -> None:
+        """Run in a thread of its own. After a fork, never before one."""
+        self._thread = threading.Thread(target=self._run_loudly, name="worker", daemon=True)
+        self._thread.start()
+
+    def _run_loudly(self) -> None:
+        try:
+            self.run()
+        except BaseException:
+            log.critical("the worker has died, restart this process", exc_info=True)
+            raise
+
+    def wake(self) -> None:
+        """Something may be due: look now."""
+        self._heard.set()
+
+    def stop(self) -> None:
+        """Claim nothing more. Safe in a signal handler: it only sets a flag."""
+        self._stopping = True
+
+    def drain(self, patience: float) -> bool:
+        """Stop, let what runs come to its end, and give back the rest.
+
+        :param patience: seconds to wait for calls that run.
+        :returns: whether everything is settled in the store.
+        """
+        self.stop()
+        if self._thread is not None and self._thread is not threading.current_thread():
+            self._patience_ends = min(self._patience_ends, self._clock() + patience)
+            self._thread.join(patience + 2)
+            return not self._thread.is_alive() and self.settled
+        return True
+
+    @property
+    def alive(self) -> bool:
+        """Whether the loop was started, and has made a round lately."""
+        running = self._thread is not None and self._thread.is_alive()
+        return running and self._clock() - self._last_round < 10
+
+    @property
+    def stuck(self) -> list[str]:
+        """The handlers all of whose threads are held by calls past their time-out."""
+        return [name for name, lane in self._lanes.items() if lane.stuck]
+
+    @property
+    def settled(self) -> bool:
+        """Whether the store knows the end of everything that was claimed. Not during a round."""
+        return not (self._settlements or self._ended or self._unsettled())
+
+    def run(self) -> None:
+        """The loop: until `stop`, and then until what runs has ended or patience has."""
+        pause = self.LOOK
+        while not self._stopping:
+            pause = self._round(pause)
+        self._patience_ends = min(self._patience_ends, self._clock() + self.DRAIN)
+        while True:
+            over = self._clock() >= self._patience_ends
+            self._give_back(all_of_them=over)
+            pause = self._round(pause)
+            if self.settled or self._clock() >= self._patience_ends + 1:
+                break
+        with suppress(ReceiverError):
+            self._stuck_note.tell(self._now(), [])  # it ends with this process
+
+    def _round(self, pause: float) -> float:
+        """One step that survives whatever the step does; returns the pause before the next."""
+        if pause > self.LOOK:
+            time.sleep(pause)
+        else:
+            self._heard.wait(self.LOOK)
+            time.sleep(max(0.0, self._rest_until - self._clock()))
+        self._heard.clear()
+        began = self._clock()
+        try:
+            self.step(self._now())
+        except Exception as error:
+            pause = min(max(pause, self.LOOK) * 2, 2.0)
+            known = isinstance(error, ReceiverError)
+            log.error(
+                "the worker cannot use the store, next try in %.1f s: %s",
+                pause,
+                error,
+                exc_info=None if known else error,
+            )
+            self._version = None  # whatever was missed meanwhile: look again
+        else:
+            pause = self.LOOK
+        self._last_round = ended = self._clock()
+        rest = min(self.LONGEST_PACE, self.YIELD * (ended - began))
+        self._rest_until = ended + max(self.PACE, rest)
+        return pause
+
+    # --- one round
+
+    def step(self, now: int) -> None:
+        """Settle what has ended, claim what is due, hand it to the threads."""
+        self._collect(now)
+        self._time_out(now)
+        for lane in self._lanes.values():
+            lane.ring()
+        self._give_back(all_of_them=False)
+        wants = [] if self._stopping else self._wants(now)
+        if self._settlements or wants:
+            claims = self._store.work(now, self._settlements, wants, self.PATIENCE)
+            self._settlements = []
+            self._hand_out(claims, wants, now)
+        if now >= self._bury_at and not self._stopping:
+            self._bury_at = now + times.MINUTE
+            bury(self._store, now, self._lanes)
+        self._stuck_note.tell(now, self.stuck)
+
+    def _collect(self, now: int) -> None:
+        while self._ended:
+            call = self._ended.popleft()
+            lane = self._lanes[call.claim.handler]
+            lane.remove(call)
+            if lane.stuck and lane.overdue < lane.handler.concurrency:
+                lane.stuck = False
+                log.warning("handler %s is no longer stuck", lane.handler.name)
+            lane.look_at = 0
+            error, call.failure = call.failure, None  # its frames hold the call: a circle
+            if not call.settled:
+                self._settlements.append(settlement(lane.handler, call.claim, error, now))
+
+    def _time_out(self, now: int) -> None:
+        clock = self._clock()
+        for lane in self._lanes.values():
+            timeout = lane.handler.timeout
+            for call in lane.calls:
+                if call.state is not State.RUNNING or clock < call.started + timeout:
+                    continue
+                call.change(State.RUNNING, State.OVERTAKEN)
+                error = TimeoutError(f"no answer within {timeout:g} s")
+                self._settlements.append(settlement(lane.handler, call.claim, error, now))
+            if not lane.stuck and lane.overdue >= lane.handler.concurrency:
+                lane.stuck = True
+                log.error(
+                    "handler %s is stuck: all its %d threads are in calls past their time-out of "
+                    "%g s. Restart the process, and give the handler's calls time-outs of their "
+                    "own",
+                    lane.handler.name,
+                    lane.handler.concurrency,
+                    timeout,
+                )
+
+    def _give_back(self, *, all_of_them: bool) -> None:
+        """Return claimed work that no thread has begun in time; when stopping, at once."""
+        late = self._clock() - LONGEST_WAIT_FOR_THREAD
+        for call in self._unsettled():
+            waited = self._stopping or call.claimed < late
+            unbegun = waited and call.change(State.WAITING, State.GIVEN_BACK)
+            if unbegun or (all_of_them and call.change(State.RUNNING, State.OVERTAKEN)):
+                self._settlements.append(
+                    Settlement(call.claim, "pending", self._now(), given_back=unbegun)
+                )
+
+    def _unsettled(self) -> list[Call]:
+        return [call for lane in self._lanes.values() for call in lane.calls if not call.settled]
+
+    def _wants(self, now: int) -> list[Want]:
+        version = self._store.version()
+        news, self._version = version != self._version, version
+        wants = []
+        for lane in self._lanes.values():
+            if not (news or now >= lane.look_at):
+                continue
+            room = lane.room()
+            if not room:
+                lane.look_at = 0  # as soon as there is room
+                continue
+            due_at = self._store.next_due(lane.handler.name, 0)
+            if due_at is None or due_at > now:
+                lane.look_at = min(due_at or now + times.SECOND, now + times.SECOND)
+                continue
+            lease = int(lane.handler.timeout * times.SECOND) + LEASE_SPARE
+            wants.append(Want(lane.handler.name, room, lease, lane.handler.max_attempts))
+        return wants
+
+    def _hand_out(self, claims: list[Claim], wants: list[Want], now: int) -> None:
+        clock = self._clock()
+        got = dict.fromkeys((want.handler for want in wants), 0)
+        for claim in claims:
+            got[claim.handler] += 1
+            self._lanes[claim.handler].add(Call(claim, clock))
+        for want in wants:
+            lane = self._lanes[want.handler]
+            lane.ring()
+            if got[want.handler] < want.limit:
+                # All that was due is taken, or waits for an item of the same message.
+                later = self._store.next_due(want.handler, now)
+                lane.look_at = min(later or now + times.SECOND, now + times.SECOND)
+            else:
+                lane.look_at = 0
+
+    def _end(self, call: Call) -> None:
+        """Called by the executor, in any thread."""
+        self._ended.append(call)
+        if not self._heard.is_set():
+            self._heard.set()
