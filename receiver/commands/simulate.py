@@ -18,7 +18,7 @@ from receiver.commands.common import command
 from receiver.config import is_loopback
 from receiver.parts import parts
 from receiver.providers.zimsend.simulator import api as simulator
-from receiver.providers.zimsend.simulator.api import Simulator
+from receiver.providers.zimsend.simulator.running import Simulator
 from receiver.providers.zimsend.simulator.world import REPORTS, Weather, Webhook, World
 
 #: Where the provider's own API description puts a server for local work.

@@ -49,7 +49,7 @@ class Weather:
 
 
 @dataclass(slots=True)
-class Message:
+class SimulatedMessage:
     """One SMS, as it really is. Times are microseconds."""
 
     id: str
@@ -152,7 +152,7 @@ class World:
         self.seed = seed
         self.weather = weather or Weather()
         self.devices = [f"dev_{number + 1}" for number in range(devices)]
-        self.messages: dict[str, Message] = {}
+        self.messages: dict[str, SimulatedMessage] = {}
         self.events: list[WebhookEvent] = []
         self.webhooks: dict[str, Webhook] = {}
         #: Every try that has ended, with its number, in that order.
@@ -202,7 +202,11 @@ class World:
         heapq.heappush(self._plans, (max(at, self.now), next(self._order), happen, holds))
 
     def _plan_for(
-        self, message: Message, state: str, at: int, happen: Callable[[Message], None]
+        self,
+        message: SimulatedMessage,
+        state: str,
+        at: int,
+        happen: Callable[[SimulatedMessage], None],
     ) -> None:
         """Plan what becomes of a message, if it is still in this state then."""
         round_ = message.round
@@ -228,11 +232,11 @@ class World:
         priority: Any = 3,
         webhook_url: str | None = None,
         scheduled_at: int | None = None,
-    ) -> Message:
+    ) -> SimulatedMessage:
         """Queue an SMS: on the phone that is free first, if none is named."""
         number = len(self.messages) + 1
         device = device_id or min(self.devices, key=lambda name: (self._free_at[name], name))
-        message = Message(
+        message = SimulatedMessage(
             id=f"msg_{self.seed}_{number}",
             number=number,
             to=to,
@@ -273,7 +277,7 @@ class World:
         for number in range(count):
             self._plan(self.began + int(number / rate * SECOND), one(number))
 
-    def _enqueue(self, message: Message) -> None:
+    def _enqueue(self, message: SimulatedMessage) -> None:
         chance = self.chance("message", message.number, message.round)
         starts_at = max(self._free_at[message.device_id], self.now)
         ends_at = starts_at + int(chance.uniform(2, 3) * SECOND)
@@ -282,10 +286,10 @@ class World:
         fails = chance.random() < self.weather.failed
         code, takes = chance.choice(FAILURES), int(chance.uniform(1, 8) * SECOND)
 
-        def start(message: Message) -> None:
+        def start(message: SimulatedMessage) -> None:
             message.status = "processing"
 
-        def end(message: Message) -> None:
+        def end(message: SimulatedMessage) -> None:
             if fails:
                 message.status, message.failed_at = "failed", self.now
                 message.error = {"code": code, "message": f"The SMS was not sent: {code}"}
@@ -294,21 +298,21 @@ class World:
                 self._plan_for(message, "sent", self.now + takes, deliver)
             self._report(message)
 
-        def deliver(message: Message) -> None:
+        def deliver(message: SimulatedMessage) -> None:
             message.status, message.delivered_at = "delivered", self.now
             self._report(message)
 
         self._plan_for(message, "queued", starts_at, start)
         self._plan_for(message, "processing", ends_at, end)
 
-    def cancel(self, message: Message) -> bool:
+    def cancel(self, message: SimulatedMessage) -> bool:
         """Take it back, while it is only queued."""
         if message.status != "queued":
             return False
         message.status, message.cancelled_at = "cancelled", self.now
         return True
 
-    def resend(self, message: Message) -> bool:
+    def resend(self, message: SimulatedMessage) -> bool:
         """Queue it again, if it has failed."""
         if message.status != "failed":
             return False
@@ -319,7 +323,7 @@ class World:
 
     # --- webhooks
 
-    def _report(self, message: Message) -> None:
+    def _report(self, message: SimulatedMessage) -> None:
         event_type = f"sms.{message.status}"
         if message.webhook_url is not None:
             self._emit(event_type, message, message.webhook_url, self.secret)
@@ -331,7 +335,7 @@ class World:
     def _emit(
         self,
         event_type: str,
-        message: Message,
+        message: SimulatedMessage,
         url: str,
         secret: bytes,
         webhook_id: str | None = None,
@@ -440,7 +444,7 @@ class World:
         }
 
 
-def report(message: Message) -> dict[str, Any]:
+def report(message: SimulatedMessage) -> dict[str, Any]:
     """`data` of a message's event, as documented: a failure has no `sent_at`."""
     data: dict[str, Any] = {
         "message_id": message.id,
@@ -459,7 +463,7 @@ def report(message: Message) -> dict[str, Any]:
     return data
 
 
-def view(message: Message) -> dict[str, Any]:
+def view(message: SimulatedMessage) -> dict[str, Any]:
     """Everything about a message."""
     times = ("queued_at", "sent_at", "delivered_at", "failed_at", "cancelled_at")
     return {
