@@ -5,7 +5,7 @@ store. A seed decides what happens next: an event comes, a round of a worker, th
 hour that the clock jumps, a process that dies in the middle of a store call. After every step the
 promises are checked against what the simulation itself remembers.
 
-`plant` puts a bug in on purpose; `tests/test_simulation.py` shows that each is found.
+`plant` puts a bug in on purpose; `tests/service/test_simulation.py` shows that each is found.
 """
 
 from __future__ import annotations
@@ -31,7 +31,6 @@ from receiver.store import (
     Store,
     Want,
     open_store,
-    postgres,
 )
 from receiver.store.group import decide
 from receiver.store.postgres import group as postgres_group
@@ -661,7 +660,7 @@ def simulate(url: str, seed: int, bug: str | None = None) -> None:
             simulation.run()
     except Exception as error:
         tail = "\n  ".join(simulation.steps[-40:])
-        again = f"SEED={seed} python -m pytest tests/test_simulation.py"
+        again = f"SEED={seed} python -m pytest tests/service/test_simulation.py"
         raise Broken(f"seed {seed}: {error}\nalone: {again}\n  {tail}") from error
     finally:
         simulation.close()

@@ -17,7 +17,8 @@ from receiver import Event, Registry, status
 from receiver.parts import Receiver
 from receiver.providers.zimsend.api import ZimSend
 from receiver.providers.zimsend.budget import Half
-from receiver.providers.zimsend.simulator.api import Simulator, create_api
+from receiver.providers.zimsend.simulator.api import create_api
+from receiver.providers.zimsend.simulator.running import Simulator
 from receiver.providers.zimsend.simulator.world import REPORTS, Post, Webhook, World
 from receiver.reconciliation import losses
 from receiver.reconciliation.passes import (

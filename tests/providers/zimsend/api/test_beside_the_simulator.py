@@ -22,7 +22,7 @@ from receiver.providers.zimsend.api.errors import (
     ZimSendError,
 )
 from receiver.providers.zimsend.simulator import api as simulator
-from receiver.providers.zimsend.simulator.api import Simulator
+from receiver.providers.zimsend.simulator.running import Simulator
 from receiver.providers.zimsend.simulator.world import Weather, World
 from receiver.times import DAY, HOUR, SECOND, iso, to_datetime
 from tests.canned import Canned, ok, status
@@ -312,7 +312,7 @@ def test_credentials_that_are_refused(
 def test_the_limit_of_requests(
     simulated: SimpleNamespace, monkeypatch: pytest.MonkeyPatch, naps: Naps
 ) -> None:
-    monkeypatch.setattr(simulator, "RATE_LIMIT", 0)
+    monkeypatch.setattr("receiver.providers.zimsend.simulator.running.RATE_LIMIT", 0)
     with ZimSend(KEY, ID, base_url=simulated.url, sleep=naps.sleep, clock=naps.clock) as zimsend:
         with pytest.raises(TryLater, match="RATE_LIMIT_EXCEEDED"):
             zimsend.send(NUMBER, "x")

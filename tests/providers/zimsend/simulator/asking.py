@@ -6,7 +6,8 @@ import json
 from typing import Any
 
 from receiver import times
-from receiver.providers.zimsend.simulator.api import Simulator, create_api
+from receiver.providers.zimsend.simulator.api import create_api
+from receiver.providers.zimsend.simulator.running import Simulator
 from receiver.providers.zimsend.simulator.world import (
     Post,
     World,

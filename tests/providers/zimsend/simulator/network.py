@@ -11,7 +11,7 @@ from typing import Any
 import httpx
 
 from receiver.providers.zimsend.simulator import api as simulator
-from receiver.providers.zimsend.simulator.api import Simulator
+from receiver.providers.zimsend.simulator.running import Simulator
 from receiver.providers.zimsend.simulator.world import (
     World,
 )

@@ -11,7 +11,6 @@ from dataclasses import replace
 import pytest
 
 from receiver import times
-from receiver.providers.zimsend.simulator import api as simulator
 from receiver.providers.zimsend.simulator.world import (
     REPORTS,
     Weather,
@@ -59,7 +58,10 @@ def test_a_receiver_may_ask_before_it_answers(hook: Hook) -> None:
 def test_what_is_no_success_over_the_network(
     hook: Hook, monkeypatch: pytest.MonkeyPatch, wrong: str
 ) -> None:
-    monkeypatch.setattr(simulator, "ANSWER_WITHIN", 0.2 if wrong == "silence" else 15)
+    monkeypatch.setattr(
+        "receiver.providers.zimsend.simulator.running.ANSWER_WITHIN",
+        0.2 if wrong == "silence" else 15,
+    )
     released = threading.Event()
     hook.answer = (lambda: 302) if wrong == "redirect" else lambda: released.wait(30) and 200
     url = f"http://127.0.0.1:{free_port()}/" if wrong == "nobody" else hook.url

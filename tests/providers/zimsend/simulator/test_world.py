@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from receiver.providers.zimsend.simulator.world import (
-    Message,
+    SimulatedMessage,
     Weather,
     World,
 )
@@ -84,7 +84,7 @@ def test_a_phone_sends_one_sms_after_the_other_and_phones_work_side_by_side() ->
     assert max(m.sent_at or 0 for m in world.messages.values()) < BEGAN + 12 * 3 * SECOND
 
 
-def walk(world: World, message: Message) -> list[str]:
+def walk(world: World, message: SimulatedMessage) -> list[str]:
     states: list[str] = [message.status]
     while (at := world.next_at) is not None:
         for post in world.advance(at):

@@ -8,8 +8,8 @@ from typing import Any
 
 from receiver.providers.zimsend.simulator.world import (
     REPORTS,
-    Message,
     Post,
+    SimulatedMessage,
     Weather,
     Webhook,
     World,
@@ -58,6 +58,6 @@ def truth(world: World) -> bytes:
     return json.dumps(world.truth()).encode()
 
 
-def only(world: World) -> Message:
+def only(world: World) -> SimulatedMessage:
     [message] = world.messages.values()
     return message

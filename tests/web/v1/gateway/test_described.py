@@ -16,7 +16,7 @@ from schemathesis.specs.openapi.checks import (
 
 from receiver import times
 from receiver.providers.zimsend.simulator import api as simulator
-from receiver.providers.zimsend.simulator.api import Simulator
+from receiver.providers.zimsend.simulator.running import Simulator
 from receiver.providers.zimsend.simulator.world import World
 from tests.conftest import SECRET, Clock
 from tests.server import free_port
