@@ -14,9 +14,10 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, NoReturn
 
 import httpx
+import pytest
 
 from receiver.providers.zimsend.webhook import sign
 from receiver.store import Selection, open_store
@@ -32,6 +33,13 @@ def eventually(condition: Callable[[], Any], within: float = 60.0) -> Any:
             raise AssertionError(f"still not so after {within} s")
         time.sleep(0.05)
     return result
+
+
+def cannot_run(why: str) -> NoReturn:
+    """Skip a test that cannot run on this machine, loudly; where CI is, it fails."""
+    if os.environ.get("CI") == "true":
+        pytest.fail(f"NOT TESTED: {why}")
+    pytest.skip(f"NOT TESTED HERE: {why}")
 
 
 #: Below those that the system hands out by itself. Ten test processes of one run have their own;

@@ -27,7 +27,7 @@ from receiver.web import ops
 from receiver.worker import Worker
 from tests.conftest import SECRET, Clock, Provider
 from tests.payloads import envelope, sms
-from tests.server import ROOT, Server, eventually
+from tests.server import ROOT, Server, cannot_run, eventually
 from tests.store.test_store import ingest, sent
 from tests.test_docs import anchors, commands_of
 
@@ -79,7 +79,7 @@ def test_on_a_real_volume_it_starts(environ: dict[str, str], tmp_path: Path) -> 
         not shutil.which("unshare")
         or subprocess.run([*alone, "true"], capture_output=True).returncode
     ):
-        pytest.skip("this machine lets nobody mount anything")
+        cannot_run("what a mount means, for this machine lets nobody mount anything")
     settings = {
         **Server(environ, tmp_path, SECRET).environ,
         "DYNO": "web.1",

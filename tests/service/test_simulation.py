@@ -17,7 +17,8 @@ import pytest
 
 from receiver.store import open_store
 from tests.conftest import new_database
-from tests.simulation import OF_AN_ENGINE, PLANTS, Broken, simulate
+from tests.plants import OF_AN_ENGINE, PLANTS
+from tests.simulation import Broken, simulate
 
 #: Of each engine; a seed on PostgreSQL takes ten times as long.
 SEEDS = {"sqlite": 2_000, "postgres": 200}
