@@ -21,10 +21,12 @@ from receiver.store import Selection, open_store
 from tests.conftest import SECRET
 from tests.handlers import seen
 from tests.payloads import envelope, sms
-from tests.server import ROOT, Server, eventually
+from tests.server import ROOT, Server, cannot_run, eventually
 from tests.service.test_crash import Senders
 
 GUNICORN = ["-m", "gunicorn", "-c", str(ROOT / "gunicorn.conf.py")]
+#: Becomes another program.
+EXECUTE = "import os, sys; os.execvp(sys.argv[1], sys.argv[1:])"
 
 
 @pytest.fixture
@@ -122,7 +124,6 @@ def limit_files(server: Server, size: int | None) -> None:
         resource.prlimit(pid, resource.RLIMIT_FSIZE, (hard if size is None else size, hard))
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may write to what is read-only")
 def test_the_database_is_made_read_only(serve: Callable[..., Server], tmp_path: Path) -> None:
     server = serve()
     event = envelope("sms.sent", sms("sent"))
@@ -132,9 +133,13 @@ def test_the_database_is_made_read_only(serve: Callable[..., Server], tmp_path: 
     for file in files:
         file.chmod(0o555 if file.is_dir() else 0o444)
     try:
-        server.spawn([*GUNICORN, "wsgi:app"])
+        # Root may write to what is read-only, unless that is taken from it.
+        bound = ["setpriv", "--bounding-set", "-dac_override", "--inh-caps", "-dac_override"]
+        command = [*(bound if os.geteuid() == 0 else ()), sys.executable, *GUNICORN, "wsgi:app"]
+        server.spawn(["-c", EXECUTE, *command])
         assert server.process is not None
         assert server.process.wait(20) == 1  # it says why, and does not pretend
+        assert "cannot be written" in server.log.read_text()
     finally:
         for file in reversed(files):
             file.chmod(0o755 if file.is_dir() else 0o644)
@@ -211,13 +216,12 @@ def test_the_sync_returns_before_the_first_byte_of_the_200(
 ) -> None:
     """Traced at the system calls; and the test itself is tried on a store that does not sync."""
     if not traced():
-        pytest.skip("THE DURABILITY OF A 200 IS NOT TRACED HERE: strace is missing or not allowed")
+        cannot_run("the durability of a 200, for strace is missing or not allowed")
     trace = tmp_path / "trace"
     strace = ["strace", "-f", "-y", "-s", "40", "-e", "trace=pwrite64,fdatasync,fsync,sendto"]
     command = [*strace, "-o", str(trace), sys.executable, *GUNICORN, f"{module}:app"]
-    script = "import os, sys; os.execvp(sys.argv[1], sys.argv[1:])"
     # No worker: each write to the log is then that of a webhook.
-    server = starting(["-c", script, *command], EMBEDDED_WORKER="0")
+    server = starting(["-c", EXECUTE, *command], EMBEDDED_WORKER="0")
     # The tracer is a process of its own, and writes when it gets to it.
     before = eventually(lambda: unsynced_answers(trace.read_text())[0])
     for _ in range(20):

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import sqlite3
+
+from receiver.errors import StoreUnavailable
 from receiver.store.sqlite.connections import SHORT_PATIENCE
 from receiver.store.sqlite.copy import Copy
 from receiver.store.sqlite.group import Ingest
@@ -19,15 +22,29 @@ class SqliteStore(Ingest, Work, Mirror, Upkeep, Marks, Records, Copy):
     def migrate(self) -> list[str]:
         # Inside BEGIN IMMEDIATE one process migrates and the others find it done; outside of
         # it, most of several simultaneous calls fail.
-        with self._transaction(any_schema=True):
+        with self._transaction(any_schema=True) as connection:
             assert self._writer is not None
             refuse_newer(self._writer)
             pending = [migration.name for migration in migrations.pending(self._writer)]
             if pending:
                 migrations.apply(self._writer)
+            try:
+                # Told at the start, also where no step is pending. Taken back: a disk that is full
+                # is no reason not to start, for it may be expiry that makes room.
+                connection.execute("SAVEPOINT trial")
+                connection.execute(_WRITE)
+                connection.execute("ROLLBACK TO trial")
+            except sqlite3.OperationalError as error:
+                raise StoreUnavailable(
+                    f"DATABASE_URL: {self.path} cannot be written ({error}): let the user of this "
+                    "process write the file and its folder"
+                ) from error
             return pending
 
     def prove_writable(self) -> None:
         with self._transaction(SHORT_PATIENCE) as connection:
-            # On a full disk, a transaction that changes nothing succeeds.
-            connection.execute("UPDATE marks SET value = value + 1 WHERE name = 'checks'")
+            connection.execute(_WRITE)
+
+
+# On a full disk, and on a read-only file, a transaction that changes nothing succeeds.
+_WRITE = "UPDATE marks SET value = value + 1 WHERE name = 'checks'"
