@@ -16,7 +16,7 @@ from receiver.mirror import Search
 from receiver.parts import parts
 from receiver.web.v1 import ApiError, authenticate, gateway
 
-blueprint = Blueprint("mirror", __name__, url_prefix="/v1")
+blueprint = Blueprint("messages", __name__, url_prefix="/v1")
 blueprint.before_request(authenticate)
 
 #: Events that a status answer shows at most; it tells how many there are.
