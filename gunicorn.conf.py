@@ -5,17 +5,12 @@ gunicorn reads this file by itself: `gunicorn wsgi:app`.
 
 import gc
 import os
-import signal
-import socket
-import struct
 import sys
-import time
 import traceback
 
 from dotenv import load_dotenv
 from gunicorn.glogging import Logger
 from gunicorn.http.errors import NoMoreData, ParseException
-from gunicorn.workers.gthread import ThreadWorker
 
 from receiver.config import Config
 from receiver.errors import ConfigError, ReceiverError
@@ -29,64 +24,17 @@ except ConfigError as error:
     sys.exit(f"zimsend-receiver cannot start. {error}")
 
 
-class _Joined:
-    """A socket that holds the first piece sent, an answer's head, until there is more to send."""
-
-    def __init__(self, sock):
-        self._sock = sock
-        self._head = None
-
-    def __getattr__(self, name):
-        self.flush()  # whatever else is done with the socket comes after
-        return getattr(self._sock, name)
-
-    def sendall(self, data):
-        if self._head is None:
-            self._head = data
-        else:
-            head, self._head = self._head, b""
-            self._sock.sendall(head + data)
-
-    def flush(self):
-        if self._head:
-            self.sendall(b"")
-
-
-class _Worker(ThreadWorker):
-    """Threads, as `gthread`; but head and body of a short answer leave in one packet.
-
-    gunicorn sends them apart, which wakes the other side twice, and gives Python's lock away
-    once more: under load that is a tenth of the time that an event takes.
-    """
-
-    def handle_request(self, req, conn):
-        plain, conn.sock = conn.sock, _Joined(conn.sock)
-        try:
-            keepalive = super().handle_request(req, conn)
-            conn.sock.flush()
-            return keepalive
-        finally:
-            conn.sock = plain
-
-
 wsgi_app = "wsgi:app"
 bind = f"0.0.0.0:{_config.port}"
 workers = _config.web_concurrency
 
-# Threads: a request waits for its commit without using the processor, and those that wait
-# together share one commit. More threads than useful work needs also outlast slow senders.
-worker_class = _Worker
-threads = _config.web_threads
-
-# ZimSend hangs up after 5 s; behind a proxy, connections live on between two events.
-keepalive = 5
+# An event loop for webhooks, and threads for Flask: see `receiver/web/front/`.
+worker_class = "receiver.web.front.worker.LoopWorker"
 
 # Between SIGTERM and SIGKILL hosts leave 30 s. Requests end within 5 s, handlers get 20.
 graceful_timeout = 24
-timeout = 60  # a worker whose main loop is silent so long is replaced; no limit for a request
+timeout = 60  # a process whose loop is silent so long is replaced; no limit for a request
 
-# The C parser took bare LF for a line's end and lost folded headers.
-http_parser = "python"
 # No header of a request says at which path the application lies: through a tunnel like ngrok,
 # everybody's requests come from this machine, which gunicorn trusts.
 forwarder_headers = ""
@@ -140,9 +88,6 @@ logger_class = _Logger
 access_log_format = '%(h)s %(l)s %(u)s %(t)s "%(m)s %(U)s %(H)s" %(s)s %(b)s "%(a)s"'
 logconfig_dict = logging_config(_config.log_format, _config.log_level)
 
-#: Seconds without a byte after which a half-sent request gives its thread back.
-_RECEIVE_TIMEOUT = 5
-
 
 def on_starting(server):
     """Try the application and migrate, before any worker exists.
@@ -170,46 +115,7 @@ def on_starting(server):
         sys.exit(1)
 
 
-def when_ready(server):
-    """Accepted connections inherit the time-out: gthread has none for reading."""
-    for listener in server.LISTENERS:
-        listener.sock.setsockopt(
-            socket.SOL_SOCKET, socket.SO_RCVTIMEO, struct.pack("ll", _RECEIVE_TIMEOUT, 0)
-        )
-
-
 def post_worker_init(worker):
-    """Start the embedded worker: after the fork, because threads do not survive one."""
-    # What is loaded stays: the garbage collector need not look through it again and again.
+    """What is loaded stays: the garbage collector need not look through it again and again."""
     gc.collect()
     gc.freeze()
-    if not _config.embedded_worker:
-        return
-    from receiver.parts import parts  # not in the master: see `on_starting`
-
-    receiver = parts(worker.wsgi)
-    receiver.worker.start()
-    receiver.start()
-    gunicorn_stop = signal.getsignal(signal.SIGTERM)
-
-    def stop(number, frame):
-        # At once, so that requests and handlers come to their ends side by side.
-        # Hosts may send it twice; the first one counts.
-        worker.stopping_since = getattr(worker, "stopping_since", time.monotonic())
-        receiver.stop()
-        gunicorn_stop(number, frame)
-
-    signal.signal(signal.SIGTERM, stop)
-
-
-def worker_exit(server, worker):
-    """Wait for the handlers that run, and give back the rest."""
-    application = getattr(worker, "wsgi", None)
-    if application is None or not _config.embedded_worker:
-        return
-    since = getattr(worker, "stopping_since", time.monotonic())
-    from receiver.parts import parts
-
-    runner = parts(application).worker
-    if not runner.drain(max(0.0, since + runner.DRAIN - time.monotonic())):
-        worker.log.warning("work could not be given back: it is done again when its lease ends")

@@ -54,7 +54,7 @@ from receiver import times
 from receiver.store import open_store
 
 #: More than any of the applications reaches, so that the prepared requests last.
-MOST_PER_SECOND = 10_000
+MOST_PER_SECOND = 15_000
 WARM_UP = 2  # seconds
 
 
@@ -166,7 +166,6 @@ class Bench:
             "ZIMSEND_WEBHOOK_SECRET": load.SECRET,
             "DATABASE_URL": f"sqlite:///{folder / 'receiver.db'}",
             "WEB_CONCURRENCY": str(workers),
-            "WEB_THREADS": str(self._options.threads),
             "LOG_LEVEL": "warning",
             # The other applications have no worker that gunicorn's hooks could start.
             "EMBEDDED_WORKER": "0",
@@ -179,7 +178,9 @@ class Bench:
                 stack.enter_context(processes.celery_worker(celery_app, folder, environ))
             if name == "postgres":
                 environ["DATABASE_URL"] = stack.enter_context(processes.postgres())
-            url = stack.enter_context(processes.gunicorn(target.app, folder, environ))
+            options = [] if name in OURS else ["--worker-class", "gthread", "--keep-alive", "5"]
+            options += [] if name in OURS else ["--threads", str(self._options.threads)]
+            url = stack.enter_context(processes.gunicorn(target.app, folder, environ, options))
             yield url, environ["DATABASE_URL"]
         shutil.rmtree(folder)
 

@@ -43,12 +43,17 @@ def running(
 
 
 @contextmanager
-def gunicorn(app: str, folder: Path, environ: Mapping[str, str]) -> Iterator[str]:
-    """An application under the receiver's own `gunicorn.conf.py`; gives its URL."""
+def gunicorn(
+    app: str, folder: Path, environ: Mapping[str, str], options: Sequence[str] = ()
+) -> Iterator[str]:
+    """An application under the receiver's own `gunicorn.conf.py`; gives its URL.
+
+    :param options: further ones of gunicorn's.
+    """
     port = free_port()
     url = f"http://127.0.0.1:{port}"
     settings = ["-c", str(ROOT / "gunicorn.conf.py"), "--bind", f"127.0.0.1:{port}"]
-    command = [sys.executable, "-m", "gunicorn", *settings, app]
+    command = [sys.executable, "-m", "gunicorn", *settings, *options, app]
     with running(command, folder, {"PORT": str(port), **environ}) as process:
         wait_for(lambda: answers(url), process, folder)
         yield url

@@ -1,12 +1,15 @@
-"""From many requests to one transaction: group commit, and failing fast while the store is stuck.
+"""From many requests to one transaction: group commit by one thread, and failing fast.
 
-A request that finds nobody committing leads: it commits for all that have queued, then hands on to
-the first that has queued meanwhile. No thread of its own, nothing to start or to die.
+Requests put tickets into a bounded queue. One thread, the committer, takes what has queued, commits
+it in one transaction, and hands all outcomes over at once. It starts with the first ticket of its
+process. The queue refuses what could not be committed in time anyway, and while the store is known
+to be stuck one ticket at a time tries it.
 """
 
 from __future__ import annotations
 
 import logging
+import os
 import threading
 import time
 from collections import deque
@@ -20,47 +23,67 @@ log = logging.getLogger(__name__)
 
 Item = Incoming | Rejected
 
+#: Seconds from the last byte of a request, and from its first one, until its commit must be there;
+#: and what is left for the commit at least, however long the body took.
+FROM_LAST_BYTE = 3.5
+FROM_FIRST_BYTE = 4.5
+AT_LEAST = 1.0
 
-class _Ticket:
-    """One request's item, and what became of it."""
 
-    __slots__ = ("error", "item", "leads", "outcome", "since", "told")
+def deadline_for(first_byte: float, last_byte: float) -> float:
+    """When a request's commit must be there; all times by `time.monotonic`."""
+    return max(min(last_byte + FROM_LAST_BYTE, first_byte + FROM_FIRST_BYTE), last_byte + AT_LEAST)
 
-    def __init__(self, item: Item) -> None:
-        self.item = item
-        self.since = time.monotonic()
-        self.outcome: Outcome | None = None
+
+class Ticket:
+    """What one request wants stored, and what became of it.
+
+    :param deadline: by `time.monotonic`; nobody waits for it after that.
+    :param tell: called with all tickets of a group that have this same function, by the committer,
+        once their ends are known.
+    """
+
+    __slots__ = ("deadline", "error", "items", "outcomes", "size", "tell")
+
+    def __init__(
+        self, items: Sequence[Item], deadline: float, tell: Callable[[list[Ticket]], None]
+    ) -> None:
+        self.items = items
+        self.deadline = deadline
+        self.tell = tell
+        self.size = sum(len(item.body or b"") for item in items)
+        self.outcomes: Sequence[Outcome] | None = None
         self.error: Exception | None = None
-        #: Its request is to commit the next group.
-        self.leads = False
-        #: Held until there is something to know: an end, or that it leads.
-        self.told = threading.Lock()
-        self.told.acquire()
 
     @property
     def ended(self) -> bool:
-        return self.outcome is not None or self.error is not None
+        return self.outcomes is not None or self.error is not None
+
+    def result(self) -> Sequence[Outcome]:
+        """
+        :raises StoreUnavailable: if it was not stored in time. It may still come to be stored; its
+            next delivery is then a duplicate.
+        """
+        if self.outcomes is None:
+            raise self.error or StoreUnavailable("the commit was interrupted")
+        return self.outcomes
 
 
 class Ingest:
-    """The only way into the store for events and for what quarantine keeps.
+    """The only way into the store for events and for what quarantine keeps."""
 
-    The provider waits 5 seconds, and part of them pass before a thread is free for the request.
-    So nobody waits longer than `PATIENCE`; and once a commit has failed, one request at a time
-    probes the store with little patience while all others fail at once, until a commit succeeds.
-    """
-
-    #: Seconds that a request waits for its commit.
-    PATIENCE = 2.5
-    #: Seconds of these that a transaction waits for other writers.
-    LOCK_PATIENCE = 2.0
-    #: Seconds that a probe waits, while the store is known to be stuck.
-    PROBE_PATIENCE = 0.5
-    #: Seconds after a failure in which the others need not wait for the probe. It may be long ago
-    #: where few requests come.
-    KNOWN_FOR = 1.0
     #: Items in one transaction at most: it bounds how long others wait for it.
     LARGEST_GROUP = 128
+    #: What may queue: tickets, and bytes of their bodies.
+    MOST_TICKETS = 4_000
+    MOST_BYTES = 32 * 1024 * 1024
+    #: Seconds that a transaction may take while the store is known to be stuck: so long 503s may
+    #: remain after it works again. Longer than a round trip to any database.
+    PROBE_PATIENCE = 2.0
+    #: Seconds after a failure, and seconds into a probe, in which others are refused beside the
+    #: probe. Before that they queue behind it: the failure may be long ago.
+    KNOWN_FOR = 1.0
+    SLOW_PROBE = 0.25
 
     def __init__(
         self,
@@ -77,107 +100,187 @@ class Ingest:
         self._on_commit = on_commit
         #: Called when the store, after it was stuck, commits again.
         self.on_recovery: Callable[[], None] = lambda: None
-        self._queue: deque[_Ticket] = deque()
-        #: Guards the queue and who leads; never held while the store works.
+        #: Guards all below; never held while the store works.
         self._guard = threading.Lock()
-        self._led = False
+        self._queue: deque[Ticket] = deque()
+        self._queued_bytes = 0
+        #: The committer sleeps on it while nothing has queued.
+        self._bell = threading.Lock()
+        self._asleep = False
+        self._committing_since: float | None = None
+        self._committer: threading.Thread | None = None
+        self._process: int | None = None
+        self._dead = False
         self._stuck = False
         self._failed_at = 0.0  # by `time.monotonic`
+        #: Seconds that a commit takes, lately.
+        self._usual = 0.0
+        #: Committed, and not handed over yet.
+        self._untold: Sequence[Ticket] = ()
+
+    # --- for requests
+
+    def put(self, *tickets: Ticket) -> None:
+        """Queue tickets. Never blocks; a ticket's `tell` is called when its end is known.
+
+        :raises StoreUnavailable: if they could not be committed in time; none has queued then.
+        """
+        with self._guard:
+            if self._process != os.getpid():
+                self._start()
+            self._refuse_what_is_hopeless(tickets[-1])
+            self._queue.extend(tickets)
+            self._queued_bytes += sum(ticket.size for ticket in tickets)
+            ring, self._asleep = self._asleep, False
+        if ring:
+            self._bell.release()
+
+    def give_up(self, ticket: Ticket) -> None:
+        """Its deadline has passed: nobody waits for it any more."""
+        with self._guard:
+            if ticket.ended:
+                return
+            ticket.error = StoreUnavailable("the store does not commit in time")
+        self._declare_stuck("a commit takes longer than a request can wait")
 
     def submit(self, item: Item) -> Outcome:
         """Store one item durably; when this returns, it is on the disk.
 
-        :raises StoreUnavailable: if that was not possible in time. It may still come to be
-            stored; its next delivery is then a duplicate.
+        :raises StoreUnavailable: see `Ticket.result`.
         """
-        ticket = _Ticket(item)
-        self._queue_up([ticket])
-        self._see_through(ticket)
-        if ticket.outcome is None:
-            raise ticket.error or StoreUnavailable("the commit was interrupted")
-        return ticket.outcome
+        return self.submit_all([item])[0]
 
-    def submit_all(self, items: Sequence[Item]) -> None:
+    def submit_all(self, items: Sequence[Item], deadline: float | None = None) -> list[Outcome]:
         """Store several items that came at once, in as few transactions as it takes.
 
-        :raises StoreUnavailable: as `submit`, if it was so of any of them.
+        :param deadline: by `time.monotonic`; that of a request that has just come by default.
+        :raises StoreUnavailable: as `Ticket.result`, if it was so of any of them.
         """
-        tickets = [_Ticket(item) for item in items]
-        if tickets:
-            self._queue_up(tickets)
-        # Each of them to its end, whatever became of others: one may have been made the leader.
-        for ticket in tickets:
-            self._see_through(ticket)
-        for ticket in tickets:
-            if ticket.outcome is None:
-                raise ticket.error or StoreUnavailable("the commit was interrupted")
+        told = threading.Lock()
+        told.acquire()
+        left = len(items)
 
-    def _queue_up(self, tickets: Sequence[_Ticket]) -> None:
-        with self._guard:
-            known = time.monotonic() - self._failed_at < self.KNOWN_FOR
-            if self._led and self._stuck and known:
+        def tell(tickets: list[Ticket]) -> None:  # by one thread, the committer
+            nonlocal left
+            left -= len(tickets)
+            if not left:
+                told.release()
+
+        now = time.monotonic()
+        deadline = deadline_for(now, now) if deadline is None else deadline
+        tickets = [Ticket([item], deadline, tell) for item in items]
+        if not tickets:
+            return []
+        self.put(*tickets)
+        if not told.acquire(timeout=max(0.0, deadline - time.monotonic())):
+            for ticket in tickets:
+                self.give_up(ticket)
+        return [outcome for ticket in tickets for outcome in ticket.result()]
+
+    @property
+    def problem(self) -> str | None:
+        """Why nothing is stored at this moment; `None` where nothing speaks against it."""
+        if self._dead:
+            return "the thread that commits has died; restart this process"
+        return "no commit succeeds" if self._stuck else None
+
+    @property
+    def waiting(self) -> int:
+        """How many tickets have queued."""
+        return len(self._queue)
+
+    def _refuse_what_is_hopeless(self, ticket: Ticket) -> None:
+        """Needs the guard."""
+        if self._dead:
+            raise StoreUnavailable("the thread that commits has died; restart this process")
+        now = time.monotonic()
+        since = self._committing_since
+        if self._stuck and (self._queue or since is not None):
+            probing = now - since if since is not None else 0.0
+            if now - self._failed_at < self.KNOWN_FOR or probing > self.SLOW_PROBE:
                 raise StoreUnavailable("the store is stuck, and another request is probing it")
-            self._queue.extend(tickets)
-            if not self._led:
-                self._led = tickets[0].leads = True
+        if len(self._queue) >= self.MOST_TICKETS or self._queued_bytes >= self.MOST_BYTES:
+            raise StoreUnavailable("more is waiting for the store than this process may hold")
+        groups = len(self._queue) // self.LARGEST_GROUP + (since is not None)
+        if now + groups * self._usual > ticket.deadline:
+            raise StoreUnavailable("more is waiting than the store commits in time")
 
-    def _see_through(self, ticket: _Ticket) -> None:
-        """Wait for a ticket's end, leading if it falls to it."""
-        patience = max(0.0, ticket.since + self.PATIENCE - time.monotonic())
-        if not ticket.leads and not ticket.told.acquire(timeout=patience):
-            with self._guard:
-                if not ticket.leads and not ticket.ended:
-                    ticket.error = StoreUnavailable("the store does not commit in time")
-                    self._declare_stuck("a commit takes longer than a request can wait")
-        if ticket.leads:
-            ticket.told.acquire(blocking=False)  # also where the wait ended just before the word
-            self._lead()
+    # --- the committer
 
-    def _lead(self) -> None:
-        """Commit the group at the head of the queue, hand on, and tell those who wait.
+    def _start(self) -> None:
+        """In this process, which may be a fork of one where a committer ran. Needs the guard."""
+        self._process = os.getpid()
+        self._queue.clear()
+        self._queued_bytes = 0
+        self._committing_since, self._dead, self._asleep = None, False, False
+        self._bell = threading.Lock()
+        self._bell.acquire()
+        # A daemon: a commit that hangs must not keep the process from its exit.
+        self._committer = threading.Thread(target=self._run, name="committer", daemon=True)
+        self._committer.start()
 
-        The next leader comes first: its commit runs while this group's answers are written.
-        """
-        with self._guard:
-            group = self._next_group()
+    def _run(self) -> None:
+        group: list[Ticket] = []
         try:
-            self._commit(group)
-        finally:
-            with self._guard:
-                while self._queue and self._queue[0].ended:
-                    self._queue.popleft()
-                self._led = bool(self._queue)
-                if self._queue:
-                    self._queue[0].leads = True
-                    self._queue[0].told.release()
-            for ticket in group:
-                ticket.told.release()
+            while True:
+                group = self._next_group()
+                if group:
+                    self._commit(group)
+                self._tell_untold()
+                self._untold = group
+                if not self._queue:
+                    self._tell_untold()
+        except BaseException:
+            log.critical("the committer has died, restart this process", exc_info=True)
+            self._tell_untold()
+            self._die(group)
 
-    def _next_group(self) -> list[_Ticket]:
-        """Take what has queued, without those who have stopped waiting. Needs the guard."""
-        group: list[_Ticket] = []
-        while self._queue and len(group) < self.LARGEST_GROUP:
-            ticket = self._queue.popleft()
-            if not ticket.ended:
-                group.append(ticket)
+    def _next_group(self) -> list[Ticket]:
+        """What has queued, up to a bound, without what nobody waits for. Sleeps until there is."""
+        with self._guard:
+            self._committing_since = None
+            asleep = self._asleep = not self._queue
+        if asleep:
+            self._bell.acquire()
+        group: list[Ticket] = []
+        size, now = 0, time.monotonic()
+        with self._guard:
+            while self._queue:
+                more = len(self._queue[0].items)
+                if group and size + more > self.LARGEST_GROUP:
+                    break
+                ticket = self._queue.popleft()
+                self._queued_bytes -= ticket.size
+                if not ticket.ended:
+                    group.append(ticket)
+                    size += more
+            self._committing_since = now
         return group
 
-    def _commit(self, group: Sequence[_Ticket]) -> None:
+    def _commit(self, group: Sequence[Ticket]) -> None:
         """Commit a group, or give each of it an error."""
-        patience = self.PROBE_PATIENCE if self._stuck else self.LOCK_PATIENCE
-        oldest = min(ticket.since for ticket in group)
-        patience = min(patience, oldest + self.PATIENCE - time.monotonic())
+        began = time.monotonic()
+        # As long as anybody waits: who cannot wait so long is answered meanwhile, and one who has
+        # little time left does not spoil it for the others.
+        patience = max(ticket.deadline for ticket in group) - began
+        if self._stuck:
+            patience = min(patience, self.PROBE_PATIENCE)
         try:
-            outcomes = self._store.ingest([t.item for t in group], self._wanting, patience)
+            items = [item for ticket in group for item in ticket.items]
+            # The group before is handed over while the database writes this one: what the event
+            # loop makes of it then runs beside that, and not beside this thread's Python.
+            outcomes = self._store.ingest(
+                items, self._wanting, max(patience, 0.0), self._tell_untold
+            )
         except StoreUnavailable as error:
             self._declare_stuck(str(error))
             self._fail(group, error)
             with self._guard:  # whoever queued meanwhile would only wait for the same failure
-                waiting = list(self._queue)
+                waiting = [ticket for ticket in self._queue if not ticket.ended]
                 self._queue.clear()
+                self._queued_bytes = 0
                 self._fail(waiting, error)
-            for ticket in waiting:
-                ticket.told.release()
+            self._tell(waiting)
         except Exception as error:
             if len(group) == 1:
                 self._fail(group, error)
@@ -186,8 +289,11 @@ class Ingest:
                 if not ticket.ended:
                     self._commit([ticket])
         else:
-            for ticket, outcome in zip(group, outcomes, strict=True):
-                ticket.outcome = outcome
+            at = 0
+            for ticket in group:
+                ticket.outcomes = outcomes[at : at + len(ticket.items)]
+                at += len(ticket.items)
+            self._usual += (time.monotonic() - began - self._usual) / 8
             if self._stuck:
                 self._stuck = False
                 log.warning("the store commits again")
@@ -195,12 +301,38 @@ class Ingest:
             self._on_commit()
 
     @staticmethod
-    def _fail(group: Sequence[_Ticket], error: Exception) -> None:
-        for ticket in group:
+    def _fail(tickets: Sequence[Ticket], error: Exception) -> None:
+        for ticket in tickets:
             ticket.error = error
+
+    def _tell_untold(self) -> None:
+        untold, self._untold = self._untold, ()
+        if untold:
+            self._tell(untold)
+
+    @staticmethod
+    def _tell(tickets: Sequence[Ticket]) -> None:
+        """Hand the ends over: once for all that are told by the same function."""
+        by: dict[Callable[[list[Ticket]], None], list[Ticket]] = {}
+        for ticket in tickets:
+            by.setdefault(ticket.tell, []).append(ticket)
+        for tell, told in by.items():
+            try:
+                tell(told)
+            except Exception:  # an event loop that has ended
+                log.debug("nobody is there to be told", exc_info=True)
 
     def _declare_stuck(self, why: str) -> None:
         self._failed_at = time.monotonic()
         if not self._stuck:
             self._stuck = True
             log.error("the store is stuck, answering 503 until it commits again: %s", why)
+
+    def _die(self, group: Sequence[Ticket]) -> None:
+        """Nobody commits any more: end what waits."""
+        with self._guard:
+            self._dead = True
+            waiting = [ticket for ticket in (*group, *self._queue) if not ticket.ended]
+            self._queue.clear()
+            self._fail(waiting, StoreUnavailable("the thread that commits has died"))
+        self._tell(waiting)

@@ -12,6 +12,7 @@ from flask import Flask, current_app
 from receiver.config import Config
 from receiver.ingest import Ingest
 from receiver.providers.zimsend.api import ZimSend
+from receiver.receiving import Receiving
 from receiver.reconciliation.passes import Reconciliation
 from receiver.registry import Registry
 from receiver.store import Store
@@ -27,6 +28,7 @@ class Receiver:
     store: Store
     registry: Registry
     ingest: Ingest
+    receiving: Receiving
     worker: Worker
     upkeep: Upkeep
     #: The account at ZimSend, if there is one: for calls that somebody waits for.

@@ -18,6 +18,7 @@ from receiver.parts import Receiver
 from receiver.providers.zimsend.api import ZimSend
 from receiver.providers.zimsend.api.exchange import Budget
 from receiver.providers.zimsend.budget import Counted, Half
+from receiver.receiving import Receiving
 from receiver.reconciliation.passes import Reconciliation
 from receiver.registry import Registry
 from receiver.store import Store, open_store
@@ -46,7 +47,7 @@ def create_app(
     upkeep = Upkeep(store, config.retention, now)
     ingest = Ingest(store, registry.wanting, wake)
     zimsend = make_client(config, Counted(store, now))
-    waiting = threading.BoundedSemaphore(max(1, config.web_threads // 4))
+    waiting = threading.BoundedSemaphore(max(4, config.web_threads // 2))
     reconciler = make_reconciliation(config, zimsend, store, ingest, now)
 
     app = Flask("receiver", static_folder=None)
@@ -54,10 +55,20 @@ def create_app(
     app.url_map.converters["anytext"] = mirror.AnyText
     app.url_map.converters["messageid"] = gateway.MessageId
     receiver = Receiver(
-        config, store, registry, ingest, worker, upkeep, zimsend, waiting, reconciler, now
+        config,
+        store,
+        registry,
+        ingest,
+        Receiving(config, now),
+        worker,
+        upkeep,
+        zimsend,
+        waiting,
+        reconciler,
+        now,
     )
     app.extensions["receiver"] = receiver
-    app.wsgi_app = webhook.Webhook(receiver, behind=app.wsgi_app)  # type: ignore[method-assign]
+    app.register_blueprint(webhook.blueprint)
     app.register_blueprint(mirror.blueprint)
     app.register_blueprint(gateway.blueprint)
     app.register_blueprint(reconciliation.blueprint)

@@ -16,7 +16,13 @@ LEVELS = (
     {"receiver.service", "receiver.welcome", "receiver.demo"},
     {"receiver.web", "receiver.commands"},
     {"receiver.parts"},
-    {"receiver.worker", "receiver.ingest", "receiver.upkeep", "receiver.reconciliation"},
+    {
+        "receiver.worker",
+        "receiver.ingest",
+        "receiver.receiving",
+        "receiver.upkeep",
+        "receiver.reconciliation",
+    },
     {"receiver.providers"},
     {"receiver.store", "receiver.registry"},
     {

@@ -145,11 +145,14 @@ class Ingest(Protocol):
         items: Sequence[Incoming | Rejected],
         wanting: Callable[[str], Sequence[str]],
         patience: float,
+        reading_done: Callable[[], None] = lambda: None,
     ) -> list[Outcome]:
         """Store all items in one durable transaction, or none of them.
 
         :param wanting: the names of the handlers that want an event type.
         :param patience: seconds to wait for other writers.
+        :param reading_done: called as soon as what is left, or what must be waited for, takes the
+            database's time alone; perhaps more than once, or never if it fails before.
         :returns: one outcome for each item, in their order.
         """
 

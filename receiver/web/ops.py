@@ -16,10 +16,15 @@ from receiver.errors import SchemaMismatch, StoreUnavailable
 from receiver.logs import Sparingly
 from receiver.parts import Receiver, parts
 from receiver.times import SECOND
+from receiver.web.answers import json_answer
+from receiver.web.problems import response
 from receiver.worker import stuck_handlers
 
 log = logging.getLogger(__name__)
 blueprint = Blueprint("ops", __name__)
+
+#: The process answers. On the event loop it is answered there.
+HEALTHY = json_answer(200, '{"status": "ok"}')
 
 
 #: Seconds that work may be due and wait before this is a problem. A retry is not due before its
@@ -87,7 +92,7 @@ def _begin(state: BlueprintSetupState) -> None:
 @blueprint.get("/healthz")
 def healthz() -> Response:
     """The process answers. Touches nothing else, so that a sick database restarts nobody."""
-    return _answer(200, {"status": "ok"})
+    return response(HEALTHY)
 
 
 @blueprint.get("/readyz")
@@ -98,6 +103,8 @@ def readyz() -> Response:
     failing: dict[str, str] = {}
     if seen.problem is not None:
         failing["store"] = seen.problem
+    if receiver.ingest.problem is not None:
+        failing["ingest"] = receiver.ingest.problem
     if seen.oldest > OLDEST:
         failing["backlog"] = (
             f"work has waited for {seen.oldest / 60:.0f} minutes: the handlers do not keep up, "

@@ -1,78 +1,45 @@
-"""How errors are answered: as problem documents, and under `/v1` as ZimSend's clients want it."""
+"""Flask's errors, in the shapes of `answers`: every error leaves as one, and none with what is
+inside it."""
 
 from __future__ import annotations
 
-import json
-import logging
-
-from flask import Flask, Response
+from flask import Flask, Response, request
 from werkzeug.exceptions import HTTPException
-from werkzeug.http import HTTP_STATUS_CODES
 
-from receiver.errors import Refused, StoreUnavailable
-from receiver.web.v1 import RETRY_AFTER, ApiError, api_problem, authenticate, in_api
-
-log = logging.getLogger(__name__)
-
-#: Of errors outside `/v1`.
-PROBLEM_TYPE = "application/problem+json"
+from receiver.web.answers import Answer, api_error, error_answer, in_api, refusal
+from receiver.web.v1 import ApiError, authenticate
 
 
-def problem_document(status: int, detail: str) -> str:
-    """An error as RFC 9457 wants it."""
-    title = HTTP_STATUS_CODES.get(status, "Error")
-    return json.dumps({"type": "about:blank", "title": title, "status": status, "detail": detail})
-
-
-def problem(status: int, detail: str, headers: dict[str, str] | None = None) -> Response:
-    """An error as a problem document; under `/v1`, as ZimSend's clients want it."""
-    if in_api():
-        code = HTTP_STATUS_CODES.get(status, "Error").upper().replace(" ", "_")
-        return api_problem(status, code, detail, headers)
-    document = problem_document(status, detail)
-    return Response(document, status, headers=headers, content_type=PROBLEM_TYPE)
-
-
-def http_problem(error: HTTPException) -> Response:
-    """What the framework refused."""
-    answer = problem(error.code or 500, error.description or "")
-    for name, value in error.get_headers():
-        if name == "Allow":
-            answer.headers[name] = value
-    return answer
+def response(answer: Answer) -> Response:
+    """An answer as Flask's response."""
+    return Response(answer.body, answer.status, headers=answer.headers)
 
 
 def register_errors(app: Flask) -> None:
-    """Every error leaves as a problem document, and none with what is inside it."""
+    """Let every error leave as an answer that its sender can read."""
 
-    app.register_error_handler(HTTPException, http_problem)
+    @app.errorhandler(HTTPException)
+    def refused_by_the_framework(error: HTTPException) -> Response:
+        headers = {name: value for name, value in error.get_headers() if name == "Allow"}
+        return response(
+            error_answer(request.path, error.code or 500, error.description or "", headers)
+        )
 
     @app.errorhandler(404)
     @app.errorhandler(405)
     def unknown_call(error: HTTPException) -> Response:
         """Under `/v1`, only who is let in is told that there is no such call."""
-        if in_api():
+        if in_api(request.path):
             try:
                 authenticate()
-            except ApiError as refusal:
-                return api_problem(refusal.status, refusal.code, refusal.message)
-        return http_problem(error)
+            except ApiError as refused:
+                return api_refused(refused)
+        return refused_by_the_framework(error)
 
     @app.errorhandler(ApiError)
-    def api_error(error: ApiError) -> Response:
-        return api_problem(error.status, error.code, error.message, error.headers)
+    def api_refused(error: ApiError) -> Response:
+        return response(api_error(error.status, error.code, error.message, error.headers))
 
     @app.errorhandler(Exception)
     def failed(error: Exception) -> Response:
-        return problem(*refusal(error))
-
-
-def refusal(error: Exception) -> tuple[int, str, dict[str, str]]:
-    """What a request is answered that ends with this error: status, detail, headers."""
-    if isinstance(error, Refused):
-        return error.status, error.detail, error.headers
-    if isinstance(error, StoreUnavailable):
-        detail = "the store cannot be used at this moment; try again"
-        return 503, detail, {"Retry-After": str(RETRY_AFTER)}
-    log.error("a request failed by a defect of this program", exc_info=error)
-    return 500, "a defect of this program; its log says more", {}
+        return response(refusal(request.path, error))

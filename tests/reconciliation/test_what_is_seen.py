@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import time
 from collections import Counter
 from collections.abc import Callable
 from typing import Any
@@ -21,7 +22,6 @@ from receiver.providers.zimsend.facts import QUIET
 from receiver.providers.zimsend.simulator.world import Weather
 from receiver.store import Selection
 from receiver.times import MINUTE, SECOND, iso
-from receiver.web import webhook
 from tests.conftest import Clock, Provider, row_of
 from tests.payloads import envelope, sms
 from tests.providers.zimsend.reports import NUMBER, at
@@ -184,13 +184,12 @@ def test_events_that_come_again_are_a_warning_but_not_each(
     provider: Provider, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """ZimSend gives up after its third try, so who has to try again is close to it."""
-    monkeypatch.setattr(webhook, "_retries", Sparingly())
     again = envelope("sms.sent", sms("sent"))
     for _ in range(5):
         provider.post(again)
     [line] = [r.getMessage() for r in caplog.records if r.levelname == "WARNING"]
     assert line == f"event {again['event_id']} came again: ZimSend gives up after its third try"
-    monkeypatch.setattr(Sparingly, "EVERY", -1.0)
-    monkeypatch.setattr(webhook._retries, "_next", 0.0)
+    later = time.monotonic() + Sparingly.EVERY
+    monkeypatch.setattr(time, "monotonic", lambda: later)
     provider.post(again)
     assert caplog.messages[-1].endswith("(3 more came again since the last such line)")

@@ -194,17 +194,17 @@ def unsynced_answers(trace: str) -> tuple[int, int]:
         if call.endswith("<unfinished ...>"):
             begun[pid] = call.removesuffix("<unfinished ...>")
             # A write counts from its beginning, a sync from its end; an answer from its beginning.
-            if not call.startswith(("pwrite64", "sendto")):
+            if not call.startswith(("pwrite64", "write(")):
                 continue
         elif call.startswith("<... "):
             call = begun.pop(pid, "") + call.partition(">")[2]
-            if call.startswith(("pwrite64", "sendto")):
+            if call.startswith(("pwrite64", "write(")):
                 continue
         if re.match(r"pwrite64\(\d+<[^>]*-wal>", call):
             dirty = True
         elif re.match(r"(fdatasync|fsync)\(\d+<[^>]*-wal>.*= 0", call):
             dirty = False
-        elif call.startswith("sendto") and "HTTP/1.1 200" in call:
+        elif call.startswith("write(") and "HTTP/1.1 200" in call:
             answers += 1
             early += dirty
     return answers, early
@@ -218,7 +218,7 @@ def test_the_sync_returns_before_the_first_byte_of_the_200(
     if not traced():
         cannot_run("the durability of a 200, for strace is missing or not allowed")
     trace = tmp_path / "trace"
-    strace = ["strace", "-f", "-y", "-s", "40", "-e", "trace=pwrite64,fdatasync,fsync,sendto"]
+    strace = ["strace", "-f", "-y", "-s", "40", "-e", "trace=pwrite64,fdatasync,fsync,write"]
     command = [*strace, "-o", str(trace), sys.executable, *GUNICORN, f"{module}:app"]
     # No worker: each write to the log is then that of a webhook.
     server = starting(["-c", EXECUTE, *command], EMBEDDED_WORKER="0")

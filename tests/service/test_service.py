@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import runpy
 import socket
 import statistics
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -24,34 +22,6 @@ from tests.handlers import seen
 from tests.outside import Outside
 from tests.payloads import envelope, sms
 from tests.server import ROOT, Server, eventually
-
-
-def test_an_answer_leaves_in_one_packet(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("ZIMSEND_WEBHOOK_SECRET", SECRET)
-    joined = runpy.run_path(str(ROOT / "gunicorn.conf.py"))["_Joined"]
-    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    with ours, theirs, tempfile.TemporaryFile() as file:
-        for pieces, packets in (
-            ([b"head"], [b"head"]),
-            ([b"head", b"body"], [b"headbody"]),
-            ([b"head", b"one", b"two"], [b"headone", b"two"]),
-        ):
-            sock = joined(ours)
-            for piece in pieces:
-                sock.sendall(piece)
-            sock.flush()
-            assert [theirs.recv(100) for _ in packets] == packets
-        # Whatever else is done with the socket comes after the head.
-        file.write(b"file")
-        file.seek(0)
-        sock = joined(ours)
-        sock.sendall(b"head")
-        sock.sendfile(file)
-        sock.flush()
-        assert [theirs.recv(100) for _ in range(2)] == [b"head", b"file"]
-        theirs.setblocking(False)
-        with pytest.raises(BlockingIOError):
-            theirs.recv(100)
 
 
 @pytest.mark.parametrize(

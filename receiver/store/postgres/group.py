@@ -30,7 +30,14 @@ _ENCODE = json.JSONEncoder(separators=(",", ":"), check_circular=False).encode
 class Ingest(Transactions):
     """See `receiver.store.contract.Ingest`."""
 
-    def ingest(self, items: Items, wanting: Wanting, patience: float) -> list[Outcome]:
+    def ingest(
+        self,
+        items: Items,
+        wanting: Wanting,
+        patience: float,
+        reading_done: Callable[[], None] = lambda: None,
+    ) -> list[Outcome]:
+        reading_done()  # all that follows waits for the server
         with self._transaction(patience, ids=_ids_of(items), first=True) as connection:
             outcomes = _write_group(connection, items, wanting, self._spread)
         self._commits += 1

@@ -27,7 +27,7 @@ from receiver.store.postgres.pool import Connection, Pool
 PATIENCE = 5.0
 READER_PATIENCE = 30.0
 #: Of the first, where somebody else waits for it meanwhile: a check, a turn, a token.
-SHORT_PATIENCE = 1.0
+SHORT_PATIENCE = 2.5
 #: The server gives up so many seconds before we do: then the connection is still good.
 _EARLIER = 0.1
 #: Rows of each cell of the statistics. More processes than a few share one now and then.

@@ -32,11 +32,23 @@ Wanting = Callable[[str], Sequence[str]]
 class Ingest(Connections):
     """See `receiver.store.contract.Ingest`."""
 
-    def ingest(self, items: Items, wanting: Wanting, patience: float) -> list[Outcome]:
+    def ingest(
+        self,
+        items: Items,
+        wanting: Wanting,
+        patience: float,
+        reading_done: Callable[[], None] = lambda: None,
+    ) -> list[Outcome]:
         deadline = time.monotonic() + patience
-        with self._exclusive_writer(deadline) as connection:
+        if self._writing.locked():
+            reading_done()  # another thread of this process writes, and may do so for long
+        # The schema is looked at with the first statement: each more would hold the group up, for
+        # at each Python gives its own lock away, and gets it back late under load.
+        known_schema = self._verified is not None
+        with self._exclusive_writer(deadline, any_schema=known_schema) as connection:
             group = Group(connection, items, wanting)
-            if group.is_one_statement:
+            reading_done()
+            if group.is_one_statement and group.schema_version == self._verified:
                 with suppress(sqlite3.IntegrityError):
                     patiently(lambda: group.write(connection), deadline)
                     return group.outcomes
@@ -50,7 +62,7 @@ class Group:
     """What to write of a group of arrivals, by what was known of them when it was made."""
 
     def __init__(self, connection: sqlite3.Connection, items: Items, wanting: Wanting) -> None:
-        known, seen = _known(connection, items)
+        known, seen, self.schema_version = _known(connection, items)
         self._decision = decision = decide(
             items, known, partial(_reported, connection), partial(reports, connection), wanting
         )
@@ -85,8 +97,9 @@ class Group:
 # --- reading
 
 
-def _known(connection: sqlite3.Connection, items: Items) -> tuple[Known, tuple[int, int]]:
-    """What is known of the arrivals; and what tells later whether that has changed."""
+def _known(connection: sqlite3.Connection, items: Items) -> tuple[Known, tuple[int, int], int]:
+    """What is known of the arrivals; what tells later whether that has changed; and SQLite's count
+    of changes of the schema."""
     arrivals = [item for item in items if isinstance(item, Incoming)]
     ids, messages, learnt, expired, *seen = connection.execute(
         _KNOWN,
@@ -104,7 +117,7 @@ def _known(connection: sqlite3.Connection, items: Items) -> tuple[Known, tuple[i
         expired,
         set(json.loads(learnt)),
     )
-    return known, (seen[0], seen[1])
+    return known, (seen[0], seen[1]), seen[2]
 
 
 def _reported(connection: sqlite3.Connection, asked: list[Incoming]) -> Reported:
@@ -200,7 +213,8 @@ SELECT (SELECT json_group_array(id) FROM events WHERE id IN (SELECT value FROM j
         WHERE message_id IN (SELECT value FROM json_each(:messages)) AND source <> 'webhook'),
        (SELECT value FROM marks WHERE name = 'timestamp'),
        (SELECT coalesce(max(seq), 0) FROM events),
-       (SELECT value FROM marks WHERE name = 'expiries')
+       (SELECT value FROM marks WHERE name = 'expiries'),
+       (SELECT schema_version FROM pragma_schema_version)
 """
 
 _NEAR = f"""

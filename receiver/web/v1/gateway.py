@@ -24,8 +24,9 @@ from receiver.providers.zimsend.facts import facts, moments
 from receiver.status import STATES
 from receiver.strict_json import read_json
 from receiver.times import DAY, HOUR
+from receiver.web.answers import RETRY_AFTER
 from receiver.web.bodies import read_body
-from receiver.web.v1 import RETRY_AFTER, ApiError, authenticate
+from receiver.web.v1 import ApiError, authenticate
 
 log = logging.getLogger(__name__)
 blueprint = Blueprint("gateway", __name__, url_prefix="/v1")

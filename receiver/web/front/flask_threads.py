@@ -1,0 +1,189 @@
+"""Flask beside the event loop: a bounded number of threads, each with one request at a time."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import logging
+import sys
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from queue import SimpleQueue
+from typing import Any
+
+from receiver.web.answers import error_answer
+from receiver.web.front.connection import CLOSED, Connection, Request
+
+log = logging.getLogger(__name__)
+
+#: Requests that wait for a thread, and seconds that they wait, at most.
+MOST_WAITING = 64
+WAIT = 0.25
+#: Bytes of an answer that is sent whole; what is longer goes out piece by piece.
+AT_ONCE = 1024 * 1024
+#: Seconds between two looks at whether a slow reader has made room.
+_PAUSE = 0.02
+
+
+class _Gone(Exception):
+    """Nobody listens any more."""
+
+
+class FlaskThreads:
+    """See the module.
+
+    :param application: any WSGI application.
+    """
+
+    def __init__(self, application: Any, threads: int, loop: asyncio.AbstractEventLoop) -> None:
+        self._application = application
+        self._loop = loop
+        self._free = self._threads = threads
+        self._begun: SimpleQueue[_Call] = SimpleQueue()
+        self._started = False
+        self._waiting: deque[tuple[float, _Call]] = deque()
+
+    def run(
+        self, connection: Connection, request: Request, path: str, known: Callable[[], object]
+    ) -> None:
+        """Let Flask answer a request.
+
+        :param known: called, in the thread, if the request turns out to be authenticated.
+        """
+        call = _Call(connection, request, path, known)
+        if self._free:
+            self._begin(call)
+        elif len(self._waiting) < MOST_WAITING:
+            self._waiting.append((time.monotonic() + WAIT, call))
+        else:
+            call.refuse()
+
+    def look(self, now: float) -> None:
+        """Refuse those that have waited for too long."""
+        while self._waiting and self._waiting[0][0] < now:
+            self._waiting.popleft()[1].refuse()
+
+    def _begin(self, call: _Call) -> None:
+        if not self._started:
+            self._started = True
+            for number in range(self._threads):
+                # Daemons: a call that hangs must not keep the process from its exit.
+                threading.Thread(target=self._work, name=f"flask {number}", daemon=True).start()
+        self._free -= 1
+        self._begun.put(call)
+
+    def _work(self) -> None:
+        while True:
+            self._begun.get().run(self._application, self._loop.call_soon_threadsafe)
+            self._loop.call_soon_threadsafe(self._ended)
+
+    def _ended(self) -> None:
+        self._free += 1
+        self.look(time.monotonic())
+        if self._waiting:
+            self._begin(self._waiting.popleft()[1])
+
+
+class _Call:
+    """One request on its way through Flask."""
+
+    def __init__(
+        self, connection: Connection, request: Request, path: str, known: Callable[[], object]
+    ) -> None:
+        self._connection = connection
+        self._path = path
+        self._environ = environ_of(connection, request, path)
+        #: For whoever authenticates a request: see `receiver.web.v1.authenticate`.
+        self._environ["receiver.known"] = known
+        self._status = 500
+        self._headers: list[tuple[str, str]] = []
+        self._sent = False
+
+    def refuse(self) -> None:
+        """There is no thread for it."""
+        detail = "all threads for such requests are taken; try again"
+        self._connection.answer(*error_answer(self._path, 503, detail, {"Retry-After": "1"}))
+
+    def run(self, application: Any, on_loop: Callable[..., object]) -> None:
+        """In a thread: call the application, and send what it answers."""
+        try:
+            pieces = application(self._environ, self._start)
+            try:
+                self._send(pieces, on_loop)
+            finally:
+                if hasattr(pieces, "close"):
+                    pieces.close()
+        except Exception as error:
+            if not isinstance(error, _Gone):
+                log.exception("a request could not be answered")
+            if self._sent:
+                on_loop(self._connection.abort)
+                return
+            detail = "a defect of this program; its log says more"
+            on_loop(self._connection.answer, *error_answer(self._path, 500, detail))
+
+    def _start(
+        self, status: str, headers: list[tuple[str, str]], exc_info: Any = None
+    ) -> Callable[[bytes], object]:
+        self._status, self._headers = int(status.partition(" ")[0]), headers
+        return _refuse_to_write
+
+    def _send(self, pieces: Any, on_loop: Callable[..., object]) -> None:
+        connection = self._connection
+        length = next((int(v) for n, v in self._headers if n.lower() == "content-length"), None)
+        if length is not None and length <= AT_ONCE:
+            body = b"".join(pieces)
+            self._sent = True
+            on_loop(connection.answer, self._status, self._headers, body)
+            return
+        self._sent = True
+        on_loop(connection.begin_answer, self._status, self._headers)
+        for piece in pieces:
+            on_loop(connection.continue_answer, piece)
+            while not connection.drained:  # its deadline ends this, if the reader does not
+                time.sleep(_PAUSE)
+            if connection.state == CLOSED:
+                raise _Gone
+        on_loop(connection.end_answer)
+
+
+def _refuse_to_write(_data: bytes) -> None:
+    raise NotImplementedError("answers are returned here, not written")
+
+
+def environ_of(connection: Connection, request: Request, path: str) -> dict[str, Any]:
+    """A request as PEP 3333 wants it.
+
+    :param path: decoded, its bytes as Latin-1.
+    """
+    host, port = connection.local
+    environ: dict[str, Any] = {
+        "REQUEST_METHOD": request.method,
+        "SCRIPT_NAME": "",
+        "PATH_INFO": path,
+        "QUERY_STRING": request.target.partition(b"#")[0].partition(b"?")[2].decode("latin-1"),
+        "RAW_URI": request.target.decode("latin-1"),
+        "REQUEST_URI": request.target.decode("latin-1"),
+        "SERVER_NAME": host,
+        "SERVER_PORT": str(port),
+        "SERVER_PROTOCOL": f"HTTP/{request.version}",
+        "REMOTE_ADDR": connection.peer[0],
+        "REMOTE_PORT": str(connection.peer[1]),
+        "wsgi.version": (1, 0),
+        "wsgi.url_scheme": "http",
+        "wsgi.input": io.BytesIO(request.body),
+        "wsgi.input_terminated": True,
+        "wsgi.errors": sys.stderr,
+        "wsgi.multithread": True,
+        "wsgi.multiprocess": True,
+        "wsgi.run_once": False,
+    }
+    for raw_name, raw_value in request.headers:
+        name = raw_name.decode("latin-1").upper().replace("-", "_")
+        value = raw_value.decode("latin-1")
+        if name not in ("CONTENT_TYPE", "CONTENT_LENGTH"):
+            name = f"HTTP_{name}"
+        environ[name] = f"{environ[name]},{value}" if name in environ else value
+    return environ

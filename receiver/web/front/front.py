@@ -1,0 +1,254 @@
+"""What becomes of a request on the event loop, and how many connections and bytes there may be.
+
+A webhook is authenticated and parsed here, and answered when its commit is there: no thread waits
+for it. All else goes to Flask's threads.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from email.utils import formatdate
+from functools import partial
+from typing import Any
+from urllib.parse import unquote_to_bytes
+
+from receiver.errors import StoreUnavailable
+from receiver.ingest import Ticket, deadline_for
+from receiver.logs import Sparingly
+from receiver.parts import Receiver
+from receiver.receiving import ELSEWHERE, Steps
+from receiver.web import ops, webhook
+from receiver.web.answers import json_answer, refusal
+from receiver.web.front.connection import Connection, Request
+from receiver.web.front.flask_threads import FlaskThreads
+
+log = logging.getLogger(__name__)
+
+#: Connections of a process; if the system allows fewer files, fewer.
+MOST_CONNECTIONS = 4_000
+#: Bytes of requests that are not whole, over all connections.
+MOST_HELD = 32 * 1024 * 1024
+#: Bytes of a body that Flask is given at most: what a program may ask ZimSend to send, and one more
+#: to tell that there is more.
+LARGEST_FOR_FLASK = 2 * 1024 * 1024 + 1
+#: Seconds between two looks at what is late.
+LOOK = 0.25
+
+_SIGNATURE = webhook.SIGNATURE.lower().encode()
+
+
+class Front:
+    """See the module. All of it runs on the event loop.
+
+    :param application: Flask, for all that is not a webhook.
+    :param log_access: told of each answer, if somebody wants to know.
+    """
+
+    def __init__(
+        self,
+        receiver: Receiver,
+        application: Any,
+        loop: asyncio.AbstractEventLoop,
+        *,
+        most_connections: int = MOST_CONNECTIONS,
+        log_access: Callable[[Connection, Request, int, int], None] | None = None,
+    ) -> None:
+        self._receiver = receiver
+        self._loop = loop
+        self._most_connections = most_connections
+        self._log_access = log_access
+        self._flask = FlaskThreads(application, receiver.config.web_threads, loop)
+        #: Large bodies of authenticated senders are parsed here, one after the other.
+        self._parser = ThreadPoolExecutor(1, thread_name_prefix="parser")
+        self._connections: set[Connection] = set()
+        #: Those that have sent nothing authenticated, the longest silent one first.
+        self._strangers: dict[Connection, None] = {}
+        self._held = 0
+        #: Requests that wait for their commit.
+        self._waiting: dict[Ticket, tuple[Connection, Request, Steps]] = {}
+        self._stopping = False
+        self._malformed = Sparingly()
+        self.date = formatdate(usegmt=True)
+
+    def connect(self) -> Connection:
+        """A protocol for the loop's server."""
+        return Connection(self)
+
+    # --- connections
+
+    def opened(self, connection: Connection) -> None:
+        if len(self._connections) >= self._most_connections:
+            # Whoever has shown a right signature stays; and a flood must not keep others out.
+            goes = next(iter(self._strangers), connection)
+            goes.abort()
+            self.closed(goes)
+            if goes is connection:
+                return
+        self._connections.add(connection)
+        self._strangers[connection] = None
+
+    def closed(self, connection: Connection) -> None:
+        self._connections.discard(connection)
+        self._strangers.pop(connection, None)
+
+    def heard(self, connection: Connection) -> None:
+        if connection in self._strangers:  # now it stands last
+            del self._strangers[connection]
+            self._strangers[connection] = None
+
+    def holds(self, connection: Connection, change: int) -> None:
+        self._held += change
+        while self._held > MOST_HELD:
+            largest = max(self._connections, key=lambda each: each.held)
+            if not largest.held:
+                return
+            log.warning("a request that was not whole was given up: too many of them are large")
+            largest.abort()
+
+    def malformed(self, why: str) -> None:
+        held_back = self._malformed.admit()
+        if held_back is not None:
+            log.warning(
+                "a request was refused, it is no proper HTTP: %s (%d more since the last line)",
+                why,
+                held_back,
+            )
+
+    def look(self, now: float) -> None:
+        """Answer and close what is late. To be called every `LOOK` seconds."""
+        self.date = formatdate(usegmt=True)
+        for ticket in [ticket for ticket in self._waiting if ticket.deadline < now]:
+            self._receiver.ingest.give_up(ticket)
+            self._committed([ticket])
+        self._flask.look(now)
+        for connection in [each for each in self._connections if each.is_late(now)]:
+            connection.abort()
+
+    def _known(self, connection: Connection) -> None:
+        connection.known = True
+        self._strangers.pop(connection, None)
+
+    # --- requests
+
+    def head(self, connection: Connection, request: Request) -> None:
+        if request.method == "POST" and path_of(request) == webhook.PATH:
+            request.limit = self._receiver.receiving.largest_body
+        else:
+            request.limit = max(LARGEST_FOR_FLASK, self._receiver.config.max_body_bytes + 1)
+
+    def whole(self, connection: Connection, request: Request) -> None:
+        if self._stopping:
+            connection.close_after_answer()
+        path = path_of(request)
+        if path == webhook.PATH and request.method == "POST":
+            claimed = request.header(_SIGNATURE)
+            steps = self._receiver.receiving.receive(
+                request.body, None if claimed is None else claimed.decode("latin-1")
+            )
+            self._go_on(connection, request, steps, lambda: next(steps))
+        elif path == "/healthz" and request.method in ("GET", "HEAD"):
+            connection.answer(*ops.HEALTHY)
+        else:
+            self._flask.run(
+                connection,
+                request,
+                path,
+                known=lambda: self._loop.call_soon_threadsafe(self._known, connection),
+            )
+
+    def _go_on(
+        self,
+        connection: Connection,
+        request: Request,
+        steps: Steps,
+        step: Callable[[], Any],
+    ) -> None:
+        """Take a step of the description, and see to what it asks for."""
+        try:
+            items = step()
+        except StopIteration as end:
+            connection.answer(*json_answer(200, end.value))
+            return
+        except Exception as error:
+            connection.answer(*refusal(webhook.PATH, error))
+            return
+        self._known(connection)  # it was authenticated, or there were nothing to do for it
+        if items is ELSEWHERE:
+            asked = self._loop.run_in_executor(self._parser, steps.send, None)
+            asked.add_done_callback(
+                lambda done: self._go_on(connection, request, steps, done.result)
+            )
+            return
+        ticket = Ticket(items, deadline_for(request.began, request.ended), self._tell)
+        try:
+            self._receiver.ingest.put(ticket)
+        except StoreUnavailable as error:
+            ticket.error = error
+            self._waiting[ticket] = connection, request, steps
+            self._committed([ticket])
+        else:
+            self._waiting[ticket] = connection, request, steps
+
+    def _tell(self, tickets: list[Ticket]) -> None:
+        """Called by the committer: once for a whole group, for each call wakes the loop."""
+        self._loop.call_soon_threadsafe(self._committed, tickets)
+
+    def _committed(self, tickets: list[Ticket]) -> None:
+        for ticket in tickets:
+            waiting = self._waiting.pop(ticket, None)
+            if waiting is not None:  # else it was given up, and is answered
+                connection, request, steps = waiting
+                self._go_on(connection, request, steps, partial(_what_became_of, ticket, steps))
+
+    def answered(self, connection: Connection, request: Request, status: int, size: int) -> None:
+        if self._log_access is not None:
+            self._log_access(connection, request, status, size)
+
+    # --- the end
+
+    def stop(self) -> None:
+        """Answer what is in hand and what comes at this moment, and no more."""
+        self._stopping = True
+
+    def close_idle(self) -> None:
+        """Close the connections on which nothing is in hand."""
+        for connection in list(self._connections):
+            connection.close_after_answer()
+
+    def close_incomplete(self) -> None:
+        """Close the connections on which nothing whole has come."""
+        for connection in list(self._connections):
+            if not connection.is_in_hand:
+                connection.abort()
+
+    @property
+    def open(self) -> int:
+        """How many connections there are."""
+        return len(self._connections)
+
+    def abort(self) -> None:
+        """Close all of them by force."""
+        for connection in list(self._connections):
+            connection.abort()
+
+
+def _what_became_of(ticket: Ticket, steps: Steps) -> object:
+    """Let the description know, and take its next step."""
+    if ticket.outcomes is None:
+        return steps.throw(ticket.error or StoreUnavailable("the commit was interrupted"))
+    return steps.send(ticket.outcomes)
+
+
+def path_of(request: Request) -> str:
+    """The decoded path of a request, as WSGI has it: bytes as Latin-1."""
+    target = request.target
+    if target == webhook.PATH.encode():
+        return webhook.PATH
+    if not target.startswith(b"/"):  # http://host/path, as proxies are asked
+        _, separator, rest = target.partition(b"://")
+        target = b"/" + rest.partition(b"/")[2] if separator else target
+    path = target.partition(b"#")[0].partition(b"?")[0]
+    return unquote_to_bytes(path).decode("latin-1")

@@ -1,0 +1,158 @@
+"""The event loop under gunicorn: `worker_class` of `gunicorn.conf.py`.
+
+gunicorn's master loads this file. What the service is made of is loaded in the worker alone, so
+that a reload renews it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import resource
+import signal
+import sys
+import time
+from contextlib import suppress
+from datetime import timedelta
+from types import SimpleNamespace
+from typing import TYPE_CHECKING
+
+from gunicorn.workers.base import Worker
+
+if TYPE_CHECKING:
+    from receiver.web.front.connection import Connection, Request
+    from receiver.web.front.front import Front
+
+#: Seconds for which a thread may keep Python's lock while others wait for it. Python's own 5 ms are
+#: as long as several events take.
+_SWITCH = 0.0005
+#: Files of a process beside its connections; and below how many connections one is told.
+_OTHER_FILES = 96
+FEW_CONNECTIONS = 2_500
+#: Seconds that a stop waits for requests that are on their way here, and for those half-sent.
+_ON_THEIR_WAY = 0.3
+_HALF_SENT = 1.0
+
+
+class LoopWorker(Worker):  # type: ignore[misc]
+    """One process: an event loop, and the parts of the service beside it."""
+
+    def init_process(self) -> None:
+        try:
+            import uvloop
+
+            self.loop: asyncio.AbstractEventLoop = uvloop.new_event_loop()
+        except ImportError:  # no wheel for this machine
+            self.loop = asyncio.new_event_loop()
+        asyncio.set_event_loop(self.loop)
+        self._stopped = asyncio.Event()
+        self._at_once = False
+        super().init_process()
+
+    def init_signals(self) -> None:
+        super().init_signals()
+        signal.set_wakeup_fd(-1)  # the loop's
+        self.loop.add_signal_handler(signal.SIGTERM, self._stop)
+        self.loop.add_signal_handler(signal.SIGINT, self._quit)
+        self.loop.add_signal_handler(signal.SIGQUIT, self._quit)
+
+    def _stop(self) -> None:
+        self.alive = False
+        self._stopped.set()
+
+    def _quit(self) -> None:
+        self._at_once = True
+        self.cfg.worker_int(self)
+        self._stop()
+
+    def run(self) -> None:
+        try:
+            self.loop.run_until_complete(self._serve())
+        finally:
+            self.loop.close()
+
+    async def _serve(self) -> None:
+        sys.setswitchinterval(_SWITCH)
+        from receiver.parts import parts
+        from receiver.web.front.front import LOOK, Front
+
+        receiver = parts(self.wsgi)
+        front = Front(
+            receiver,
+            self.wsgi,
+            self.loop,
+            most_connections=self._connections(),
+            log_access=self._log_access if self.cfg.accesslog else None,
+        )
+        servers = [
+            await self.loop.create_server(front.connect, sock=listener.sock)
+            for listener in self.sockets
+        ]
+        if receiver.config.embedded_worker:
+            receiver.worker.start()
+            receiver.start()
+        while self.alive and self.ppid == os.getppid():
+            self.notify()
+            front.look(time.monotonic())
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._stopped.wait(), LOOK)
+        # Handlers and requests come to their ends side by side.
+        deadline = time.monotonic() + receiver.worker.DRAIN
+        receiver.stop()
+        for server in servers:
+            server.close()
+        draining = None
+        if receiver.config.embedded_worker and not self._at_once:
+            draining = self.loop.run_in_executor(None, receiver.worker.drain, receiver.worker.DRAIN)
+        await self._end(front, deadline)
+        if draining is not None and not await draining:
+            self.log.warning("work could not be given back: it is done again when its lease ends")
+
+    async def _end(self, front: Front, deadline: float) -> None:
+        """Answer what is in hand, and close what is not."""
+        began = time.monotonic()
+        front.stop()
+        while front.open and not self._at_once:
+            now = time.monotonic()
+            if now > began + _ON_THEIR_WAY:
+                front.close_idle()
+            if now > began + _HALF_SENT:
+                front.close_incomplete()
+            if now > deadline:
+                self.log.warning("%d connections are closed before their answer", front.open)
+                break
+            self.notify()
+            front.look(now)
+            await asyncio.sleep(0.05)
+        front.abort()
+        await asyncio.sleep(0)  # closing is the loop's work, too
+
+    def _connections(self) -> int:
+        """How many this process may have; as many files as the system allows are made available."""
+        from receiver.web.front.front import MOST_CONNECTIONS
+
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        with suppress(ValueError, OSError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+            soft = hard
+        most = MOST_CONNECTIONS
+        if soft != resource.RLIM_INFINITY:
+            most = min(most, soft - _OTHER_FILES)
+        if most < FEW_CONNECTIONS:
+            self.log.warning(
+                "the system allows this process %d files, so %d connections: raise it (ulimit -n)",
+                soft,
+                most,
+            )
+        return max(1, most)
+
+    def _log_access(self, connection: Connection, request: Request, status: int, size: int) -> None:
+        """A line for a request, as gunicorn writes them; where it is asked for."""
+        from receiver.web.front.flask_threads import environ_of
+        from receiver.web.front.front import path_of
+
+        response = SimpleNamespace(status=str(status), sent=size, headers=())
+        environ = environ_of(connection, request, path_of(request))
+        told = [(k.decode("latin-1"), v.decode("latin-1")) for k, v in request.headers]
+        took = timedelta(seconds=time.monotonic() - request.began)
+        self.log.access(response, SimpleNamespace(headers=told), environ, took)

@@ -1,0 +1,86 @@
+"""A way that takes time: a proxy on this machine that delivers every byte later, in order."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from contextlib import suppress
+
+from tests.server import free_port
+
+
+class Distance:
+    """Between a client and a server of this machine.
+
+    :param port: the server's.
+    :param round_trip: seconds, half of them in each direction.
+    """
+
+    def __init__(self, port: int, round_trip: float) -> None:
+        self.round_trip = round_trip
+        self.port = free_port()
+        #: Until then, by `time.monotonic`, nothing is delivered.
+        self._still_until = 0.0
+        self._target = port
+        self._loop = asyncio.new_event_loop()
+        self._ready = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="distance", daemon=True)
+        self._thread.start()
+        self._ready.wait(10)
+
+    def hiccup(self, seconds: float) -> None:
+        """From now on nothing is delivered for a while, and then all of it."""
+        self._still_until = time.monotonic() + seconds
+
+    def close(self) -> None:
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join(10)
+
+    def _run(self) -> None:
+        asyncio.set_event_loop(self._loop)
+        listening = asyncio.start_server(self._connected, "127.0.0.1", self.port, backlog=1000)
+        self._loop.run_until_complete(listening)
+        self._ready.set()
+        self._loop.run_forever()
+        tasks = asyncio.all_tasks(self._loop)
+        for task in tasks:
+            task.cancel()
+        self._loop.run_until_complete(asyncio.gather(*tasks, return_exceptions=True))
+        self._loop.close()
+
+    async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        # The handshake of TCP is a round trip as well.
+        await asyncio.sleep(self.round_trip)
+        try:
+            there, back = await asyncio.open_connection("127.0.0.1", self._target)
+        except OSError:
+            writer.close()
+            return
+        await asyncio.gather(self._carry(reader, back), self._carry(there, writer))
+
+    async def _carry(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        on_the_way: asyncio.Queue[tuple[float, bytes]] = asyncio.Queue()
+
+        async def deliver() -> None:
+            with suppress(OSError):
+                while True:
+                    due, data = await on_the_way.get()
+                    while (left := max(due, self._still_until) - time.monotonic()) > 0:
+                        await asyncio.sleep(left)
+                    if not data:
+                        writer.close()
+                        return
+                    writer.write(data)
+                    await writer.drain()
+            reader.feed_eof()  # nobody takes it any more
+
+        delivering = asyncio.ensure_future(deliver())
+        data = b"."
+        while data:
+            try:
+                data = await reader.read(65_536)
+            except OSError:
+                data = b""
+            on_the_way.put_nowait((time.monotonic() + self.round_trip / 2, data))
+        await delivering
