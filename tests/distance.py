@@ -39,6 +39,7 @@ class Distance:
 
     def _run(self) -> None:
         asyncio.set_event_loop(self._loop)
+        self._loop.set_exception_handler(lambda *_: None)  # connections end as they like
         listening = asyncio.start_server(self._connected, "127.0.0.1", self.port, backlog=1000)
         self._loop.run_until_complete(listening)
         self._ready.set()
@@ -66,7 +67,7 @@ class Distance:
             with suppress(OSError):
                 while True:
                     due, data = await on_the_way.get()
-                    while (left := max(due, self._still_until) - time.monotonic()) > 0:
+                    while (left := max(due, self._still_until) - time.monotonic()) > 0:  # noqa: ASYNC110
                         await asyncio.sleep(left)
                     if not data:
                         writer.close()

@@ -29,7 +29,10 @@ _OTHERS = 3
 _READERS = 2
 #: Seconds after which a connection that nobody used is tried before it is given to somebody.
 _FRESH = 1.0
-_CHECK_PATIENCE = 0.5
+#: Seconds for one round trip of that. The server may be 400 ms away.
+_CHECK_PATIENCE = 1.5
+#: Round trips that a transaction takes, and one to spare.
+_ROUND_TRIPS = 3
 #: Seconds after which a connection is asked for again: each time the pool tries to make one.
 _ASK_AGAIN = 0.25
 #: Used where the URL says nothing else. The network's silence is noticed in about 10 s by the
@@ -92,6 +95,8 @@ class Connection(psycopg.Connection[TupleRow]):
     #: By `time.monotonic()`.
     deadline: float = 0.0
     used_at: float = 0.0
+    #: Seconds to the server and back, as its first statement took.
+    round_trip: float = 0.0
     #: It was given up with a link that may be sound, so nothing is said about the others'.
     discarded: bool = False
     #: Why the last attempt to connect failed.
@@ -148,6 +153,10 @@ class Pool:
         """
         pool = self._opened()
         connection = _connection_from(pool, deadline)
+        if deadline - time.monotonic() < _ROUND_TRIPS * connection.round_trip:
+            # It would be cut off in the middle, and be lost to those who have the time.
+            pool.putconn(connection)
+            raise StoreUnavailable("no time left for a transaction")
         connection.deadline = deadline
         try:
             yield connection
@@ -224,8 +233,10 @@ def _check(connection: Connection) -> None:
 
 
 def _configure(connection: Connection) -> None:
-    connection.used_at = time.monotonic()
-    connection.deadline = connection.used_at + 3 * _CHECK_PATIENCE
+    began = time.monotonic()
+    connection.deadline = began + 2 * _CHECK_PATIENCE
     connection.adapters.register_dumper(str, _Text)
     # For what is read without a transaction of its own.
     connection.execute("SET statement_timeout = '30s'")
+    connection.used_at = time.monotonic()
+    connection.round_trip = connection.used_at - began
