@@ -22,6 +22,7 @@ class Distance:
         self.port = free_port()
         #: Until then, by `time.monotonic`, nothing is delivered.
         self._still_until = 0.0
+        self._writers: list[asyncio.StreamWriter] = []
         self._target = port
         self._loop = asyncio.new_event_loop()
         self._ready = threading.Event()
@@ -41,16 +42,24 @@ class Distance:
         asyncio.set_event_loop(self._loop)
         self._loop.set_exception_handler(lambda *_: None)  # connections end as they like
         listening = asyncio.start_server(self._connected, "127.0.0.1", self.port, backlog=1000)
-        self._loop.run_until_complete(listening)
+        server = self._loop.run_until_complete(listening)
         self._ready.set()
         self._loop.run_forever()
-        tasks = asyncio.all_tasks(self._loop)
-        for task in tasks:
-            task.cancel()
-        self._loop.run_until_complete(asyncio.gather(*tasks, return_exceptions=True))
+        server.close()
+        self._loop.run_until_complete(self._end())
         self._loop.close()
 
+    async def _end(self) -> None:
+        for writer in self._writers:
+            writer.transport.abort()
+        tasks = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await asyncio.sleep(0.05)  # transports close with the loop's next rounds
+
     async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._writers.append(writer)
         # The handshake of TCP is a round trip as well.
         await asyncio.sleep(self.round_trip)
         try:
@@ -58,6 +67,7 @@ class Distance:
         except OSError:
             writer.close()
             return
+        self._writers.append(back)
         await asyncio.gather(self._carry(reader, back), self._carry(there, writer))
 
     async def _carry(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
