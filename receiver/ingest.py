@@ -84,6 +84,9 @@ class Ingest:
     #: probe. Before that they queue behind it: the failure may be long ago.
     KNOWN_FOR = 1.0
     SLOW_PROBE = 0.25
+    #: Seconds for which a failure is told of: whoever sends requests by what `/readyz` says must
+    #: send one now and then, for nothing else finds out that the store works again.
+    TOLD_FOR = 10.0
 
     def __init__(
         self,
@@ -182,7 +185,8 @@ class Ingest:
         """Why nothing is stored at this moment; `None` where nothing speaks against it."""
         if self._dead:
             return "the thread that commits has died; restart this process"
-        return "no commit succeeds" if self._stuck else None
+        lately = time.monotonic() - self._failed_at < self.TOLD_FOR
+        return "no commit succeeds" if self._stuck and lately else None
 
     @property
     def waiting(self) -> int:
