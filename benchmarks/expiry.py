@@ -171,7 +171,6 @@ class Bench:
             "ZIMSEND_WEBHOOK_SECRET": load.SECRET,
             "DATABASE_URL": f"sqlite:///{self._mirror.path}",
             "WEB_CONCURRENCY": "1",
-            "WEB_THREADS": "32",
             "EMBEDDED_WORKER": "1",
             "HANDLERS": "benchmarks.handlers",
         }

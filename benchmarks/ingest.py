@@ -3,16 +3,23 @@
     .venv/bin/python benchmarks/ingest.py [--rounds N] [--seconds S] [--only NAME ...]
         [--database postgres] ...
 
-The applications get the same load under the same `gunicorn.conf.py`, in turns:
+The applications get the same load, in turns:
 
-- `gunicorn`: a WSGI application that does nothing, the most that the server gives on this machine;
+- `gunicorn`: a WSGI application that does nothing, the most that gunicorn's threads give on this
+  machine;
 - `empty`: a Flask route that does nothing;
 - `insert`: verify, one INSERT, and a commit of its own for each request: what one writes first;
 - `celery`: the provider's recommendation, Flask + Celery + Redis, with a worker that runs;
+- `fastify`: verify, one INSERT, and a commit of its own for each request, by hand in JavaScript:
+  what one writes first elsewhere;
 - `receiver`: this project, with two handlers that want every event and its embedded worker, on
   SQLite;
 - `postgres`: the same on a PostgreSQL of its own, with the settings that PostgreSQL comes with
   (`--database postgres`, or `--only`).
+
+The first four are served by gunicorn's own `gthread` with `--threads` threads, as one would serve
+them; this project by its event loop; both with its `gunicorn.conf.py`. `fastify` has
+Node's event loop, and Node's `cluster` where there are several processes.
 
 Rates depend on the machine and on what else it does at the time, so what counts is the **ratio
 within one round**, and the median of it over the rounds. The load comes from `wrk` on the same
@@ -25,8 +32,10 @@ must not grow. At last the steps of one event are timed one by one (`steps.py`),
 time goes.
 
 `celery` needs `redis-server`, and an interpreter that has `benchmarks/requirements.txt` beside
-`requirements.txt`; without them it is left out, and the report says so. The databases are made
-beside the project, on the disk that it is on: a RAM disk would make every commit free.
+`requirements.txt`. `fastify` needs `node` and `npm`, which installs it for this run; before Node 22
+that compiles SQLite, and takes a minute. Without them they are left out, and the report says so.
+The databases are made beside the project, on the disk that it is on: a RAM disk would make every
+commit free.
 """
 
 from __future__ import annotations
@@ -62,6 +71,7 @@ WARM_UP = 2  # seconds
 class Target:
     """One of the applications.
 
+    :param app: for gunicorn; a script ends in `.js`, and is for Node.
     :param table: where each acknowledged event must be found.
     """
 
@@ -75,6 +85,7 @@ TARGETS = {
     "empty": Target("benchmarks.apps.empty:app"),
     "insert": Target("benchmarks.apps.insert:app", "received"),
     "celery": Target("benchmarks.apps.celery_redis:app"),
+    "fastify": Target("server.js", "received"),
     "receiver": Target(
         "wsgi:app", "events", {"EMBEDDED_WORKER": "1", "HANDLERS": "benchmarks.handlers"}
     ),
@@ -87,12 +98,13 @@ OURS = ("receiver", "postgres")
 
 #: Who is compared with whom, by how many processes: what it must reach, and the aim.
 GOALS = {
-    ("receiver", "empty", 1): (0.65, 0.80),
-    ("receiver", "empty", 2): (0.45, 0.65),
-    ("receiver", "celery", 1): (2.0, 3.0),
-    ("postgres", "empty", 2): (0.35, 0.50),
+    ("receiver", "empty", 1): (1.6, 2.0),
+    ("receiver", "empty", 2): (0.75, 0.9),
+    ("postgres", "empty", 1): (1.2, 1.5),
+    ("receiver", "celery", 1): (3.5, 4.0),
+    ("receiver", "fastify", 1): (1.15, 1.4),
 }
-P99_GOAL = 60.0  # milliseconds
+P99_GOAL = 40.0  # milliseconds
 
 
 @dataclass(frozen=True)
@@ -178,9 +190,16 @@ class Bench:
                 stack.enter_context(processes.celery_worker(celery_app, folder, environ))
             if name == "postgres":
                 environ["DATABASE_URL"] = stack.enter_context(processes.postgres())
-            options = [] if name in OURS else ["--worker-class", "gthread", "--keep-alive", "5"]
-            options += [] if name in OURS else ["--threads", str(self._options.threads)]
-            url = stack.enter_context(processes.gunicorn(target.app, folder, environ, options))
+            if target.app.endswith(".js"):
+                script = self._folder / name / target.app
+                serving = processes.node(script, folder, environ)
+            else:
+                options = ["--worker-class", "gthread", "--keep-alive", "5"]
+                options += ["--threads", str(self._options.threads)]
+                serving = processes.gunicorn(
+                    target.app, folder, environ, () if name in OURS else options
+                )
+            url = stack.enter_context(serving)
             yield url, environ["DATABASE_URL"]
         shutil.rmtree(folder)
 
@@ -265,22 +284,21 @@ def report_backlogs(bench: Bench, results: Results) -> None:
 
 def report_steps(results: Results, measured: Sequence[steps.Step]) -> None:
     """Where the time of one event goes, in one process under full load."""
-    server, whole = results.rate("gunicorn", 1), results.rate("receiver", 1)
+    whole = results.rate("receiver", 1)
     rows = list(measured)
-    if server and whole:
-        rows.insert(0, steps.Step("gunicorn alone", 1e6 / server, 1e6 / server))
+    if whole:
         rest = 1e6 / whole - sum(step.processor for step in rows if step.counts)
-        rows.append(steps.Step("the rest: threads in turns, the disk", rest, rest))
+        rows.append(steps.Step("the rest: reading, answering, threads in turns", rest, rest))
         rows.append(steps.Step("one event under full load", 1e6 / whole, 1e6 / whole))
     print(
-        "\nWhere the time goes, in microseconds for one event, with 1 process. gunicorn alone and"
-        "\nthe whole come from the rates above; the rest is what the steps leave of the whole, and"
-        "\nother programs on this machine are in it as well.\n"
+        "\nWhere the time goes, in microseconds for one event, with 1 process. The whole comes from"
+        "\nthe rates above; the rest is what the steps leave of the whole, and other programs on"
+        "\nthis machine are in it as well.\n"
     )
     print("| step | on the clock | on the processor | share |")
     print("|---|--:|--:|--:|")
     for step in rows:
-        share = f"{step.processor * whole / 1e4:.0f} %" if server and whole and step.counts else ""
+        share = f"{step.processor * whole / 1e4:.0f} %" if whole and step.counts else ""
         print(f"| {step.name} | {step.clock:,.0f} | {step.processor:,.0f} | {share} |")
 
 
@@ -299,10 +317,10 @@ def main() -> int:
     options = _options()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that all that was started is ended
     names = options.only or [n for n in TARGETS if n != "postgres" or options.database == n]
-    names = [name for name in names if _possible(name)]
     with tempfile.TemporaryDirectory(prefix=".benchmark-", dir=processes.ROOT) as created:
         folder = Path(created)
         (folder / ".gitignore").write_text("*\n")
+        names = [name for name in names if _possible(name, folder)]
         bench = Bench(folder, options)
         results = run_rounds(bench, names, options)
         report_rates(results)
@@ -326,14 +344,18 @@ def run_rounds(bench: Bench, names: Sequence[str], options: argparse.Namespace) 
     return results
 
 
-def _possible(name: str) -> bool:
-    if name != "celery":
-        return True
-    missing = [module for module in ("celery", "redis") if not importlib.util.find_spec(module)]
-    missing += [] if shutil.which("redis-server") else ["redis-server"]
-    if missing:
-        print(f"NOT COMPARED WITH celery: there is no {' and no '.join(missing)} here\n")
-    return not missing
+def _possible(name: str, folder: Path) -> bool:
+    """Whether this machine has what an application needs; what can be installed is, there."""
+    why = None
+    if name == "celery":
+        missing = [module for module in ("celery", "redis") if not importlib.util.find_spec(module)]
+        missing += [] if shutil.which("redis-server") else ["redis-server"]
+        why = f"there is no {' and no '.join(missing)} here" if missing else None
+    if name == "fastify":
+        why = processes.install_fastify(folder / name)
+    if why is not None:
+        print(f"NOT COMPARED WITH {name}: {why}\n")
+    return why is None
 
 
 def _options() -> argparse.Namespace:
@@ -341,7 +363,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seconds", type=int, default=8, help="of each run")
     parser.add_argument("--connections", type=int, default=32)
-    parser.add_argument("--threads", type=int, default=32, help="of each process")
+    parser.add_argument("--threads", type=int, default=32, help="of each process under gthread")
     parser.add_argument("--processes", type=int, nargs="+", default=[1, 2], metavar="N")
     parser.add_argument("--database", choices=("sqlite", "postgres"), default="sqlite")
     parser.add_argument("--only", choices=TARGETS, nargs="+", help="measure these alone")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -18,6 +19,13 @@ from tests.postgres import PostgresServer
 
 ROOT = Path(__file__).parent.parent
 _START_WITHIN = 20.0
+
+#: Whether Node, in the current folder, has any SQLite that `apps/fastify/server.js` can use; and
+#: whether it is Node's own. Exit status 0 says yes.
+_HAS_SQLITE = 'process.getBuiltinModule?.("node:sqlite") || require("better-sqlite3")'
+_HAS_ITS_OWN = 'process.exit(process.getBuiltinModule?.("node:sqlite") ? 0 : 1)'
+#: Where Node has no SQLite of its own, one may have to be compiled.
+_INSTALL_WITHIN = 600
 
 
 @contextmanager
@@ -55,6 +63,45 @@ def gunicorn(
     settings = ["-c", str(ROOT / "gunicorn.conf.py"), "--bind", f"127.0.0.1:{port}"]
     command = [sys.executable, "-m", "gunicorn", *settings, *options, app]
     with running(command, folder, {"PORT": str(port), **environ}) as process:
+        wait_for(lambda: answers(url), process, folder)
+        yield url
+
+
+def install_fastify(folder: Path) -> str | None:
+    """Copy the Fastify application into a new folder, with what it needs beside it.
+
+    :returns: what is missing on this machine, if anything is.
+    """
+    missing = [program for program in ("node", "npm") if not shutil.which(program)]
+    if missing:
+        return f"there is no {' and no '.join(missing)} here"
+    shutil.copytree(ROOT / "benchmarks" / "apps" / "fastify", folder)
+    options = ["--no-package-lock", "--no-audit", "--no-fund", "--loglevel", "error"]
+    if subprocess.run(["node", "--eval", _HAS_ITS_OWN], cwd=folder).returncode == 0:
+        options += ["--omit", "optional"]
+    installing = ["npm", "install", *options]
+    with (folder / "log").open("ab") as log:
+        try:
+            installed = subprocess.run(
+                installing, cwd=folder, stdout=log, stderr=log, timeout=_INSTALL_WITHIN
+            )
+        except subprocess.TimeoutExpired:
+            return f"npm install took more than {_INSTALL_WITHIN} seconds"
+        if installed.returncode:
+            return "npm cannot install it: " + (folder / "log").read_text(errors="replace")[-500:]
+        has_sqlite = subprocess.run(
+            ["node", "--eval", _HAS_SQLITE], cwd=folder, stdout=log, stderr=log
+        )
+    return "there is no SQLite for this Node" if has_sqlite.returncode else None
+
+
+@contextmanager
+def node(script: Path, folder: Path, environ: Mapping[str, str]) -> Iterator[str]:
+    """A server in JavaScript; gives its URL."""
+    port = free_port()
+    url = f"http://127.0.0.1:{port}"
+    environ = {"NODE_ENV": "production", "PORT": str(port), **environ}
+    with running(["node", str(script)], folder, environ) as process:
         wait_for(lambda: answers(url), process, folder)
         yield url
 
