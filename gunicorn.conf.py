@@ -1,4 +1,4 @@
-"""gunicorn's settings, and the hooks that start and stop the embedded worker.
+"""gunicorn's settings, and what is done before the first process starts.
 
 gunicorn reads this file by itself: `gunicorn wsgi:app`.
 """
@@ -28,8 +28,21 @@ wsgi_app = "wsgi:app"
 bind = f"0.0.0.0:{_config.port}"
 workers = _config.web_concurrency
 
-# An event loop for webhooks, and threads for Flask: see `receiver/web/front/`.
-worker_class = "receiver.web.front.worker.LoopWorker"
+_no_event_loop = None
+try:
+    import httptools  # noqa: F401
+except ImportError as error:  # no wheel for this machine
+    from receiver.web.front.without_loop import LEAST_THREADS
+
+    _no_event_loop = error
+    worker_class = "receiver.web.front.without_loop.ThreadsWorker"
+    threads = max(LEAST_THREADS, _config.web_threads)  # webhooks wait in them as well
+    keepalive = 5  # gunicorn's 2 s are short for a proxy between two events
+    # The C parser took bare LF for a line's end and lost folded headers.
+    http_parser = "python"
+else:
+    # An event loop for webhooks, and threads for Flask: see `receiver/web/front/`.
+    worker_class = "receiver.web.front.worker.LoopWorker"
 
 # Between SIGTERM and SIGKILL hosts leave 30 s. Requests end within 5 s, handlers get 20.
 graceful_timeout = 24
@@ -95,6 +108,12 @@ def on_starting(server):
     In a child: what the handlers' modules open at import must not be carried across a fork, and
     the master keeps no code that a reload could not renew.
     """
+    if _no_event_loop is not None:
+        server.log.warning(
+            "httptools cannot be imported (%s): requests are served by gunicorn's threads, which is"
+            " slower, and slow senders can take all of them",
+            _no_event_loop,
+        )
     child = os.fork()
     if child == 0:
         status = 1
