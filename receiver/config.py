@@ -262,7 +262,11 @@ SETTINGS = (
     Setting("PORT", "port", "3000", "the port to serve on", _number(1, 65_535)),
     Setting("WEB_CONCURRENCY", "web_concurrency", "1", "gunicorn's processes", _number(1, 64)),
     Setting(
-        "WEB_THREADS", "web_threads", "8", "threads in each of these processes", _number(1, 512)
+        "WEB_THREADS",
+        "web_threads",
+        "8",
+        "threads in each of these processes, for what is no webhook",
+        _number(1, 512),
     ),
     Setting(
         "HANDLERS",
