@@ -36,16 +36,16 @@ def read_body(environ: Mapping[str, Any], limit: int) -> bytes:
         # The server reads lazily: a broken chunk, a reset and a time-out all come up here.
         log.debug("a body could not be read: %s", type(error).__name__)
         if (declared or 0) > limit:
-            raise _too_large(limit) from error
+            raise too_large(limit) from error
         raise Refused(400, "the body could not be read whole") from error
     if len(body) > limit or (declared or 0) > limit:
-        raise _too_large(limit)
+        raise too_large(limit)
     if declared is not None and len(body) < declared:
         raise Refused(400, f"the body ends after {len(body)} of {declared} bytes")
     return body
 
 
-def _too_large(limit: int) -> Refused:
+def too_large(limit: int) -> Refused:
     return Refused(413, f"the body is larger than {limit} bytes")
 
 

@@ -1,21 +1,26 @@
 """One connection: whole requests out of bytes, answers into bytes, and a deadline for each state.
 
-httptools reads a head and what is chunked; where a request ends is decided here, so that never more
-than one request of a connection is in hand, however many were sent ahead.
+httptools reads a head; where a request ends is decided here, so that never more than one request of
+a connection is in hand, however many were sent ahead.
 """
 
 from __future__ import annotations
 
 import asyncio
+import logging
 import re
 import time
-from collections.abc import Iterable
-from typing import Protocol, cast
+from collections.abc import Callable, Iterable
+from functools import wraps
+from typing import Concatenate, ParamSpec, Protocol, TypeVar, cast
 
 import httptools
 from werkzeug.http import HTTP_STATUS_CODES
 
 from receiver.web.answers import error_answer
+from receiver.web.front.chunks import Chunks, Malformed
+
+log = logging.getLogger(__name__)
 
 #: Bytes of a head, and seconds from its first byte to its last.
 LARGEST_HEAD = 64 * 1024
@@ -40,19 +45,26 @@ _AHEAD = 64 * 1024
 _IN_A_ROW = 16
 #: Bytes of an answer that wait for a slow reader before no further request of it is looked at.
 _UNREAD = 16 * 1024
-#: A chunked body is read in such slices: what follows its end within one was sent ahead.
-_SLICE = 4 * 1024
 
+#: What a request can begin with, and its first line, as gunicorn takes them.
 _TOKEN = re.compile(rb"[A-Z0-9$\-_.]{1,20}")
+_FIRST_LINE = re.compile(rb"([A-Z0-9$\-_.]{1,20}) [^ ]+ HTTP/1\.[01]")
+#: Methods that httptools reads as any other; what it makes of the rest does not matter here.
+_PLAIN = {b"GET", b"POST", b"HEAD", b"PUT", b"DELETE", b"PATCH", b"OPTIONS"}
+_BARE_LF = re.compile(rb"(?<!\r)\n")
 #: Content-Lengths that httptools cannot hold.
 _ENORMOUS = re.compile(rb"\r\ncontent-length:[ \t]*[0-9]{19,}[ \t]*\r\n", re.IGNORECASE)
 _CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
 _HOP_BY_HOP = {"connection", "keep-alive", "transfer-encoding"}
-_UPGRADE = re.compile(rb"\r\nupgrade(?=[ \t]*:)", re.IGNORECASE)
+#: Statuses whose answers have no body.
+WITHOUT_BODY = {204, 304}
 
 IDLE, HEAD, BODY, ANSWERING, THROWING_AWAY, CLOSED = range(6)
 
 Headers = Iterable[tuple[str, str]]
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 
 class Request:
@@ -66,7 +78,9 @@ class Request:
         "began",
         "body",
         "chunked",
+        "cut",
         "ended",
+        "expects",
         "headers",
         "keeps_alive",
         "length",
@@ -85,11 +99,14 @@ class Request:
         #: Names in lower case, without those that hold an underscore.
         self.headers: list[tuple[bytes, bytes]] = []
         self.keeps_alive = True
+        #: The sender waits for a word before it sends the body.
+        self.expects = False
         self.chunked = False
         #: Bytes of the body, as declared.
         self.length: int | None = None
-        #: Bytes of the body that are read.
+        #: Bytes of the body that are read. If it is larger, `body` is not all of it.
         self.limit = 0
+        self.cut = False
         self.body = b""
 
     def header(self, name: bytes) -> bytes | None:
@@ -136,6 +153,23 @@ class _Refuse(Exception):
         self.detail = detail
 
 
+def _or_abort(
+    method: Callable[Concatenate[Connection, P], T],
+) -> Callable[Concatenate[Connection, P], T | None]:
+    """Whatever goes wrong: nobody waits on a connection that nobody goes on with."""
+
+    @wraps(method)
+    def guarded(connection: Connection, /, *args: P.args, **kwargs: P.kwargs) -> T | None:
+        try:
+            return method(connection, *args, **kwargs)
+        except Exception:
+            log.exception("a connection is closed by a defect of this program")
+            connection.abort()
+            return None
+
+    return guarded
+
+
 class Connection(asyncio.Protocol):
     """See the module. All of it runs on the event loop."""
 
@@ -156,10 +190,11 @@ class Connection(asyncio.Protocol):
         self._buffer = bytearray()
         self._searched = 0
         self._body = bytearray()
-        #: Of one request: the head is read, the body is whole, more came behind the body in one
-        #: slice, the sender was told to go on, and bytes of its chunks.
+        #: Of one request: the head is read, the body is whole, the sender was told to go on, and
+        #: its chunks with the bytes of them that came.
         self._parser: httptools.HttpRequestParser | None = None
-        self._head_read = self._whole = self._overrun = self._continued = False
+        self._head_read = self._whole = self._continued = False
+        self._chunks_read = Chunks()
         self._raw = 0
         #: What has come is looked at now; and how many requests in a row that were.
         self._stepping = False
@@ -187,11 +222,14 @@ class Connection(asyncio.Protocol):
         self.abort()
         self._server.closed(self)
 
+    @_or_abort
     def data_received(self, data: bytes) -> None:
         if self.state == THROWING_AWAY:
             self._thrown_away += len(data)
             if self._thrown_away > THROWN_AWAY:
                 self.abort()
+            return
+        if self.state == CLOSED:
             return
         if not self.known:
             self._server.heard(self)
@@ -200,33 +238,45 @@ class Connection(asyncio.Protocol):
             if len(self._buffer) > _AHEAD and not self._reading_paused:
                 self._reading_paused = True
                 self.transport.pause_reading()
+            self._hold(len(self._buffer) + len(self._body))
         else:
             self._advance()
-        self._hold(len(self._buffer) + len(self._body))
 
+    @_or_abort
     def eof_received(self) -> bool:
         """The other side has said all; it may still listen.
 
         :returns: whether the connection stays open.
         """
         self._eof = True
+        if self.state == THROWING_AWAY:
+            return False
+        if not self._writing_paused:
+            self._end_what_is_half()
+        return self.state != CLOSED
+
+    def _end_what_is_half(self) -> None:
+        """Nothing more comes: end what would wait for it. What was sent ahead is still answered."""
         if self.state == BODY and self.request is not None:
-            came = len(self._body) + len(self._buffer)
             declared = self.request.length
             self._refuse(
-                _Refuse(400, f"the body ends after {came} of {declared} bytes")
+                _Refuse(400, f"the body ends after {len(self._body)} of {declared} bytes")
                 if declared is not None
                 else _Refuse(400, "the body could not be read whole")
             )
-        return self.state == ANSWERING
+        elif self.state == HEAD or (self.state == IDLE and not self._buffer):
+            self.transport.close()
 
     def pause_writing(self) -> None:
         self._writing_paused = True
 
+    @_or_abort
     def resume_writing(self) -> None:
         self._writing_paused = False
         if self.state in (IDLE, HEAD, BODY):
             self._advance()
+            if self.state != ANSWERING:
+                self._resume_reading()
 
     # --- from the front
 
@@ -250,31 +300,35 @@ class Connection(asyncio.Protocol):
             return len(self._body) < BODY_RATE * took or took > BODY_WITHIN
         return self.state == THROWING_AWAY and took > THROW_AWAY_WITHIN
 
+    @_or_abort
     def answer(self, status: int, headers: Headers, body: bytes) -> None:
         """Answer the request in hand, and go on to the next one."""
         if self.state != ANSWERING:
             return  # it has gone, or was given up
         head = self._head(status, headers, len(body))
-        self.transport.write(head if self._is_head else head + body)
+        self.transport.write(head if self._has_no_body else head + body)
         self._sent = len(body)
         self._answered()
 
+    @_or_abort
     def begin_answer(self, status: int, headers: Headers) -> None:
         """Begin an answer whose body comes piece by piece."""
         if self.state == ANSWERING:
             self._sent = 0
             self.transport.write(self._head(status, headers, None))
 
+    @_or_abort
     def continue_answer(self, piece: bytes) -> None:
         """The next piece of its body."""
-        if self.state == ANSWERING and piece and not self._is_head:
+        if self.state == ANSWERING and piece and not self._has_no_body:
             self._sent += len(piece)
             self.transport.write(b"%x\r\n%b\r\n" % (len(piece), piece) if self._chunks else piece)
 
+    @_or_abort
     def end_answer(self) -> None:
         """There is no more of it."""
         if self.state == ANSWERING:
-            if self._chunks and not self._is_head:
+            if self._chunks and not self._has_no_body:
                 self.transport.write(b"0\r\n\r\n")
             self._answered()
 
@@ -315,6 +369,9 @@ class Connection(asyncio.Protocol):
             self._refuse(refused)
         finally:
             self._stepping = False
+        self._hold(len(self._buffer) + len(self._body))
+        if self._eof and not self._writing_paused:
+            self._end_what_is_half()
 
     def _step(self) -> bool:
         """
@@ -340,13 +397,15 @@ class Connection(asyncio.Protocol):
                 asyncio.get_running_loop().call_soon(self._go_on)
                 return False
             if not _TOKEN.match(buffer):
-                self._server.malformed("no request line")
-                raise _Refuse(400, "this is no HTTP request")
+                raise self._malformed("no request line")
+            self._whole = self._continued = False
             self._enter(HEAD)
         end = buffer.find(b"\r\n\r\n", max(0, self._searched - 3))
         if (len(buffer) if end < 0 else end) > LARGEST_HEAD:
             raise _Refuse(431, f"the head is larger than {LARGEST_HEAD} bytes")
         if end < 0:
+            if _BARE_LF.search(buffer, max(0, self._searched - 1)):
+                raise self._malformed("a line's end")
             self._searched = len(buffer)
             return False
         head = bytes(buffer[: end + 4])
@@ -354,14 +413,21 @@ class Connection(asyncio.Protocol):
         self._searched = 0
         request = self._read_head(head)
         self._body.clear()
-        self._whole = self._overrun = self._continued = False
+        self._chunks_read = Chunks()
         self._raw = 0
         self._enter(BODY)
         self._server.head(self, request)
         if (request.length or 0) > request.limit:
-            raise _Refuse(413, _too_large(request.limit))
+            self._cut(request)
+            return False
         return True
 
+    def _cut(self, request: Request) -> None:
+        """The body is too large: its beginning is enough for an answer, which is the last one."""
+        request.cut = self._closing = True
+        self._hand_over(request)
+
+    @_or_abort
     def _go_on(self) -> None:
         if self.state == IDLE:
             self._advance()
@@ -370,29 +436,25 @@ class Connection(asyncio.Protocol):
         request = self.request = Request(self.since)
         self._head_read = False
         self._parser = httptools.HttpRequestParser(self)
-        method = head[: head.find(b" ")]
+        first = _FIRST_LINE.fullmatch(head, 0, head.index(b"\r\n"))
+        if first is None:
+            raise self._malformed("no request line")
+        method = first[1]
+        if method == b"CONNECT":
+            raise _Refuse(405, "this method is not for this server")
+        request.method = method.decode("ascii")
         try:
-            try:
-                self._parser.feed_data(head)
-            except (httptools.HttpParserInvalidMethodError, httptools.HttpParserUpgrade):
-                # Any method is for Flask to refuse, and a wish for another protocol is passed over.
-                if not _TOKEN.fullmatch(method) or method == b"CONNECT":
-                    raise _Refuse(405, "this method is not for this server") from None
-                request.headers.clear()
-                request.target = b""
-                self._parser = httptools.HttpRequestParser(self)
-                rest = _UPGRADE.sub(b"\r\nx-pgrade", head[len(method) :])
-                self._parser.feed_data(b"POST" + rest)
-            request.method = method.decode("ascii")
-            request.version = self._parser.get_http_version()
-            request.keeps_alive = self._parser.should_keep_alive()
-        except (httptools.HttpParserError, UnicodeDecodeError) as error:
+            # Any method is for Flask to refuse, and none changes where a request ends.
+            self._parser.feed_data(head if method in _PLAIN else b"POST" + head[len(method) :])
+        except httptools.HttpParserUpgrade:
+            pass  # the wish for another protocol is passed over
+        except httptools.HttpParserError as error:
             if _ENORMOUS.search(head):
                 raise _Refuse(413, "the body is larger than any limit") from None
-            self._server.malformed(type(error).__name__)
-            raise _Refuse(400, "this is no proper HTTP request") from None
-        if not self._head_read or request.version not in ("1.0", "1.1"):
-            raise _Refuse(400, "this is neither HTTP/1.0 nor HTTP/1.1")
+            raise self._malformed(type(error).__name__) from None
+        if not self._head_read:
+            raise self._malformed("no end of the head")
+        request.version = self._parser.get_http_version()
         _read_framing(request)
         return request
 
@@ -402,21 +464,20 @@ class Connection(asyncio.Protocol):
         cast("Request", self.request).target += url
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        # A WSGI server could not tell `X-A` from `X_A`; and what comes behind a body is no header.
-        if b"_" not in name and not self._head_read:
+        # A WSGI server could not tell `X-A` from `X_A`.
+        if b"_" not in name:
+            value = value.strip(b" \t")
             cast("Request", self.request).headers.append((name.lower(), value))
 
     def on_headers_complete(self) -> None:
         self._head_read = True
+        parser = cast("httptools.HttpRequestParser", self._parser)
+        # Later it has forgotten what the head said.
+        cast("Request", self.request).keeps_alive = parser.should_keep_alive()
 
-    def on_message_begin(self) -> None:
-        self._overrun = self._whole
-
-    def on_body(self, body: bytes) -> None:
-        self._body += body
-
-    def on_message_complete(self) -> None:
-        self._whole = True
+    def _malformed(self, why: str) -> _Refuse:
+        self._server.malformed(why)
+        return _Refuse(400, "this is no proper HTTP/1.1 request")
 
     def _step_body(self) -> bool:
         request = cast("Request", self.request)
@@ -428,40 +489,39 @@ class Connection(asyncio.Protocol):
                 self._body += self._buffer[:missing]
                 del self._buffer[:missing]
             self._whole = len(self._body) == (request.length or 0)
+        if request.cut:
+            return False
         if not self._whole:
             self._ask_for_more(request)
             return False
+        self._hand_over(request)
+        return self.state == IDLE
+
+    def _hand_over(self, request: Request) -> None:
         request.ended = time.monotonic()
         request.body = bytes(self._body)
         self._body.clear()
         self._enter(ANSWERING)
         self._server.whole(self, request)
-        return self.state == IDLE
 
     def _take_chunks(self, request: Request) -> None:
-        parser = cast("httptools.HttpRequestParser", self._parser)
+        before = len(self._buffer)
         try:
-            while self._buffer and not self._whole:
-                piece = bytes(self._buffer[:_SLICE])
-                del self._buffer[: len(piece)]
-                self._raw += len(piece)
-                parser.feed_data(piece)
-                if len(self._body) > request.limit:
-                    raise _Refuse(413, _too_large(request.limit))
-                if self._raw > 4 * request.limit + _AHEAD:
-                    raise _Refuse(400, "the body comes in chunks that are too small")
-        except httptools.HttpParserUpgrade:
-            self._overrun = True
-        except httptools.HttpParserError as error:
-            self._server.malformed(type(error).__name__)
+            self._whole = self._chunks_read.feed(self._buffer, self._body)
+        except Malformed as error:
+            self._server.malformed(f"chunks, {error}")
             raise _Refuse(400, "the body could not be read whole") from None
-        if self._overrun:  # what was sent ahead has gone with the slice
-            self._closing = True
+        self._raw += before - len(self._buffer)
+        if len(self._body) > request.limit:
+            self._whole = False
+            self._cut(request)
+        elif self._raw > 4 * request.limit + _AHEAD:
+            raise _Refuse(400, "the body comes in chunks that are too small")
 
     def _ask_for_more(self, request: Request) -> None:
         if not self._continued:
             self._continued = True
-            if request.header(b"expect") is not None and not self._body:
+            if request.expects and not self._body:
                 self.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
 
     # --- writing
@@ -473,7 +533,7 @@ class Connection(asyncio.Protocol):
         request = self.request
         self._status = status
         lines = [f"HTTP/1.1 {status} {HTTP_STATUS_CODES.get(status, 'Unknown')}"]
-        measured = status in (204, 304)
+        measured = status in WITHOUT_BODY
         for name, value in headers:
             if name.lower() not in _HOP_BY_HOP:
                 measured |= name.lower() == "content-length"
@@ -487,7 +547,8 @@ class Connection(asyncio.Protocol):
                 lines.append("Transfer-Encoding: chunked")
             else:
                 self._closing = True
-        self._closing |= self._eof or request is None or not request.keeps_alive
+        self._closing |= request is None or not request.keeps_alive
+        self._closing |= self._eof and not self._buffer
         lines.append(f"Date: {self._server.date}")
         if self._closing:
             lines.append("Connection: close")
@@ -496,12 +557,14 @@ class Connection(asyncio.Protocol):
         return ("\r\n".join(lines) + "\r\n\r\n").encode("latin-1", "replace")
 
     @property
-    def _is_head(self) -> bool:
-        return self.request is not None and self.request.method == "HEAD"
+    def _has_no_body(self) -> bool:
+        to_head = self.request is not None and self.request.method == "HEAD"
+        return to_head or self._status in WITHOUT_BODY
 
     def _refuse(self, refused: _Refuse) -> None:
         """Answer what is no proper request, or is not let in, and be done with this connection."""
-        path = "" if self.request is None else self.request.target.decode("latin-1")
+        target = b"" if self.request is None else self.request.target
+        path = target.partition(b"?")[0].decode("latin-1")
         self._closing = True
         self._enter(ANSWERING)
         self.answer(*error_answer(path, refused.status, refused.detail))
@@ -530,9 +593,8 @@ class Connection(asyncio.Protocol):
         """Look at what was sent ahead, after an answer that came later than its request."""
         if self.state == IDLE and self._buffer:
             self._advance()
-            self._hold(len(self._buffer) + len(self._body))
-        if self.state == IDLE and self._eof:
-            self.transport.close()
+        elif self._eof:
+            self._end_what_is_half()
 
     def _has_more_to_come(self, request: Request | None) -> bool:
         """Whether the other side may be sending still: then a close would be a reset for it."""
@@ -554,24 +616,25 @@ class Connection(asyncio.Protocol):
 
 
 def _read_framing(request: Request) -> None:
-    """How long the body is. What one reader may see otherwise than another is refused."""
+    """How long the body is, and for whom. What readers may see differently is refused."""
     length = request.header(b"content-length")
     coding = request.header(b"transfer-encoding")
     if coding is not None:
-        if coding.strip().lower() != b"chunked":
+        if coding.lower() != b"chunked":
             raise _Refuse(501, "the only transfer coding that is known here is chunked")
         if request.version == "1.0" or length is not None:
             raise _Refuse(400, "how long the body is can be read in two ways")
         request.chunked = True
     elif length is not None:
-        request.length = int(length)  # httptools has let only digits in, and one such header
+        # httptools has let only digits in, of a number that it can hold, and one such header.
+        request.length = int(length.lstrip(b"0") or b"0")
+    if sum(name == b"host" for name, _ in request.headers) > 1:
+        raise _Refuse(400, "there is more than one Host")
     expects = request.header(b"expect")
-    if expects is not None and (expects.strip().lower() != b"100-continue"):
-        raise _Refuse(417, "only 100-continue can be expected")
-
-
-def _too_large(limit: int) -> str:
-    return f"the body is larger than {limit} bytes"
+    if expects is not None and request.version == "1.1":
+        if expects.lower() != b"100-continue":
+            raise _Refuse(417, "only 100-continue can be expected")
+        request.expects = True
 
 
 def _address(address: object) -> tuple[str, int]:

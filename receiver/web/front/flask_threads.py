@@ -10,11 +10,12 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
+from itertools import chain
 from queue import SimpleQueue
 from typing import Any
 
 from receiver.web.answers import error_answer
-from receiver.web.front.connection import CLOSED, Connection, Request
+from receiver.web.front.connection import CLOSED, WITHOUT_BODY, Connection, Request
 
 log = logging.getLogger(__name__)
 
@@ -23,6 +24,8 @@ MOST_WAITING = 64
 WAIT = 0.25
 #: Bytes of an answer that is sent whole; what is longer goes out piece by piece.
 AT_ONCE = 1024 * 1024
+#: Bytes of an answer that are handed to the loop before it must have taken them.
+_AHEAD = 256 * 1024
 #: Seconds between two looks at whether a slow reader has made room.
 _PAUSE = 0.02
 
@@ -97,7 +100,7 @@ class _Call:
         self._environ = environ_of(connection, request, path)
         #: For whoever authenticates a request: see `receiver.web.v1.authenticate`.
         self._environ["receiver.known"] = known
-        self._status = 500
+        self._status: int | None = None
         self._headers: list[tuple[str, str]] = []
         self._sent = False
 
@@ -108,21 +111,23 @@ class _Call:
 
     def run(self, application: Any, on_loop: Callable[..., object]) -> None:
         """In a thread: call the application, and send what it answers."""
+        pieces: Any = ()
         try:
             pieces = application(self._environ, self._start)
-            try:
-                self._send(pieces, on_loop)
-            finally:
-                if hasattr(pieces, "close"):
-                    pieces.close()
-        except Exception as error:
+            self._send(pieces, on_loop)
+        except BaseException as error:  # also SystemExit: the thread is needed for others
             if not isinstance(error, _Gone):
                 log.exception("a request could not be answered")
             if self._sent:
                 on_loop(self._connection.abort)
-                return
-            detail = "a defect of this program; its log says more"
-            on_loop(self._connection.answer, *error_answer(self._path, 500, detail))
+            else:
+                detail = "a defect of this program; its log says more"
+                on_loop(self._connection.answer, *error_answer(self._path, 500, detail))
+        try:
+            if hasattr(pieces, "close"):
+                pieces.close()
+        except BaseException:
+            log.exception("an answer was sent, and could not be closed")
 
     def _start(
         self, status: str, headers: list[tuple[str, str]], exc_info: Any = None
@@ -130,22 +135,46 @@ class _Call:
         self._status, self._headers = int(status.partition(" ")[0]), headers
         return _refuse_to_write
 
-    def _send(self, pieces: Any, on_loop: Callable[..., object]) -> None:
+    def _send(self, answer: Any, on_loop: Callable[..., object]) -> None:
         connection = self._connection
+        pieces = iter(answer)
+        first = next(pieces, b"")  # an application may begin its answer only now
+        if self._status is None:
+            raise RuntimeError("the application did not begin its answer")
+        if self._environ["REQUEST_METHOD"] == "HEAD" or self._status in WITHOUT_BODY:
+            self._sent = True
+            on_loop(connection.begin_answer, self._status, self._headers)
+            on_loop(connection.end_answer)
+            return
+        pieces = chain((first,), pieces)
         length = next((int(v) for n, v in self._headers if n.lower() == "content-length"), None)
         if length is not None and length <= AT_ONCE:
             body = b"".join(pieces)
+            if length != len(body):
+                raise RuntimeError("the application tells another length than its answer has")
             self._sent = True
             on_loop(connection.answer, self._status, self._headers, body)
             return
         self._sent = True
         on_loop(connection.begin_answer, self._status, self._headers)
+        sent = untaken = 0
         for piece in pieces:
+            sent += len(piece)
+            if length is not None and sent > length:
+                raise RuntimeError("the application's answer is longer than it tells")
             on_loop(connection.continue_answer, piece)
+            untaken += len(piece)
+            if untaken > _AHEAD:
+                taken = threading.Event()
+                on_loop(taken.set)
+                taken.wait()
+                untaken = 0
             while not connection.drained:  # its deadline ends this, if the reader does not
                 time.sleep(_PAUSE)
             if connection.state == CLOSED:
                 raise _Gone
+        if length not in (None, sent):
+            raise RuntimeError("the application's answer is shorter than it tells")
         on_loop(connection.end_answer)
 
 

@@ -22,6 +22,7 @@ from receiver.parts import Receiver
 from receiver.receiving import ELSEWHERE, Steps
 from receiver.web import ops, webhook
 from receiver.web.answers import json_answer, refusal
+from receiver.web.bodies import too_large
 from receiver.web.front.connection import Connection, Request
 from receiver.web.front.flask_threads import FlaskThreads
 
@@ -144,6 +145,9 @@ class Front:
             connection.close_after_answer()
         path = path_of(request)
         if path == webhook.PATH and request.method == "POST":
+            if request.cut:
+                connection.answer(*refusal(path, too_large(request.limit)))
+                return
             claimed = request.header(_SIGNATURE)
             steps = self._receiver.receiving.receive(
                 request.body, None if claimed is None else claimed.decode("latin-1")
@@ -185,7 +189,7 @@ class Front:
         ticket = Ticket(items, deadline_for(request.began, request.ended), self._tell)
         try:
             self._receiver.ingest.put(ticket)
-        except StoreUnavailable as error:
+        except Exception as error:
             ticket.error = error
             self._waiting[ticket] = connection, request, steps
             self._committed([ticket])
@@ -247,8 +251,8 @@ def path_of(request: Request) -> str:
     target = request.target
     if target == webhook.PATH.encode():
         return webhook.PATH
-    if not target.startswith(b"/"):  # http://host/path, as proxies are asked
-        _, separator, rest = target.partition(b"://")
-        target = b"/" + rest.partition(b"/")[2] if separator else target
     path = target.partition(b"#")[0].partition(b"?")[0]
+    if not path.startswith(b"/"):  # http://host/path, as proxies are asked
+        _, separator, rest = path.partition(b"://")
+        path = b"/" + rest.partition(b"/")[2] if separator else path
     return unquote_to_bytes(path).decode("latin-1")
