@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -24,7 +26,7 @@ def test_however_it_is_cut(
     buffer, read, reader = bytearray(), bytearray(), Chunks()
     bounds = [0, *sorted(cuts), len(sent)]
     whole = False
-    for begin, end in zip(bounds, bounds[1:], strict=False):
+    for begin, end in pairwise(bounds):
         buffer += sent[begin:end]
         whole = reader.feed(buffer, read)
     assert whole

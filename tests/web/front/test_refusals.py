@@ -1,4 +1,4 @@
-"""What is no proper request, to a real gunicorn: refused or cut off, and never the wrong thing read.
+"""What is no proper request, to a real gunicorn: refused, and nothing wrong read out of it.
 
 Behind each refused request stands a signed webhook: were it stored, a proxy in front and this
 server would see two different requests.

@@ -3,7 +3,6 @@ come."""
 
 from __future__ import annotations
 
-import contextlib
 import socket
 
 import pytest
@@ -68,32 +67,8 @@ def test_many_quick_ones_before_the_end_are_all_answered(server: Server) -> None
     assert {answer.header("Connection") for answer in answers[:-1]} == {None}
 
 
-def test_a_large_body_behind_answers_that_are_not_read_yet(server: Server) -> None:
-    """Reading rests while answers wait for their reader, and goes on after that."""
-    _, body = an_event()
-    body = body[:-1] + b', "pad": "' + b"x" * 200_000 + b'"}'
-    request = HEALTHZ * 3_000 + webhook(body)
-    with Line(server.port) as line:
-        line.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4_096)
-        line.socket.setblocking(False)
-        with contextlib.suppress(BlockingIOError):
-            while request:
-                request = request[line.socket.send(request) :]
-        line.socket.settimeout(20)
-        received = b""
-        while request:
-            received += line.socket.recv(65_536)
-            with contextlib.suppress(BlockingIOError):
-                line.socket.setblocking(False)
-                request = request[line.socket.send(request) :]
-            line.socket.settimeout(20)
-        line.half_close()
-        answers = answers_in(received + line.rest())
-    assert [answer.status for answer in answers] == [200] * 3_001
-
-
 def test_a_half_close_leaves_what_was_whole(server: Server, kept: Store) -> None:
-    event_id, body = an_event()
+    _, body = an_event()
     for request in webhook(body), chunked(body):
         (answer,) = ask(server.port, request)
         assert answer.status == 200
