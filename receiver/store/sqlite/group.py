@@ -105,7 +105,7 @@ def _known(connection: sqlite3.Connection, items: Items) -> tuple[Known, tuple[i
         _KNOWN,
         {
             "ids": json.dumps([arrival.id for arrival in arrivals]),
-            "messages": json.dumps([a.message_id for a in arrivals if a.says is not None]),
+            "messages": json.dumps([a.message_id for a in arrivals if a.message_id is not None]),
         },
     ).fetchone()
     known = Known(
