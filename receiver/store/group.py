@@ -21,10 +21,8 @@ SAME_REPORT = 2 * SECOND
 
 _ENCODE = json.JSONEncoder(separators=(",", ":"), check_circular=False).encode
 
-#: For an arrival's id: has such a report been stored, without and with an error?
-Reported = Mapping[str, tuple[bool, bool]]
-#: What the events of messages have reported, by message id.
-Reports = Mapping[str, Sequence[Report]]
+#: Before and after all times.
+_EARLIEST, _LATEST = -(2**62), 2**62
 
 
 class MirroredMessage:
@@ -122,20 +120,17 @@ class Decision(NamedTuple):
 def decide(
     items: Sequence[Incoming | Rejected],
     known: Known,
-    reported: Callable[[list[Incoming]], Reported],
-    reports: Callable[[Collection[str]], Reports],
+    look: Callable[[list[Look]], Iterable[tuple[str, Report]]],
     wanting: Callable[[str], Sequence[str]],
 ) -> Decision:
     """Sort a group out. Changes what is in `known`.
 
-    :param reported: looks up whether what arrivals report has been reported under another id; it
-        is asked once at most, for those of which that is possible.
-    :param reports: looks up all that the events of messages have reported; asked once at most, for
-        messages of which not only webhooks tell.
+    :param look: answers questions with the stored reports that it finds, each with its message's
+        id. Stored reports that nobody asked for do no harm. It is called once at most.
     :param wanting: the names of the handlers that want an event type.
     """
     decision = Decision([], [], {}, [], [])
-    repeats: _Repeats | None = None
+    reports: dict[str, list[Report]] | None = None
     for item in items:
         if isinstance(item, Rejected):
             decision.quarantined.append(item)
@@ -150,15 +145,15 @@ def decide(
                 decision.quarantined.append(reject_expired(item))
             decision.outcomes.append("quarantined")
             continue
-        if repeats is None:  # before the first message is added to those that are known
-            repeats = _Repeats(items, known, reported, reports)
+        if reports is None:  # before the first message is added to those that are known
+            reports = _look_up(items, known, look)
         known.ids.add(item.id)
         late = False
         if item.message_id is not None and item.says is not None:
             message = known.messages.setdefault(item.message_id, MirroredMessage(item.received_at))
             late = message.take(item, item.says)
             decision.messages[item.message_id] = message
-        repeat, dispatched = repeats.judge(item)
+        repeat, dispatched = _judge(item, reports)
         handlers = wanting(item.type) if dispatched else ()
         decision.accepted.append(Accepted(item, late, repeat, handlers))
         decision.outcomes.append("accepted")
@@ -167,80 +162,161 @@ def decide(
     return decision
 
 
-class _Repeats:
-    """Which arrivals report what an event of their message has reported already."""
+def _judge(item: Incoming, reports: dict[str, list[Report]]) -> tuple[bool, bool]:
+    """Whether an arrival is a repeat, and whether it is dispatched.
 
-    def __init__(
-        self,
-        items: Sequence[Incoming | Rejected],
-        known: Known,
-        reported: Callable[[list[Incoming]], Reported],
-        reports: Callable[[Collection[str]], Reports],
-    ) -> None:
-        # A message without a row cannot have had an event of a type that makes one.
-        asked = [
-            a
-            for a in items
-            if isinstance(a, Incoming)
-            and a.message_id is not None
-            and a.reported_at is not None
-            and a.id not in known.ids
-            and (a.says is None or a.message_id in known.messages)
-        ]
-        self._stored = reported(asked) if asked else {}
-        learnt = {
-            a.message_id
-            for a in asked
-            if a.message_id is not None and (a.source != "webhook" or a.message_id in known.learnt)
-        }
-        #: All reports of messages of which not only webhooks tell.
-        self._reports = dict(reports(learnt)) if learnt else {}
-        #: The reports of this group so far.
-        self._here: dict[str, list[Report]] = {}
-
-    def judge(self, item: Incoming) -> tuple[bool, bool]:
-        """Whether it is a repeat, and whether it is dispatched all the same: it is if it is the
-        first that says why."""
-        if item.message_id is None or item.reported_at is None:
-            return False, True
-        here = self._here.setdefault(item.message_id, [])
-        report = Report(item.type, item.reported_at, item.has_error, item.source)
-        others = [*self._reports.get(item.message_id, ()), *here]
-        same = [other for other in others if is_same(report, other, others)]
-        here.append(report)
-        mute, explained = self._stored.get(item.id, (False, False))
-        explained = explained or any(other.has_error for other in same)
-        repeat = bool(mute or explained or same)
-        return repeat, not repeat or (item.has_error and not explained)
-
-
-def is_same(one: Report, other: Report, reports: Iterable[Report]) -> bool:
-    """Whether two reports of one message tell of the same thing (CONTRACT: repeat).
-
-    The API's times need not be those of the webhooks, and it gives none for a failure. So a report
-    that did not come by webhook is the same as any other of its type, unless the message was put
-    back into the queue in between.
-
-    :param reports: all that is known of the message.
+    :param reports: what is known of the messages' reports; this one is added.
     """
-    if one.type != other.type or one.reported_at is None or other.reported_at is None:
-        return False
-    earlier, later = sorted((one.reported_at, other.reported_at))
-    if later - earlier < SAME_REPORT:
-        return True
-    if one.source == other.source == "webhook":
-        return False
-    return not any(_tells_of_a_resend(one.type, earlier, later, report) for report in reports)
+    if item.message_id is None or item.reported_at is None:
+        return False, True
+    report = _report_of(item)
+    others = reports.setdefault(item.message_id, [])
+    same = told_already(report, others)
+    others.append(report)
+    explained = any(other.has_error for other in same)
+    return bool(same), not same or (item.has_error and not explained)
 
 
-def _tells_of_a_resend(event_type: str, earlier: int, later: int, report: Report) -> bool:
-    at, state = report.reported_at, status.STATE_OF_TYPE.get(report.type)
+def _report_of(item: Incoming) -> Report:
+    return Report(item.type, item.reported_at, item.has_error, item.source)
+
+
+# --- repeats
+
+
+class _Resend(NamedTuple):
+    """What says that a message was put back into the queue between two reports of one type."""
+
+    types: Collection[str]
+    #: It lies at least so much later than the first of the two.
+    after: int
+    #: It lies at least so much earlier than the second.
+    before: int
+
+
+def _types_of(*states: str) -> Collection[str]:
+    return [kind for kind, state in status.STATE_OF_TYPE.items() if state in states]
+
+
+_RESEND = _Resend(_types_of("queued", "failed"), 1, 1)
+#: A failure that was learnt has the time of what came before it.
+_RESEND_OF_FAILED = _Resend(_types_of("queued", "processing", "sent"), SAME_REPORT, 0)
+
+
+def _resend(event_type: str) -> _Resend:
+    is_failure = status.STATE_OF_TYPE.get(event_type) == "failed"
+    return _RESEND_OF_FAILED if is_failure else _RESEND
+
+
+def told_already(report: Report, others: Collection[Report]) -> list[Report]:
+    """Those of a message's other reports that tell of the same thing (CONTRACT: repeat).
+
+    They have its type, and a time less than two seconds apart. The API's times need not be those
+    of the webhooks, and it gives none for a failure. So where one of the two did not come by
+    webhook, they tell of the same thing at any distance, unless the message was put back into the
+    queue in between.
+
+    :param others: all that is known of the message; `looks_for` says what is enough.
+    """
+    at = report.reported_at
+    if at is None or not others:
+        return []
+    types, after, before = _resend(report.type)
+    resends = [o.reported_at for o in others if o.type in types and o.reported_at is not None]
+    last = max((resent for resent in resends if resent <= at - before), default=_EARLIEST)
+    following = min((resent for resent in resends if resent >= at + after), default=_LATEST)
+    same = []
+    for other in others:
+        moment = other.reported_at
+        if other.type != report.type or moment is None:
+            continue
+        if abs(moment - at) < SAME_REPORT:
+            same.append(other)
+        elif report.source == other.source == "webhook":
+            continue
+        elif last < moment + after if moment < at else moment - before < following:
+            same.append(other)
+    return same
+
+
+class Look(NamedTuple):
+    """A question for the store: the report of a message that has this type and lies closest to one
+    end of a span of time; once among those with an error, and once among those without."""
+
+    message_id: str
+    type: str
+    #: The span's first and last moment.
+    since: int
+    until: int
+    #: Closest to its last moment, instead of its first.
+    latest: bool = True
+    #: Only among reports that did not come by webhook.
+    learnt: bool = False
+
+
+def near(message_id: str, event_type: str, at: int) -> Look:
+    """The question whether there is a report of the same moment."""
+    return Look(message_id, event_type, at - SAME_REPORT + 1, at + SAME_REPORT - 1)
+
+
+def looks_for(message_id: str, report: Report, *, learnt: bool) -> list[Look]:
+    """What a store must be asked so that `told_already` knows enough of a message.
+
+    That is little, however many reports the message has. On each side, a resend that lies before
+    the closest report of the same type lies before all of them; and if the closest resend does not
+    lie before a report, none does.
+
+    :param learnt: whether not only webhooks tell of the message.
+    """
+    at = report.reported_at
     if at is None:
-        return False
-    if status.STATE_OF_TYPE.get(event_type) == "failed":
-        # A failure that was learnt has the time of what came before it.
-        return state in ("queued", "processing", "sent") and earlier + SAME_REPORT <= at <= later
-    return state in ("queued", "failed") and earlier < at < later
+        return []
+    looks = [near(message_id, report.type, at)]
+    if not learnt:
+        return looks
+    is_webhook = report.source == "webhook"
+    looks.append(Look(message_id, report.type, _EARLIEST, at, latest=True, learnt=is_webhook))
+    looks.append(Look(message_id, report.type, at, _LATEST, latest=False, learnt=is_webhook))
+    types, after, before = _resend(report.type)
+    for kind in types:
+        looks.append(Look(message_id, kind, _EARLIEST, at - before, latest=True))
+        looks.append(Look(message_id, kind, at + after, _LATEST, latest=False))
+    return looks
+
+
+def _look_up(
+    items: Sequence[Incoming | Rejected],
+    known: Known,
+    look: Callable[[list[Look]], Iterable[tuple[str, Report]]],
+) -> dict[str, list[Report]]:
+    """The stored reports, by message, that bear upon which of a group's arrivals are repeats."""
+    # A message without a row cannot have had an event of a type that makes one.
+    asked = [
+        (a.message_id, _report_of(a))
+        for a in items
+        if isinstance(a, Incoming)
+        and a.message_id is not None
+        and a.reported_at is not None
+        and a.id not in known.ids
+        and (a.says is None or a.message_id in known.messages)
+    ]
+    if not asked:
+        return {}
+    learnt = {
+        message_id
+        for message_id, report in asked
+        if report.source != "webhook" or message_id in known.learnt
+    }
+    looks: list[Look] = []
+    for message_id, report in asked:
+        looks += looks_for(message_id, report, learnt=message_id in learnt)
+    found: dict[str, set[Report]] = {}
+    for message_id, report in look(looks):
+        found.setdefault(message_id, set()).add(report)
+    return {message_id: list(reports) for message_id, reports in found.items()}
+
+
+# --- replay
 
 
 def replayed(

@@ -14,8 +14,9 @@ from receiver import times
 from receiver.event import Incoming
 from receiver.providers.zimsend.webhook import parse
 from receiver.status import STATE_OF_TYPE
-from receiver.store import Selection, Store, open_store
+from receiver.store import Report, Selection, Store, open_store
 from receiver.store.copying import TABLES
+from receiver.store.group import Look, looks_for, told_already
 from receiver.times import DAY, SECOND, iso
 from tests.payloads import body_of
 from tests.postgres import Databases
@@ -126,7 +127,9 @@ def rows(store: Store) -> dict[str, list[dict[str, Any]]]:
 # --- the rule, as slowly as can be
 
 
-def is_same(one: Incoming, other: Incoming, events: Sequence[Incoming]) -> bool:
+def is_same(
+    one: Incoming | Report, other: Incoming | Report, events: Sequence[Incoming | Report]
+) -> bool:
     if one.type != other.type or one.reported_at is None or other.reported_at is None:
         return False
     earlier, later = sorted((one.reported_at, other.reported_at))
@@ -162,6 +165,52 @@ def expected(groups: Sequence[Sequence[Incoming]]) -> dict[str, tuple[bool, bool
     return answers
 
 
+def report(chance: random.Random) -> Report:
+    place = chance.choice([*PLACES, None])
+    return Report(
+        chance.choice(["sms.sent", "sms.failed", "sms.queued", "sms.other"]),
+        None if place is None else int(place * SECOND),
+        chance.random() < 0.3,
+        chance.choice(["webhook", "webhook", "reconciliation", "gateway"]),
+    )
+
+
+def answer(look: Look, reports: Sequence[Report]) -> list[Report]:
+    """What a store has to answer."""
+    answers = []
+    for has_error in (False, True):
+        fitting = [
+            report
+            for report in reports
+            if (report.type, report.has_error) == (look.type, has_error)
+            and report.reported_at is not None
+            and look.since <= report.reported_at <= look.until
+            and not (look.learnt and report.source == "webhook")
+        ]
+        choose = max if look.latest else min
+        if fitting:
+            answers.append(choose(fitting, key=lambda report: report.reported_at or 0))
+    return answers
+
+
+def test_what_is_looked_up_is_enough() -> None:
+    """Together with what has arrived in the same group."""
+    chance = random.Random(1)
+    for _ in range(10_000):
+        new, *stored = (report(chance) for _ in range(chance.randint(2, 8)))
+        arrived = [stored.pop() for _ in stored[:2] if chance.random() < 0.2]
+        everything = [*stored, *arrived]
+        same = told_already(new, everything)
+        assert same == [other for other in everything if is_same(new, other, everything)], new
+
+        learnt = any(one.source != "webhook" for one in [new, *everything])
+        looks = looks_for("m", new, learnt=learnt)
+        found = [one for look in looks for one in answer(look, stored)]
+        told = told_already(new, [*found, *arrived])
+        assert bool(told) == bool(same), (new, everything)
+        assert any(one.has_error for one in told) == any(one.has_error for one in same), new
+
+
 # --- both engines
 
 
@@ -187,3 +236,34 @@ def test_random_histories_make_the_same_rows(stores: Stores) -> None:
     for table in COMPARED:
         assert len(sqlite_rows[table.name]) > HISTORIES
         assert sqlite_rows[table.name] == postgres_rows[table.name]
+
+
+def test_of_many_events_few_are_looked_up(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    def incoming(kind: str, number: int, source: str = "webhook", **data: Any) -> Incoming:
+        body = body_of(
+            f"sms.{kind}",
+            {"message_id": "m", **data},
+            event_id=f"{kind}{number}{source}",
+            timestamp=iso(NOW - 3 * number * SECOND),
+        )
+        return parse(body, received_at=NOW, retention=90 * DAY, source=source)
+
+    many = [
+        incoming(kind, number, source, **data)
+        for number in range(0, 300, 2)
+        for source in ("webhook", "gateway")
+        for kind, data in (("queued", {}), ("sent", {}), ("failed", {"error": "NO_CREDIT"}))
+    ]
+    store.ingest(many, wanting, 5)
+    looked_up: list[int] = []
+
+    def told(report: Report, others: Any) -> list[Report]:
+        looked_up.append(len(others))
+        return told_already(report, others)
+
+    monkeypatch.setattr("receiver.store.group.told_already", told)
+    for source in ("webhook", "reconciliation"):
+        for kind in ("queued", "sent", "failed", "other"):
+            assert store.ingest([incoming(kind, 151, source)], wanting, 5) == ["accepted"]
+    assert len(looked_up) == 8
+    assert max(looked_up) <= 18

@@ -1,7 +1,7 @@
 """What ZimSend's API says of a message, as the events that its webhooks would have brought. Pure.
 
 An answer and a webhook may tell the same thing at slightly different times, and the API gives no
-time at all for some of it. So what is told twice is found by `receiver.store.group.is_same`.
+time at all for some of it. So what is told twice is found by `receiver.store.group.told_already`.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from receiver.providers.zimsend.api.answers import Message
 from receiver.providers.zimsend.webhook import parse
 from receiver.status import STATE_OF_TYPE, STATES
 from receiver.store import Report
-from receiver.store.group import SAME_REPORT, is_same
+from receiver.store.group import SAME_REPORT, told_already
 from receiver.times import MINUTE, SECOND
 
 #: For so long after something has happened, the provider may still report it by itself: its third
@@ -86,7 +86,7 @@ def _unknown(found: Sequence[Incoming], known: Sequence[Report]) -> list[Incomin
     reports, unknown = list(known), []
     for fact in found:
         report = Report(fact.type, fact.reported_at, fact.has_error, fact.source)
-        is_new = not any(is_same(report, other, reports) for other in reports)
+        is_new = not told_already(report, reports)
         if fact.type == "sms.queued":
             is_new = _was_resent(report, known) or (is_new and fact is found[-1])
         if is_new:

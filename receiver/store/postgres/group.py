@@ -9,20 +9,22 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 
 from receiver import mirror
 from receiver.event import Incoming, Rejected
 from receiver.mirror import Cell
 from receiver.store.contract import Outcome, Report
-from receiver.store.group import SAME_REPORT, Decision, Known, MirroredMessage, Reported, decide
+from receiver.store.group import Decision, Known, Look, MirroredMessage, decide, near
 from receiver.store.postgres.pool import Connection
 from receiver.store.postgres.transactions import Transactions
 from receiver.times import DAY
 
 Items = Sequence[Incoming | Rejected]
 Wanting = Callable[[str], Sequence[str]]
+#: Questions, and all reports that answer them, each with its message's id.
+Found = tuple[set[Look], list[tuple[str, Report]]]
 
 _ENCODE = json.JSONEncoder(separators=(",", ":"), check_circular=False).encode
 
@@ -51,8 +53,8 @@ def _write_group(
 
     :param spread: which row of each cell of the statistics is written.
     """
-    known, seqs, reported = _known(connection, [i for i in items if isinstance(i, Incoming)])
-    decision = decide(items, known, lambda asked: reported, partial(reports, connection), wanting)
+    known, seqs, found = _known(connection, [i for i in items if isinstance(i, Incoming)])
+    decision = decide(items, known, partial(_look, connection, found=found), wanting)
     # One order of the tables, and of the rows in each, for all who write: nobody waits in a circle.
     if decision.accepted:
         _write_accepted(connection, decision, seqs)
@@ -76,21 +78,26 @@ def _ids_of(items: Items) -> set[str]:
     }
 
 
-def _known(
-    connection: Connection, arrivals: Sequence[Incoming]
-) -> tuple[Known, list[int], Reported]:
-    """What is known of the arrivals, a number for each, and which of them may be repeats."""
+def _known(connection: Connection, arrivals: Sequence[Incoming]) -> tuple[Known, list[int], Found]:
+    """What is known of the arrivals, a number for each, and what has their moments."""
+    looks = [
+        None
+        if a.message_id is None or a.reported_at is None
+        else near(a.message_id, a.type, a.reported_at)
+        for a in arrivals
+    ]
     asked = [
         {
             "id": a.id,
             "message_id": a.message_id,
             "type": a.type,
-            "reported_at": a.reported_at,
+            "since": look and look.since,
+            "until": look and look.until,
         }
-        for a in arrivals
+        for a, look in zip(arrivals, looks, strict=True)
     ]
     found = connection.execute(_KNOWN, {"asked": _ENCODE(asked), "number": len(asked)})
-    ids, messages, learnt, reported, seqs, expired = found.fetchone() or ()
+    ids, messages, learnt, told, seqs, expired = found.fetchone() or ()
     return (
         Known(
             set(ids),
@@ -104,16 +111,17 @@ def _known(
             set(learnt),
         ),
         seqs,
-        {event_id: (mute, why) for event_id, mute, why in reported},
+        (set(filter(None, looks)), [(message_id, Report(*rest)) for message_id, *rest in told]),
     )
 
 
-def reports(connection: Connection, message_ids: Collection[str]) -> Mapping[str, list[Report]]:
-    """See `receiver.store.Store.reports`."""
-    found: dict[str, list[Report]] = {}
-    for message_id, *report in connection.execute(_REPORTS, (list(message_ids),)):
-        found.setdefault(message_id, []).append(Report(*report))
-    return found
+def _look(connection: Connection, looks: list[Look], found: Found) -> Iterator[tuple[str, Report]]:
+    """Answer from what has been found, and ask for the rest."""
+    asked, told = found
+    yield from told
+    if rest := [one._asdict() for one in looks if one not in asked]:
+        for message_id, *report in connection.execute(_LOOK, (_ENCODE(rest),)):
+            yield message_id, Report(*report)
 
 
 def _write_accepted(connection: Connection, decision: Decision, seqs: list[int]) -> None:
@@ -230,39 +238,60 @@ def count(
 
 # --- SQL
 
-# Numbers for the events, too: that saves asking for them later. Whether an event reports what
-# another has reported is looked up for all; `decide` knows for which of them it matters.
-_KNOWN = f"""
+# Numbers for the events, too: that saves asking for them later. Reports of the same moment are
+# looked up for all; `decide` knows for which of them it matters.
+_KNOWN = """
 WITH asked AS MATERIALIZED (
     SELECT * FROM jsonb_to_recordset(%(asked)s::jsonb) AS a (
-        id text, message_id text, type text, reported_at bigint))
+        id text, message_id text, type text, since bigint, until bigint))
 SELECT
     ARRAY(SELECT id FROM events WHERE id = ANY (ARRAY(SELECT id FROM asked))),
     (SELECT coalesce(jsonb_agg(jsonb_build_array(
         id, registers, at, device_id, status, first_received_at, touched_at)), '[]')
      FROM messages WHERE id = ANY (ARRAY(SELECT message_id FROM asked))),
-    ARRAY(SELECT message_id FROM events
+    ARRAY(SELECT DISTINCT message_id FROM events
           WHERE source <> 'webhook' AND message_id = ANY (ARRAY(SELECT message_id FROM asked))),
     (SELECT coalesce(jsonb_agg(jsonb_build_array(
-        asked.id,
-        EXISTS (SELECT 1 FROM events AS e
-                WHERE e.message_id = asked.message_id AND e.type = asked.type AND NOT e.has_error
-                  AND e.reported_at > asked.reported_at - {SAME_REPORT}
-                  AND e.reported_at < asked.reported_at + {SAME_REPORT}),
-        EXISTS (SELECT 1 FROM events AS e
-                WHERE e.message_id = asked.message_id AND e.type = asked.type AND e.has_error
-                  AND e.reported_at > asked.reported_at - {SAME_REPORT}
-                  AND e.reported_at < asked.reported_at + {SAME_REPORT}))), '[]')
-     FROM asked WHERE message_id IS NOT NULL AND reported_at IS NOT NULL),
+        message_id, near.type, reported_at, has_error, source)), '[]')
+     FROM asked CROSS JOIN LATERAL (
+        (SELECT e.type, e.reported_at, e.has_error, e.source FROM events AS e
+         WHERE e.message_id = asked.message_id AND e.type = asked.type AND NOT e.has_error
+           AND e.reported_at BETWEEN asked.since AND asked.until
+         ORDER BY e.reported_at DESC LIMIT 1)
+        UNION ALL
+        (SELECT e.type, e.reported_at, e.has_error, e.source FROM events AS e
+         WHERE e.message_id = asked.message_id AND e.type = asked.type AND e.has_error
+           AND e.reported_at BETWEEN asked.since AND asked.until
+         ORDER BY e.reported_at DESC LIMIT 1)) AS near),
     ARRAY(SELECT nextval('event_seqs') FROM generate_series(1, %(number)s)),
     (SELECT value FROM marks WHERE name = 'timestamp')
 """
 
-_REPORTS = """
-SELECT message_id, type, reported_at, has_error, source
-FROM unnest(%s::text[]) AS asked (id) CROSS JOIN LATERAL (
-    SELECT * FROM events WHERE message_id = asked.id ORDER BY seq DESC LIMIT 1000) AS latest
-ORDER BY message_id, seq DESC
+
+def _closest(order: str, has_error: str, condition: str, events: str) -> str:
+    return f"""(
+        SELECT e.type, e.reported_at, e.has_error, e.source FROM {events} AS e
+        WHERE {condition} AND e.message_id = l.message_id AND e.type = l.type AND {has_error}
+          AND e.reported_at BETWEEN l.since AND l.until ORDER BY e.reported_at {order} LIMIT 1)"""
+
+
+# What did not come by webhook is few, and has an index of its own.
+_LEARNT = """(
+            SELECT * FROM events
+            WHERE message_id = l.message_id AND source <> 'webhook' OFFSET 0)"""
+
+_LOOK = f"""
+SELECT DISTINCT l.message_id, closest.*
+FROM jsonb_to_recordset(%s::jsonb) AS l (
+    message_id text, type text, since bigint, until bigint, latest boolean, learnt boolean)
+CROSS JOIN LATERAL ({
+    " UNION ALL ".join(
+        _closest(order, has_error, f"{latest} AND {learnt}", events)
+        for order, latest in (("DESC", "l.latest"), ("ASC", "NOT l.latest"))
+        for has_error in ("NOT e.has_error", "e.has_error")
+        for learnt, events in (("NOT l.learnt", "events"), ("l.learnt", _LEARNT))
+    )
+}) AS closest
 """
 
 # All that is new in one statement: each costs a good deal, however little it does.

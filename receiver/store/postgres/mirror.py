@@ -13,12 +13,18 @@ from psycopg.rows import dict_row
 
 from receiver.mirror import Search
 from receiver.store.contract import Evidence, MirrorRow, Report
-from receiver.store.postgres import group
 from receiver.store.postgres.pool import Connection
 from receiver.store.postgres.transactions import Transactions
 from receiver.times import DAY
 
 _NEWEST_FIRST = "ORDER BY m.at DESC, m.id"
+
+_REPORTS = """
+SELECT message_id, type, reported_at, has_error, source
+FROM unnest(%s::text[]) AS asked (id) CROSS JOIN LATERAL (
+    SELECT * FROM events WHERE message_id = asked.id ORDER BY seq DESC LIMIT 1000) AS latest
+ORDER BY message_id, seq DESC
+"""
 
 # Said twice, so that the index of what is learnt is seen to fit.
 _MISSED_REPORTS = """
@@ -61,8 +67,12 @@ class Mirror(Transactions):
             return json.loads(row[0]), row[1], events.fetchall()
 
     def reports(self, message_ids: Collection[str]) -> Mapping[str, list[Report]]:
-        with self._reading() as connection:
-            return group.reports(connection, message_ids)
+        found: dict[str, list[Report]] = {}
+        with self._reader() as connection:
+            rows = connection.execute(_REPORTS, (list(message_ids),)).fetchall()
+        for message_id, *report in rows:
+            found.setdefault(message_id, []).append(Report(*report))
+        return found
 
     def missed_reports(self) -> Iterator[tuple[str, Report]]:
         with self._reader() as connection:

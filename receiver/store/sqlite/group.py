@@ -12,16 +12,17 @@ from __future__ import annotations
 import json
 import sqlite3
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from functools import lru_cache, partial
+from itertools import chain
 from operator import attrgetter
 from typing import Any
 
 from receiver.event import Incoming, Rejected
 from receiver.mirror import Cell, Summary
 from receiver.store.contract import Outcome, Report
-from receiver.store.group import SAME_REPORT, Decision, Known, MirroredMessage, Reported, decide
+from receiver.store.group import Decision, Known, Look, MirroredMessage, decide
 from receiver.store.sqlite.connections import Connections, patiently
 from receiver.times import DAY
 
@@ -63,9 +64,7 @@ class Group:
 
     def __init__(self, connection: sqlite3.Connection, items: Items, wanting: Wanting) -> None:
         known, seen, self.schema_version = _known(connection, items)
-        self._decision = decision = decide(
-            items, known, partial(_reported, connection), partial(reports, connection), wanting
-        )
+        self._decision = decision = decide(items, known, partial(_look, connection), wanting)
         self._events = _arrivals(decision, seen) if decision.accepted else None
         self.outcomes = decision.outcomes
 
@@ -120,25 +119,10 @@ def _known(connection: sqlite3.Connection, items: Items) -> tuple[Known, tuple[i
     return known, (seen[0], seen[1]), seen[2]
 
 
-def _reported(connection: sqlite3.Connection, asked: list[Incoming]) -> Reported:
-    question = json.dumps([(a.id, a.message_id, a.type, a.reported_at) for a in asked])
-    (found,) = connection.execute(_REPORTED, (question,)).fetchone()
-    return {event_id: (mute, explained) for event_id, mute, explained in json.loads(found)}
-
-
-def reports(
-    connection: sqlite3.Connection, message_ids: Collection[str]
-) -> Mapping[str, list[Report]]:
-    """See `receiver.store.Store.reports`."""
-    found: dict[str, list[Report]] = {}
-    for message_id in message_ids:
-        (rows,) = connection.execute(_REPORTS, {"message_id": message_id}).fetchone()
-        if rows != "[]":
-            found[message_id] = [
-                Report(kind, at, bool(has_error), source)
-                for kind, at, has_error, source in json.loads(rows)
-            ]
-    return found
+def _look(connection: sqlite3.Connection, looks: list[Look]) -> Iterator[tuple[str, Report]]:
+    (found,) = connection.execute(_LOOK, (json.dumps(looks),)).fetchone()
+    for message_id, kind, at, has_error, source in filter(None, chain(*json.loads(found))):
+        yield message_id, Report(kind, at, bool(has_error), source)
 
 
 # --- writing
@@ -209,37 +193,43 @@ SELECT (SELECT json_group_array(id) FROM events WHERE id IN (SELECT value FROM j
        (SELECT json_group_array(json_array(id, registers, at, device_id, status,
                                            first_received_at, touched_at, indexed))
         FROM messages WHERE id IN (SELECT value FROM json_each(:messages))),
-       (SELECT json_group_array(message_id) FROM events
-        WHERE message_id IN (SELECT value FROM json_each(:messages)) AND source <> 'webhook'),
+       (SELECT json_group_array(value) FROM json_each(:messages)
+        WHERE EXISTS (SELECT 1 FROM events WHERE message_id = value AND source <> 'webhook')),
        (SELECT value FROM marks WHERE name = 'timestamp'),
        (SELECT coalesce(max(seq), 0) FROM events),
        (SELECT value FROM marks WHERE name = 'expiries'),
        (SELECT schema_version FROM pragma_schema_version)
 """
 
-_NEAR = f"""
-e.type = (value ->> 2) AND e.reported_at > (value ->> 3) - {SAME_REPORT}
-AND e.reported_at < (value ->> 3) + {SAME_REPORT}
-"""
-# Those that leave the mirror alone are found by the message's id, the others by its key.
-_REPORTED = f"""
-SELECT json_group_array(json_array(
-    value ->> 0,
-    EXISTS (SELECT 1 FROM events AS e WHERE e.message_key = m.key AND e.has_error = 0 AND {_NEAR})
-    OR EXISTS (SELECT 1 FROM events AS e WHERE e.loose = 1 AND e.message_id = (value ->> 1)
-               AND e.has_error = 0 AND {_NEAR}),
-    EXISTS (SELECT 1 FROM events AS e WHERE e.message_key = m.key AND e.has_error = 1 AND {_NEAR})
-    OR EXISTS (SELECT 1 FROM events AS e WHERE e.loose = 1 AND e.message_id = (value ->> 1)
-               AND e.has_error = 1 AND {_NEAR})))
-FROM json_each(?) LEFT JOIN messages AS m ON m.id = (value ->> 1)
-"""
 
-_REPORTS = """
-SELECT json_group_array(json_array(type, reported_at, has_error, source)) FROM (
-    SELECT type, reported_at, has_error, source FROM events AS e
-    WHERE e.message_key = (SELECT key FROM messages WHERE id = :message_id)
-       OR e.loose = 1 AND e.message_id = :message_id
-    ORDER BY seq DESC LIMIT 1000)
+def _closest(has_error: int, order: str) -> str:
+    """One report. Those that leave the mirror alone are found by the message's id, the others by
+    its key, and those that did not come by webhook, which are few, by an index of their own."""
+    report = "SELECT json_array(l.value ->> 0, e.type, e.reported_at, e.has_error, e.source)"
+    within = f"""e.type = (l.value ->> 1) AND e.has_error = {has_error}
+             AND e.reported_at BETWEEN (l.value ->> 2) AND (l.value ->> 3)
+             ORDER BY e.reported_at {order} LIMIT 1"""
+    return f"""
+        CASE WHEN l.value ->> 5 THEN
+            ({report} FROM events AS e
+             WHERE e.message_id = (l.value ->> 0) AND e.source <> 'webhook' AND {within})
+        ELSE coalesce(
+            ({report} FROM events AS e WHERE e.message_key = m.key AND {within}),
+            ({report} FROM events AS e
+             WHERE e.loose = 1 AND e.message_id = (l.value ->> 0) AND {within}))
+        END"""
+
+
+# The values of a question are the fields of a `Look`.
+_LOOK = f"""
+SELECT json_group_array(json_array({
+    ", ".join(
+        f"json(CASE WHEN l.value ->> 4 THEN {_closest(has_error, 'DESC')}"
+        f" ELSE {_closest(has_error, 'ASC')} END)"
+        for has_error in (0, 1)
+    )
+}))
+FROM json_each(?) AS l LEFT JOIN messages AS m ON m.id = (l.value ->> 0)
 """
 
 # What has just come again is kept for as long as what has just come.

@@ -13,7 +13,6 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from receiver import mirror
 from receiver.mirror import Search
 from receiver.store.contract import Evidence, MirrorRow, Report
-from receiver.store.sqlite import group
 from receiver.store.sqlite.connections import Connections
 from receiver.times import DAY
 
@@ -35,6 +34,12 @@ _NEWEST_FIRST = "ORDER BY m.at DESC, m.id"
 OF_MESSAGE = """
 (e.message_key = (SELECT key FROM messages WHERE id = :message_id)
  OR e.loose = 1 AND e.message_id = :message_id)
+"""
+
+_REPORTS = f"""
+SELECT json_group_array(json_array(type, reported_at, has_error, source)) FROM (
+    SELECT type, reported_at, has_error, source FROM events AS e WHERE {OF_MESSAGE}
+    ORDER BY seq DESC LIMIT 1000)
 """
 
 Page = tuple[int, list[tuple[str, str]]]  # total; ids and registers
@@ -74,8 +79,16 @@ class Mirror(Connections):
         return json.loads(row[0]), count, events
 
     def reports(self, message_ids: Collection[str]) -> Mapping[str, list[Report]]:
+        found = {}
         with self._reading() as connection:
-            return group.reports(connection, message_ids)
+            for message_id in message_ids:
+                (rows,) = connection.execute(_REPORTS, {"message_id": message_id}).fetchone()
+                if rows != "[]":
+                    found[message_id] = [
+                        Report(kind, at, bool(has_error), source)
+                        for kind, at, has_error, source in json.loads(rows)
+                    ]
+        return found
 
     def missed_reports(self) -> Iterator[tuple[str, Report]]:
         with self._reading() as connection:
