@@ -4,7 +4,9 @@ gunicorn reads this file by itself: `gunicorn wsgi:app`.
 """
 
 import gc
+import logging
 import os
+import signal
 import sys
 import traceback
 
@@ -129,9 +131,19 @@ def on_starting(server):
         except BaseException:
             traceback.print_exc()
         finally:
+            logging.shutdown()  # what waits is written
             os._exit(status)
     if os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]):
         sys.exit(1)
+
+
+def post_fork(server, worker):
+    """A signal that comes now is put where only the master looks: to be stopped is not lost."""
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT):
+        signal.signal(number, worker.handle_exit)
+    while not server.SIG_QUEUE.empty():
+        if server.SIG_QUEUE.get_nowait() in (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT):
+            sys.exit(0)
 
 
 def post_worker_init(worker):

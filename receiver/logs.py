@@ -1,10 +1,114 @@
-"""How log lines look: text for people, or one JSON object a line for programs."""
+"""How log lines look: text for people, or one JSON object a line for programs.
+
+They are written by a thread, so that nothing waits for whoever reads them.
+"""
 
 from __future__ import annotations
 
+import logging
+import os
+import select
+import sys
 import threading
 import time
-from typing import Any
+from collections import deque
+from typing import Any, TextIO
+
+
+class Patient(logging.Handler):
+    """Writes lines in a thread of its own, and drops some where nobody reads them.
+
+    Whoever logs never waits: a pipe that is full would stop an event loop, and gunicorn's master
+    on its way to the stop. The thread starts with the first line of each process, also after a
+    fork. At the exit `logging` flushes, which gives what waits a second.
+
+    :param stream: where the lines go; standard error by default.
+    """
+
+    #: Lines that may wait.
+    MOST = 1_000
+    #: Seconds for what waits at the exit.
+    FLUSH_WITHIN = 1.0
+
+    def __init__(self, stream: TextIO | None = None) -> None:
+        super().__init__()
+        self._stream = stream or sys.stderr
+        self._process: int | None = None
+        self._begin()
+
+    def _begin(self) -> None:
+        self._lines: deque[str] = deque()
+        self._dropped = 0
+        self._writing = self._closed_here = False
+        self._change = threading.Condition(threading.Lock())
+
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            line = self.format(record)
+        except Exception:
+            self.handleError(record)
+            return
+        if self._process != os.getpid():  # `logging` holds its lock here
+            self._process = os.getpid()
+            self._begin()
+            # A daemon: a write that nobody reads must not keep the process from its exit.
+            threading.Thread(target=self._write_all, name="log", daemon=True).start()
+        with self._change:
+            if len(self._lines) < self.MOST:
+                self._lines.append(line)
+                self._change.notify_all()
+            else:
+                self._dropped += 1
+
+    def flush(self) -> None:
+        """Wait until all is written, but not for ever."""
+        if self._process == os.getpid():
+            with self._change:
+                self._change.wait_for(
+                    lambda: not self._lines and not self._writing, self.FLUSH_WITHIN
+                )
+
+    def close(self) -> None:
+        """Write what waits, and no more after it."""
+        if self._process == os.getpid():
+            self._process = None
+            with self._change:
+                self._closed_here = True
+                self._change.notify_all()
+        super().close()
+
+    def _write_all(self) -> None:
+        change = self._change
+        while True:
+            with change:
+                self._writing = False
+                change.notify_all()
+                change.wait_for(lambda: self._lines or self._closed_here)
+                if not self._lines:
+                    return
+                self._writing = True
+                line = self._lines.popleft()
+                dropped = 0
+                if not self._lines:
+                    dropped, self._dropped = self._dropped, 0
+            self._write(line)
+            if dropped:
+                told = f"{dropped} log lines were dropped before this one: nobody read them"
+                record = {"name": __name__, "levelno": logging.WARNING, "levelname": "WARNING"}
+                self._write(self.format(logging.makeLogRecord({**record, "msg": told})))
+
+    def _write(self, line: str) -> None:
+        # Past the stream's buffer: its lock, held while nobody reads, would be the end of an exit.
+        data = (line + "\n").encode("utf-8", "backslashreplace")
+        try:
+            file = self._stream.fileno()
+            while data:
+                try:
+                    data = data[os.write(file, data) :]
+                except BlockingIOError:
+                    select.select([], [file], [], 1.0)
+        except (OSError, ValueError):
+            pass  # whoever read has gone
 
 
 def logging_config(log_format: str, log_level: str) -> dict[str, Any]:
@@ -26,8 +130,7 @@ def logging_config(log_format: str, log_level: str) -> dict[str, Any]:
         "formatters": {log_format: formatters[log_format]},
         "handlers": {
             "stderr": {
-                "class": "logging.StreamHandler",
-                "stream": "ext://sys.stderr",
+                "()": Patient,
                 "formatter": log_format,
             }
         },

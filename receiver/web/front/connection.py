@@ -9,9 +9,12 @@ from __future__ import annotations
 import asyncio
 import logging
 import re
+import struct
 import time
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from functools import wraps
+from socket import SO_LINGER, SOL_SOCKET
 from typing import Concatenate, ParamSpec, Protocol, TypeVar, cast
 
 import httptools
@@ -41,8 +44,8 @@ THROWN_AWAY = 4 * 1024 * 1024
 THROW_AWAY_WITHIN = 5.0
 #: Bytes sent ahead that are kept while a request is answered.
 _AHEAD = 64 * 1024
-#: Requests of one connection that are answered in a row before others get their turn.
-_IN_A_ROW = 16
+#: Steps of one connection in a row before others get their turn: heads, bodies, slices of one.
+_IN_A_ROW = 4
 #: Bytes of an answer that wait for a slow reader before no further request of it is looked at.
 _UNREAD = 16 * 1024
 
@@ -58,6 +61,10 @@ _CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
 _HOP_BY_HOP = {"connection", "keep-alive", "transfer-encoding"}
 #: Statuses whose answers have no body.
 WITHOUT_BODY = {204, 304}
+#: For SO_LINGER: on, and no seconds.
+_NO_LINGER = struct.pack("ii", 1, 0)
+#: Bytes of a chunked body that are taken apart in one step.
+_SLICE = 4 * 1024
 
 IDLE, HEAD, BODY, ANSWERING, THROWING_AWAY, CLOSED = range(6)
 
@@ -128,6 +135,9 @@ class Server(Protocol):
     def heard(self, connection: Connection) -> None:
         """Something came from one that has sent nothing authenticated yet."""
 
+    def again(self, connection: Connection) -> None:
+        """There is more to do on it: call `go_on` when it is its turn."""
+
     def holds(self, connection: Connection, change: int) -> None:
         """So many bytes more are held for it, or fewer."""
 
@@ -173,8 +183,9 @@ def _or_abort(
 class Connection(asyncio.Protocol):
     """See the module. All of it runs on the event loop."""
 
-    def __init__(self, server: Server) -> None:
+    def __init__(self, server: Server, clock: Callable[[], float] = time.monotonic) -> None:
         self._server = server
+        self._clock = clock
         self.transport: asyncio.Transport = cast("asyncio.Transport", None)
         self.peer: tuple[str, int] = ("", 0)
         self.local: tuple[str, int] = ("", 0)
@@ -183,7 +194,7 @@ class Connection(asyncio.Protocol):
         #: It has sent a request that was authenticated.
         self.known = False
         #: When this state began.
-        self.since = time.monotonic()
+        self.since = clock()
         #: What this connection counts for among the bytes that are held.
         self.held = 0
         #: Bytes that came and are not used yet; how far the end of a head was looked for; a body.
@@ -196,9 +207,8 @@ class Connection(asyncio.Protocol):
         self._head_read = self._whole = self._continued = False
         self._chunks_read = Chunks()
         self._raw = 0
-        #: What has come is looked at now; and how many requests in a row that were.
-        self._stepping = False
-        self._turns = 0
+        #: What has come is looked at now; or when it is the turn of this connection.
+        self._stepping = self._queued = False
         self._eof = self._reading_paused = self._writing_paused = False
         #: When an answer began to wait for its reader.
         self._unread_since: float | None = None
@@ -219,11 +229,13 @@ class Connection(asyncio.Protocol):
         self._server.opened(self)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self.abort()
+        self._drop()
         self._server.closed(self)
 
     @_or_abort
     def data_received(self, data: bytes) -> None:
+        if self.state == CLOSED:
+            return
         if self.state == THROWING_AWAY:
             self._thrown_away += len(data)
             if self._thrown_away > THROWN_AWAY:
@@ -234,13 +246,12 @@ class Connection(asyncio.Protocol):
         if not self.known:
             self._server.heard(self)
         self._buffer += data
-        if self.state == ANSWERING or self._writing_paused:
-            if len(self._buffer) > _AHEAD and not self._reading_paused:
-                self._reading_paused = True
-                self.transport.pause_reading()
-            self._hold(len(self._buffer) + len(self._body))
-        else:
+        if self.state != ANSWERING and not self._writing_paused and not self._queued:
             self._advance()
+        if len(self._buffer) > _AHEAD and not self._reading_paused and self.state != CLOSED:
+            self._reading_paused = True
+            self.transport.pause_reading()
+        self._hold(len(self._buffer) + len(self._body))
 
     @_or_abort
     def eof_received(self) -> bool:
@@ -251,16 +262,16 @@ class Connection(asyncio.Protocol):
         self._eof = True
         if self.state == THROWING_AWAY:
             return False
-        if not self._writing_paused:
+        if not self._writing_paused and not self._queued:
             self._end_what_is_half()
         return self.state != CLOSED
 
     def _end_what_is_half(self) -> None:
         """Nothing more comes: end what would wait for it. What was sent ahead is still answered."""
         if self.state == BODY and self.request is not None:
-            declared = self.request.length
+            came, declared = len(self._body) + len(self._buffer), self.request.length
             self._refuse(
-                _Refuse(400, f"the body ends after {len(self._body)} of {declared} bytes")
+                _Refuse(400, f"the body ends after {came} of {declared} bytes")
                 if declared is not None
                 else _Refuse(400, "the body could not be read whole")
             )
@@ -273,10 +284,7 @@ class Connection(asyncio.Protocol):
     @_or_abort
     def resume_writing(self) -> None:
         self._writing_paused = False
-        if self.state in (IDLE, HEAD, BODY):
-            self._advance()
-            if self.state != ANSWERING:
-                self._resume_reading()
+        self._next()
 
     # --- from the front
 
@@ -334,11 +342,20 @@ class Connection(asyncio.Protocol):
 
     def abort(self) -> None:
         """Close at once, whatever is in hand: an answer that is not complete must not look so."""
+        if self.state != CLOSED:
+            # A reset: what nobody reads would stay with the system long after an ordinary close.
+            socket = self.transport.get_extra_info("socket")
+            with suppress(OSError):
+                if socket is not None:
+                    socket.setsockopt(SOL_SOCKET, SO_LINGER, _NO_LINGER)
+        self._drop()
+        self.transport.abort()
+
+    def _drop(self) -> None:
         self.state = CLOSED
         self._buffer.clear()
         self._body.clear()
         self._hold(0)
-        self.transport.abort()
 
     @property
     def drained(self) -> bool:
@@ -353,24 +370,37 @@ class Connection(asyncio.Protocol):
     def close_after_answer(self) -> None:
         """Close when what is in hand is answered; now, if nothing has come."""
         self._closing = True
-        if self.state == IDLE:
+        if self.state == IDLE and not self._buffer:
             self.transport.close()
+
+    @_or_abort
+    def go_on(self) -> None:
+        """Take the next steps; the front calls it when it is the turn of this connection."""
+        self._queued = False
+        self._next()
 
     # --- reading
 
     def _advance(self) -> None:
         """Use what has come, until something is missing or a request is in hand."""
-        self._turns = 0
         self._stepping = True
+        steps = 0
         try:
             while self._step():
-                pass
+                steps += 1
+                if steps == _IN_A_ROW:
+                    self._queued = True
+                    self._server.again(self)
+                    break
         except _Refuse as refused:
             self._refuse(refused)
         finally:
             self._stepping = False
+        if self._reading_paused and len(self._buffer) <= _AHEAD and self.state != CLOSED:
+            self._reading_paused = False
+            self.transport.resume_reading()
         self._hold(len(self._buffer) + len(self._body))
-        if self._eof and not self._writing_paused:
+        if self._eof and not self._writing_paused and not self._queued:
             self._end_what_is_half()
 
     def _step(self) -> bool:
@@ -391,10 +421,6 @@ class Connection(asyncio.Protocol):
             while buffer.startswith((b"\r", b"\n")):
                 del buffer[:1]
             if not buffer:
-                return False
-            self._turns += 1
-            if self._turns > _IN_A_ROW:
-                asyncio.get_running_loop().call_soon(self._go_on)
                 return False
             if not _TOKEN.match(buffer):
                 raise self._malformed("no request line")
@@ -426,11 +452,6 @@ class Connection(asyncio.Protocol):
         """The body is too large: its beginning is enough for an answer, which is the last one."""
         request.cut = self._closing = True
         self._hand_over(request)
-
-    @_or_abort
-    def _go_on(self) -> None:
-        if self.state == IDLE:
-            self._advance()
 
     def _read_head(self, head: bytes) -> Request:
         request = self.request = Request(self.since)
@@ -481,8 +502,10 @@ class Connection(asyncio.Protocol):
 
     def _step_body(self) -> bool:
         request = cast("Request", self.request)
+        before = len(self._buffer)
         if request.chunked:
-            self._take_chunks(request)
+            if self._buffer:
+                self._take_chunks(request)
         else:
             missing = (request.length or 0) - len(self._body)
             if missing:
@@ -492,13 +515,15 @@ class Connection(asyncio.Protocol):
         if request.cut:
             return False
         if not self._whole:
+            if request.chunked and len(self._buffer) < before:
+                return bool(self._buffer)
             self._ask_for_more(request)
             return False
         self._hand_over(request)
         return self.state == IDLE
 
     def _hand_over(self, request: Request) -> None:
-        request.ended = time.monotonic()
+        request.ended = self._clock()
         request.body = bytes(self._body)
         self._body.clear()
         self._enter(ANSWERING)
@@ -507,7 +532,10 @@ class Connection(asyncio.Protocol):
     def _take_chunks(self, request: Request) -> None:
         before = len(self._buffer)
         try:
-            self._whole = self._chunks_read.feed(self._buffer, self._body)
+            piece = self._buffer[:_SLICE]
+            del self._buffer[:_SLICE]
+            self._whole = self._chunks_read.feed(piece, self._body)
+            self._buffer[:0] = piece  # what is not whole, or not of this body
         except Malformed as error:
             self._server.malformed(f"chunks, {error}")
             raise _Refuse(400, "the body could not be read whole") from None
@@ -547,8 +575,8 @@ class Connection(asyncio.Protocol):
                 lines.append("Transfer-Encoding: chunked")
             else:
                 self._closing = True
+        self._closing |= self._eof and not self._buffer  # else more was sent ahead
         self._closing |= request is None or not request.keeps_alive
-        self._closing |= self._eof and not self._buffer
         lines.append(f"Date: {self._server.date}")
         if self._closing:
             lines.append("Connection: close")
@@ -580,34 +608,28 @@ class Connection(asyncio.Protocol):
                 self._enter(THROWING_AWAY)
                 self._buffer.clear()
                 self._body.clear()
-                self._resume_reading()
+                if self._reading_paused:
+                    self._reading_paused = False
+                    self.transport.resume_reading()
                 if self.transport.can_write_eof():
                     self.transport.write_eof()
             return
         self._enter(IDLE)
-        self._resume_reading()
         if not self._stepping:
             self._next()
 
     def _next(self) -> None:
-        """Look at what was sent ahead, after an answer that came later than its request."""
-        if self.state == IDLE and self._buffer:
+        """Look at what has come, where nothing new calls for it."""
+        if not (self._queued or self._stepping) and self.state in (IDLE, HEAD, BODY):
             self._advance()
-        elif self._eof:
-            self._end_what_is_half()
 
     def _has_more_to_come(self, request: Request | None) -> bool:
         """Whether the other side may be sending still: then a close would be a reset for it."""
         return request is None or not self._whole or bool(self._buffer)
 
-    def _resume_reading(self) -> None:
-        if self._reading_paused:
-            self._reading_paused = False
-            self.transport.resume_reading()
-
     def _enter(self, state: int) -> None:
         self.state = state
-        self.since = time.monotonic()
+        self.since = self._clock()
 
     def _hold(self, count: int) -> None:
         if count != self.held:

@@ -10,6 +10,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from itertools import chain
 from queue import SimpleQueue
 from typing import Any
@@ -78,9 +79,16 @@ class FlaskThreads:
         self._begun.put(call)
 
     def _work(self) -> None:
-        while True:
-            self._begun.get().run(self._application, self._loop.call_soon_threadsafe)
-            self._loop.call_soon_threadsafe(self._ended)
+        with suppress(_Gone):
+            while True:
+                self._begun.get().run(self._application, self._on_loop)
+                self._on_loop(self._ended)
+
+    def _on_loop(self, call: Callable[..., object], *arguments: Any) -> None:
+        try:
+            self._loop.call_soon_threadsafe(call, *arguments)
+        except RuntimeError:  # it has ended, and the process is about to
+            raise _Gone from None
 
     def _ended(self) -> None:
         self._free += 1

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
+from collections import deque
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from email.utils import formatdate
@@ -31,12 +33,15 @@ log = logging.getLogger(__name__)
 #: Connections of a process; if the system allows fewer files, fewer.
 MOST_CONNECTIONS = 4_000
 #: Bytes of requests that are not whole, over all connections.
-MOST_HELD = 32 * 1024 * 1024
+MOST_HELD = 16 * 1024 * 1024
 #: Bytes of a body that Flask is given at most: what a program may ask ZimSend to send, and one more
 #: to tell that there is more.
 LARGEST_FOR_FLASK = 2 * 1024 * 1024 + 1
-#: Seconds between two looks at what is late.
+#: Seconds between two looks at what is late; and how many connections one look closes.
 LOOK = 0.25
+_CLOSED_AT_ONCE = 200
+#: Seconds for those who have sent much ahead, until it is everybody's turn.
+_TURN = 0.005
 
 _SIGNATURE = webhook.SIGNATURE.lower().encode()
 
@@ -46,6 +51,7 @@ class Front:
 
     :param application: Flask, for all that is not a webhook.
     :param log_access: told of each answer, if somebody wants to know.
+    :param clock: in seconds; that of `look`.
     """
 
     def __init__(
@@ -56,11 +62,15 @@ class Front:
         *,
         most_connections: int = MOST_CONNECTIONS,
         log_access: Callable[[Connection, Request, int, int], None] | None = None,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._receiver = receiver
         self._loop = loop
         self._most_connections = most_connections
         self._log_access = log_access
+        self._clock = clock
+        #: Requests that were answered.
+        self.answers = 0
         self._flask = FlaskThreads(application, receiver.config.web_threads, loop)
         #: Large bodies of authenticated senders are parsed here, one after the other.
         self._parser = ThreadPoolExecutor(1, thread_name_prefix="parser")
@@ -68,15 +78,19 @@ class Front:
         #: Those that have sent nothing authenticated, the longest silent one first.
         self._strangers: dict[Connection, None] = {}
         self._held = 0
+        #: Those on which there is more to do, in the order of their turns.
+        self._turns: deque[Connection] = deque()
+        self._turning = False
         #: Requests that wait for their commit.
         self._waiting: dict[Ticket, tuple[Connection, Request, Steps]] = {}
         self._stopping = False
         self._malformed = Sparingly()
+        self._given_up = Sparingly()
         self.date = formatdate(usegmt=True)
 
     def connect(self) -> Connection:
         """A protocol for the loop's server."""
-        return Connection(self)
+        return Connection(self, self._clock)
 
     # --- connections
 
@@ -106,8 +120,31 @@ class Front:
             largest = max(self._connections, key=lambda each: each.held)
             if not largest.held:
                 return
-            log.warning("a request that was not whole was given up: too many of them are large")
+            held_back = self._given_up.admit()
+            if held_back is not None:
+                log.warning(
+                    "a request that was not whole was given up, too many of them are large"
+                    " (%d more since the last line)",
+                    held_back,
+                )
             largest.abort()
+
+    def again(self, connection: Connection) -> None:
+        self._turns.append(connection)
+        if not self._turning:
+            self._turning = True
+            self._loop.call_soon(self._take_turns)
+
+    def _take_turns(self) -> None:
+        """For a moment: then the loop looks at what has come on other connections."""
+        until = time.monotonic() + _TURN
+        try:
+            while self._turns and time.monotonic() < until:
+                self._turns.popleft().go_on()
+        finally:
+            self._turning = bool(self._turns)
+            if self._turning:
+                self._loop.call_soon(self._take_turns)
 
     def malformed(self, why: str) -> None:
         held_back = self._malformed.admit()
@@ -125,7 +162,8 @@ class Front:
             self._receiver.ingest.give_up(ticket)
             self._committed([ticket])
         self._flask.look(now)
-        for connection in [each for each in self._connections if each.is_late(now)]:
+        late = [each for each in self._connections if each.is_late(now)]
+        for connection in late[:_CLOSED_AT_ONCE]:  # a few milliseconds; the others are next
             connection.abort()
 
     def _known(self, connection: Connection) -> None:
@@ -208,6 +246,7 @@ class Front:
                 self._go_on(connection, request, steps, partial(_what_became_of, ticket, steps))
 
     def answered(self, connection: Connection, request: Request, status: int, size: int) -> None:
+        self.answers += 1
         if self._log_access is not None:
             self._log_access(connection, request, status, size)
 

@@ -10,12 +10,13 @@ import asyncio
 import os
 import resource
 import signal
+import socket
 import sys
 import time
 from contextlib import suppress
 from datetime import timedelta
 from types import SimpleNamespace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from gunicorn.workers.base import Worker
 
@@ -27,8 +28,12 @@ if TYPE_CHECKING:
 #: as long as several events take.
 _SWITCH = 0.0005
 #: Files of a process beside its connections; and below how many connections one is told.
-_OTHER_FILES = 96
+_OTHER_FILES = 256
 FEW_CONNECTIONS = 2_500
+#: Connections that are accepted in one round of the loop; and seconds until the next one where
+#: the system has no room.
+_AT_ONCE = 16
+_NO_ROOM = 0.5
 #: Seconds that a stop waits for requests that are on their way here, and for those half-sent.
 _ON_THEIR_WAY = 0.3
 _HALF_SENT = 1.0
@@ -47,14 +52,16 @@ class LoopWorker(Worker):  # type: ignore[misc]
         asyncio.set_event_loop(self.loop)
         self._stopped = asyncio.Event()
         self._at_once = False
+        #: Connections that are about to be open.
+        self._opening: set[asyncio.Task[Any]] = set()
         super().init_process()
 
     def init_signals(self) -> None:
         super().init_signals()
         signal.set_wakeup_fd(-1)  # the loop's
-        self.loop.add_signal_handler(signal.SIGTERM, self._stop)
-        self.loop.add_signal_handler(signal.SIGINT, self._quit)
-        self.loop.add_signal_handler(signal.SIGQUIT, self._quit)
+        # uvloop would lose what comes before it runs.
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT):
+            signal.signal(number, self.handle_exit)
 
     def _stop(self) -> None:
         self.alive = False
@@ -72,6 +79,11 @@ class LoopWorker(Worker):  # type: ignore[misc]
             self.loop.close()
 
     async def _serve(self) -> None:
+        self.loop.add_signal_handler(signal.SIGTERM, self._stop)
+        self.loop.add_signal_handler(signal.SIGINT, self._quit)
+        self.loop.add_signal_handler(signal.SIGQUIT, self._quit)
+        if not self.alive:
+            return
         sys.setswitchinterval(_SWITCH)
         from receiver.parts import parts
         from receiver.web.front.front import LOOK, Front
@@ -84,29 +96,59 @@ class LoopWorker(Worker):  # type: ignore[misc]
             most_connections=self._connections(),
             log_access=self._log_access if self.cfg.accesslog else None,
         )
-        servers = [
-            await self.loop.create_server(front.connect, sock=listener.sock)
-            for listener in self.sockets
-        ]
+        for listener in self.sockets:
+            listener.sock.setblocking(False)
+            self.loop.add_reader(listener.sock, self._accept, front, listener.sock)
         if receiver.config.embedded_worker:
             receiver.worker.start()
             receiver.start()
         while self.alive and self.ppid == os.getppid():
             self.notify()
             front.look(time.monotonic())
+            if front.answers >= self.max_requests:
+                self.log.info("%d requests are answered: another process follows", front.answers)
+                break
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._stopped.wait(), LOOK)
         # Handlers and requests come to their ends side by side.
         deadline = time.monotonic() + receiver.worker.DRAIN
         receiver.stop()
-        for server in servers:
-            server.close()
+        for listener in self.sockets:
+            self.loop.remove_reader(listener.sock)
+            listener.sock.close()
         draining = None
         if receiver.config.embedded_worker and not self._at_once:
             draining = self.loop.run_in_executor(None, receiver.worker.drain, receiver.worker.DRAIN)
         await self._end(front, deadline)
         if draining is not None and not await draining:
             self.log.warning("work could not be given back: it is done again when its lease ends")
+
+    def _accept(self, front: Front, listening: socket.socket) -> None:
+        """Let some of those in that wait at the door.
+
+        The loops' own servers let one in each round, or a hundred: either those who come wait for
+        those who are here, or the other way round.
+        """
+        for _ in range(_AT_ONCE):
+            try:
+                accepted, _address = listening.accept()
+            except (BlockingIOError, InterruptedError, ConnectionAbortedError):
+                return
+            except OSError as error:  # no more files, or memory
+                self.log.error("no connection can be accepted: %s", error)
+                self.loop.remove_reader(listening)
+                self.loop.call_later(_NO_ROOM, self._accept_again, front, listening)
+                return
+            accepted.setblocking(False)
+            opening = self.loop.create_task(
+                self.loop.connect_accepted_socket(front.connect, accepted)
+            )
+            self._opening.add(opening)
+            opening.add_done_callback(self._opening.discard)
+
+    def _accept_again(self, front: Front, listening: socket.socket) -> None:
+        if listening.fileno() >= 0:
+            self.loop.add_reader(listening, self._accept, front, listening)
 
     async def _end(self, front: Front, deadline: float) -> None:
         """Answer what is in hand, and close what is not."""
@@ -138,7 +180,7 @@ class LoopWorker(Worker):  # type: ignore[misc]
         most = MOST_CONNECTIONS
         if soft != resource.RLIM_INFINITY:
             most = min(most, soft - _OTHER_FILES)
-        if most < FEW_CONNECTIONS:
+        if most < FEW_CONNECTIONS and self.age == 1:  # told once, by the first process
             self.log.warning(
                 "the system allows this process %d files, so %d connections: raise it (ulimit -n)",
                 soft,

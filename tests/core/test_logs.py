@@ -1,0 +1,91 @@
+"""Who logs never waits for who reads."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import logging
+import os
+import threading
+import time
+from collections.abc import Iterator
+
+import pytest
+from pythonjsonlogger.json import JsonFormatter
+
+from receiver.logs import Patient, logging_config
+from tests.server import eventually
+
+
+class Pipe:
+    """A pipe that holds little, and its reader, who reads when told to."""
+
+    def __init__(self) -> None:
+        self.reader, writer = os.pipe()
+        fcntl.fcntl(self.reader, fcntl.F_SETPIPE_SZ, 4_096)
+        os.set_blocking(self.reader, False)
+        self.stream = os.fdopen(writer, "w")
+        self.read = ""
+
+    def lines(self) -> list[str]:
+        with contextlib.suppress(BlockingIOError):
+            self.read += os.read(self.reader, 1_000_000).decode()
+        return self.read.splitlines()
+
+    def close(self) -> None:
+        os.close(self.reader)
+        eventually(lambda: not any(thread.name == "log" for thread in threading.enumerate()))
+        self.stream.close()
+
+
+@pytest.fixture
+def pipe() -> Iterator[Pipe]:
+    pipe = Pipe()
+    yield pipe
+    pipe.close()
+
+
+@pytest.fixture
+def handler(pipe: Pipe) -> Iterator[Patient]:
+    handler = Patient(pipe.stream)
+    yield handler
+    handler.close()
+
+
+def record(text: str) -> logging.LogRecord:
+    return logging.makeLogRecord({"msg": text, "levelname": "INFO", "name": "test"})
+
+
+def test_nobody_waits_and_what_was_dropped_is_counted(pipe: Pipe, handler: Patient) -> None:
+    began = time.monotonic()
+    for number in range(3_000):
+        handler.handle(record(f"line {number} {'x' * 60}"))
+    assert time.monotonic() - began < 1
+    told = eventually(lambda: [line for line in pipe.lines() if "were dropped" in line])
+    written = [line for line in pipe.lines() if line.startswith("line")]
+    assert int(told[0].split()[0]) == 3_000 - len(written)
+    assert written == sorted(written, key=lambda line: int(line.split()[1]))
+    assert len(written) >= Patient.MOST
+
+
+def test_a_flush_waits_for_who_reads_and_not_for_ever(pipe: Pipe, handler: Patient) -> None:
+    handler.handle(record("a line"))
+    handler.flush()
+    assert pipe.lines() == ["a line"]
+    for _ in range(100):
+        handler.handle(record("x" * 100))
+    began = time.monotonic()
+    handler.flush()
+    assert 0.9 < time.monotonic() - began < 5
+
+
+def test_the_count_of_dropped_lines_is_json_where_the_lines_are(
+    pipe: Pipe, handler: Patient
+) -> None:
+    settings = logging_config("json", "info")["formatters"]["json"]
+    handler.setFormatter(JsonFormatter(settings["fmt"], rename_fields=settings["rename_fields"]))
+    for _ in range(2_000):
+        handler.handle(record("x" * 50))
+    told = eventually(lambda: [line for line in pipe.lines() if "were dropped" in line])
+    assert json.loads(told[0])["level"] == "WARNING"

@@ -1,0 +1,344 @@
+"""The end of a process, wanted or not: what is in hand is answered, and it is quick."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, suppress
+from pathlib import Path
+
+import pytest
+
+from receiver.providers.zimsend.webhook import sign
+from tests.conftest import SECRET
+from tests.handlers import seen
+from tests.payloads import envelope, sms
+from tests.server import ROOT, Server, eventually
+from tests.service.test_faults import stored, workers
+from tests.strangers import strangers
+
+GUNICORN = ["-m", "gunicorn", "-c", str(ROOT / "gunicorn.conf.py"), "wsgi:app"]
+
+
+class Senders:
+    """Threads that send whole requests and write down those that got no answer."""
+
+    def __init__(self, port: int, threads: int = 8) -> None:
+        self._port = port
+        self.acknowledged: list[str] = []
+        #: When the last byte of a request had gone that has no answer, by `time.monotonic`.
+        self.unanswered: list[float] = []
+        self._stopping = threading.Event()
+        # Half of them keep their connection, the others open one for each request.
+        self._threads = [
+            threading.Thread(target=self._send, args=(number % 2 == 0,))
+            for number in range(threads)
+        ]
+
+    def __enter__(self) -> Senders:
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stopping.set()
+        for thread in self._threads:
+            thread.join(40)
+
+    def _send(self, keeps: bool) -> None:
+        connection: socket.socket | None = None
+        while not self._stopping.wait(0.002):
+            if connection is None:
+                try:
+                    connection = socket.create_connection(("127.0.0.1", self._port), timeout=30)
+                except OSError:
+                    self._stopping.wait(0.05)
+                    continue
+            event = envelope("sms.sent", sms("sent"))
+            sent = answer = None
+            with suppress(OSError):
+                connection.sendall(post(event, keeps=keeps))
+                sent = time.monotonic()
+                answer = connection.recv(65_536)
+            if answer:
+                assert answer.startswith(b"HTTP/1.1 200"), answer
+                self.acknowledged.append(event["event_id"])
+            elif sent is not None:
+                self.unanswered.append(sent)
+            if not answer or b"\r\nConnection: close" in answer:
+                connection.close()
+                connection = None
+        if connection is not None:
+            connection.close()
+
+
+def post(event: dict[str, object], *, keeps: bool = True) -> bytes:
+    body = json.dumps(event).encode()
+    return b"\r\n".join(
+        [
+            b"POST /webhooks/zimsend HTTP/1.1",
+            b"Host: here",
+            b"Connection: " + (b"keep-alive" if keeps else b"close"),
+            b"X-Webhook-Signature: " + sign(SECRET.encode(), body).encode(),
+            b"Content-Length: %d" % len(body),
+            b"",
+            body,
+        ]
+    )
+
+
+def connect(stack: ExitStack, port: int, data: bytes = b"") -> socket.socket:
+    connection = stack.enter_context(socket.create_connection(("127.0.0.1", port), timeout=30))
+    connection.sendall(data)
+    return connection
+
+
+def is_gone(pid: int) -> bool:
+    """Whether a process has ended, also if nobody has asked for its status yet."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return True
+
+
+def left_in_session(leader: int) -> list[int]:
+    """The processes of a session that still run."""
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        pid = int(folder.name)
+        with suppress(ProcessLookupError):
+            if os.getsid(pid) == leader and not is_gone(pid):
+                found.append(pid)
+    return found
+
+
+@pytest.fixture
+def spawn(environ: dict[str, str], tmp_path: Path) -> Iterator[Callable[..., Server]]:
+    """Start gunicorn with further arguments, and do not wait: `spawn("--preload")`."""
+    servers: list[Server] = []
+
+    def start(*arguments: str, **settings: str) -> Server:
+        server = Server({**environ, "SEEN": str(tmp_path), **settings}, tmp_path, SECRET)
+        servers.append(server)
+        server.spawn([*GUNICORN, *arguments])
+        return server
+
+    yield start
+    for server in servers:
+        server.close()
+
+
+# --- with something in hand
+
+
+def test_sigterm_under_load_answers_all_that_is_whole(serve: Callable[..., Server]) -> None:
+    server = serve()
+    slow = {"silent": 50, "half a head": 50, "half a body": 50, "never read": 5}
+    with Senders(server.port) as senders, strangers(server.port, slow):
+        eventually(lambda: len(senders.acknowledged) > 300)
+        began = time.monotonic()
+        assert server.terminate(within=25) == 0
+        assert time.monotonic() - began < 25
+    # What is sent after the signal may meet a door that is being closed.
+    assert [sent for sent in senders.unanswered if sent < began] == []
+    assert set(senders.acknowledged) <= stored(server)
+
+
+def test_a_reload_under_load_loses_no_answer(serve: Callable[..., Server]) -> None:
+    server = serve()
+    assert server.process is not None
+    with Senders(server.port) as senders:
+        for _ in range(2):
+            (before,) = workers(server)
+            answered = len(senders.acknowledged)
+            eventually(lambda answered=answered: len(senders.acknowledged) > answered + 100)  # type: ignore[misc]
+            server.process.send_signal(signal.SIGHUP)
+            eventually(lambda before=before: before not in workers(server))  # type: ignore[misc]
+        answered = len(senders.acknowledged)
+        eventually(lambda: len(senders.acknowledged) > answered + 100)
+    assert senders.unanswered == []
+    assert set(senders.acknowledged) <= stored(server)
+
+
+@pytest.mark.slow
+def test_a_request_that_hangs_in_flask_does_not_keep_the_process(
+    environ: dict[str, str], tmp_path: Path
+) -> None:
+    server = Server(environ, tmp_path, SECRET)
+    try:
+        server.spawn([*GUNICORN[:-1], "tests.hanging:app"])
+        eventually(server.ready)
+        with ExitStack() as stack:
+            connect(stack, server.port, b"GET /hangs HTTP/1.1\r\nHost: here\r\n\r\n")
+            eventually(lambda: "it hangs" in server.log.read_text())
+            began = time.monotonic()
+            assert server.terminate(within=25) == 0
+            assert time.monotonic() - began < 25
+    finally:
+        server.close()
+
+
+# --- with nothing in hand
+
+
+def stop_with_nothing_in_hand(server: Server) -> float:
+    """How long one stop takes with connections open on which nothing whole is on its way."""
+    with ExitStack() as stack:
+        answered = [connect(stack, server.port, post(envelope("sms.sent", {}))) for _ in range(3)]
+        for connection in answered:
+            assert connection.recv(65_536).startswith(b"HTTP/1.1 200")
+        for data in (b"", b"P", post(envelope("sms.sent", {}))[:-5]):
+            connect(stack, server.port, data)
+        # All of them are known to the service once it has answered one more.
+        assert server.client.get("/readyz").status_code == 200
+        began = time.monotonic()
+        assert server.terminate() == 0
+        return time.monotonic() - began
+
+
+@pytest.mark.parametrize("times", [2, pytest.param(10, marks=pytest.mark.slow)])
+def test_with_nothing_in_hand_the_stop_takes_less_than_two_seconds_each_time(
+    serve: Callable[..., Server], times: int
+) -> None:
+    server = serve()
+    took = [stop_with_nothing_in_hand(server)]
+    for _ in range(times - 1):
+        server.start()
+        took.append(stop_with_nothing_in_hand(server))
+    assert max(took) < 2, took
+
+
+@pytest.mark.parametrize(
+    "signals",
+    [
+        [signal.SIGTERM, signal.SIGTERM],
+        [signal.SIGINT],
+        [signal.SIGQUIT],
+        [signal.SIGTERM, signal.SIGINT],
+    ],
+)
+def test_other_signals_end_it_as_well(
+    serve: Callable[..., Server], signals: list[signal.Signals]
+) -> None:
+    server = serve()
+    assert server.process is not None
+    (web,) = workers(server)
+    event = envelope("sms.sent", sms("sent"))
+    assert server.post(event).status_code == 200
+    for number in signals:
+        os.killpg(server.process.pid, number)  # as a terminal does, and some hosts
+    assert server.process.wait(3) == 0
+    assert is_gone(web)
+    assert event["event_id"] in stored(server)
+    assert "Traceback" not in server.log.read_text()
+
+
+@pytest.mark.parametrize("after", [0.1, 0.4, 0.5, 0.6, 0.7, 0.9])
+def test_a_signal_that_comes_during_the_start_is_not_lost(
+    spawn: Callable[..., Server], after: float
+) -> None:
+    server = spawn()
+    assert server.process is not None
+    process = server.process
+    with suppress(subprocess.TimeoutExpired):
+        process.wait(after)
+    os.killpg(process.pid, signal.SIGTERM)
+    process.wait(5)
+    eventually(lambda: not left_in_session(process.pid), within=5)
+
+
+def test_a_process_whose_master_has_died_ends(serve: Callable[..., Server]) -> None:
+    server = serve(WEB_CONCURRENCY="2")
+    assert server.process is not None
+    web = eventually(lambda: len(workers(server)) == 2 and workers(server))
+    event = envelope("sms.sent", sms("sent"))
+    assert server.post(event).status_code == 200
+    server.process.kill()
+    server.process.wait()
+    eventually(lambda: all(is_gone(pid) for pid in web), within=5)
+
+
+# --- gunicorn's other ways
+
+
+def test_preload(spawn: Callable[..., Server], tmp_path: Path) -> None:
+    server = spawn("--preload", WEB_CONCURRENCY="2")
+    eventually(server.ready)
+    events = [envelope("sms.sent", sms("sent")) for _ in range(20)]
+    assert all(server.post(event).status_code == 200 for event in events)
+    ids = {event["event_id"] for event in events}
+    eventually(lambda: {line["id"] for line in seen(tmp_path, "first")} == ids)
+    assert server.terminate(within=5) == 0
+
+
+def test_max_requests_begins_a_new_process_and_loses_no_answer(
+    spawn: Callable[..., Server],
+) -> None:
+    server = spawn("--max-requests", "200")
+    eventually(server.ready)
+    (before,) = workers(server)
+    with Senders(server.port, threads=4) as senders:
+        eventually(lambda: before not in workers(server))
+        answered = len(senders.acknowledged)
+        eventually(lambda: len(senders.acknowledged) > answered + 20)
+    assert senders.unanswered == []
+
+
+# --- a log that nobody reads
+
+
+def test_a_log_that_nobody_reads_stops_neither_webhooks_nor_the_stop(
+    environ: dict[str, str], tmp_path: Path
+) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+    fcntl.fcntl(reader, fcntl.F_SETPIPE_SZ, 4_096)
+    script = (
+        f"import os, sys; pipe = os.open({str(pipe)!r}, os.O_WRONLY); os.dup2(pipe, 1);"
+        " os.dup2(pipe, 2); os.execv(sys.executable, [sys.executable, *sys.argv[1:]])"
+    )
+    # A line for each request, by gunicorn's own logger.
+    settings = {"GUNICORN_CMD_ARGS": "--access-logfile -"}
+    server = Server({**environ, **settings}, tmp_path, SECRET)
+    try:
+        server.spawn(["-c", script, *GUNICORN])
+        eventually(server.ready)
+        many = 2_000
+        with socket.create_connection(("127.0.0.1", server.port), timeout=10) as connection:
+            connection.sendall(b"GET /healthz HTTP/1.1\r\nHost: here\r\n\r\n" * many)
+            answers = b""
+            while answers.count(b"HTTP/1.1 200") < many:
+                answers += connection.recv(65_536)
+        for _ in range(20):
+            answer = server.post(envelope("sms.sent", sms("sent")))
+            assert answer.status_code == 200
+            assert answer.elapsed.total_seconds() < 1
+        # Somebody reads again: what waited is there, and how much did not find room.
+        read = bytearray()
+
+        def told() -> re.Match[bytes] | None:
+            with suppress(BlockingIOError):
+                while data := os.read(reader, 65_536):
+                    read.extend(data)
+            return re.search(rb"(\d+) log lines were dropped", read)
+
+        found = eventually(told)
+        assert 0 < int(found[1]) < many
+        # And at the stop, again without anybody.
+        for _ in range(60):
+            server.client.get("/healthz")
+        began = time.monotonic()
+        assert server.terminate(within=10) == 0
+        assert time.monotonic() - began < 5
+    finally:
+        server.close()
+        os.close(reader)

@@ -1,0 +1,153 @@
+"""Slow and silent clients cost an honest sender nothing; with a real gunicorn.
+
+Full numbers: `benchmarks/strangers.py`.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+
+from receiver.providers.zimsend.webhook import sign
+from tests.conftest import SECRET
+from tests.distance import Distance
+from tests.payloads import envelope, sms
+from tests.server import ROOT, Server, eventually
+from tests.service.test_faults import workers
+from tests.strangers import strangers
+
+
+def request(*headers: bytes) -> bytes:
+    body = json.dumps(envelope("sms.sent", sms("sent"))).encode()
+    lines = [
+        b"POST /webhooks/zimsend HTTP/1.1",
+        b"Host: here",
+        b"X-Webhook-Signature: " + sign(SECRET.encode(), body).encode(),
+        b"Content-Length: %d" % len(body),
+        *headers,
+    ]
+    return b"\r\n".join([*lines, b"", body])
+
+
+def post(port: int, *headers: bytes) -> float:
+    """Post an event on a connection of its own; returns the seconds until the answer was there.
+
+    The connection is closed when the answer has come. Its set-up does not count.
+    """
+    with socket.create_connection(("127.0.0.1", port), timeout=20) as connection:
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        data = request(*headers)
+        began = time.monotonic()
+        connection.sendall(data)
+        answer = connection.recv(65_536)
+        took = time.monotonic() - began
+    assert answer.startswith(b"HTTP/1.1 200")
+    return took
+
+
+def at_best(measure: Callable[[], float], times: int = 3) -> float:
+    """The least of some measurements: the machine has others to serve, too."""
+    return min(measure() for _ in range(times))
+
+
+def memory_mb(pid: int) -> float:
+    """What a process holds of the machine's memory; of what it shares, its part."""
+    lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
+    return next(int(line.split()[1]) / 1024 for line in lines if line.startswith("Pss:"))
+
+
+def sockets(pid: int) -> int:
+    found = 0
+    for file in Path(f"/proc/{pid}/fd").iterdir():
+        try:
+            found += os.readlink(file).startswith("socket:")
+        except FileNotFoundError:
+            continue
+    return found
+
+
+@pytest.mark.parametrize("round_trip", [0.0, 0.05, 0.15, 0.25])
+def test_clients_that_close_after_each_answer_get_it_in_time_from_any_distance(
+    serve: Callable[..., Server], round_trip: float
+) -> None:
+    way = Distance(serve().port, round_trip)
+
+    def client(_: int) -> float:
+        return max(post(way.port, b"Connection: close") for _ in range(2))
+
+    with ThreadPoolExecutor(16) as clients:
+        list(clients.map(lambda _: post(way.port), range(16)))  # what comes late the first time
+        took = at_best(lambda: max(clients.map(client, range(16))))
+    way.close()
+    # The way opens its own connection first, which is a round trip.
+    assert took < round_trip + 1.5 * round_trip + 0.05
+
+
+def test_those_who_do_not_close_or_say_nothing_delay_nobody(serve: Callable[..., Server]) -> None:
+    server = serve()
+    with ExitStack() as stack:
+        never_closes = stack.enter_context(socket.create_connection(("127.0.0.1", server.port)))
+        never_closes.sendall(request(b"Connection: close"))
+        assert never_closes.recv(65_536).startswith(b"HTTP/1.1 200")
+        for kind, count in {b"P": 50, b"": 400}.items():
+            for _ in range(count):
+                connection = socket.create_connection(("127.0.0.1", server.port))
+                stack.enter_context(connection)
+                connection.sendall(kind)
+        took = at_best(lambda: max(post(server.port) for _ in range(100)))
+    assert took < 0.1
+
+
+def test_strangers_delay_nobody_cost_little_and_are_closed(serve: Callable[..., Server]) -> None:
+    server = serve()
+    (web,) = workers(server)
+    for _ in range(50):
+        post(server.port)
+    memory, open_before = memory_mb(web), sockets(web)
+    kinds = {"silent": 300, "half a head": 300, "half a body": 300, "never read": 100}
+    with strangers(server.port, kinds) as crowd:
+        took = []
+        until = time.monotonic() + 3
+        while time.monotonic() < until:
+            took.append(post(server.port))
+            time.sleep(0.01)
+        grown = memory_mb(web) - memory
+    assert sorted(took)[int(len(took) * 0.99) - 1] < 0.25
+    assert grown < 100
+    assert crowd.gone is not None
+    assert crowd.gone < 30
+    eventually(lambda: sockets(web) <= open_before + 1)
+
+
+def test_a_low_limit_of_files_is_raised_as_far_as_it_may_and_told_once(
+    environ: dict[str, str], tmp_path: Path
+) -> None:
+    limited = (
+        "import resource, runpy, sys; resource.setrlimit(resource.RLIMIT_NOFILE, (300, 500));"
+        " sys.argv = ['gunicorn', *sys.argv[1:]];"
+        " runpy.run_module('gunicorn', run_name='__main__')"
+    )
+    server = Server({**environ, "WEB_CONCURRENCY": "2"}, tmp_path, SECRET)
+    try:
+        server.spawn(["-c", limited, "-c", str(ROOT / "gunicorn.conf.py"), "wsgi:app"])
+        eventually(lambda: server.ready() and len(workers(server)) == 2)
+        # Those who come when it is full do not keep others out.
+        with ExitStack() as stack:
+            for _ in range(600):
+                stack.enter_context(socket.create_connection(("127.0.0.1", server.port)))
+            assert at_best(lambda: max(post(server.port) for _ in range(20))) < 0.25
+        eventually(lambda: server.log.read_text().count("raise it (ulimit -n)") == 1)
+        assert "500 files" in server.log.read_text()
+        assert "Too many open files" not in server.log.read_text()
+        assert server.terminate() == 0
+    finally:
+        server.close()
+    assert server.log.read_text().count("raise it (ulimit -n)") == 1
