@@ -17,11 +17,11 @@ from functools import wraps
 from socket import SO_LINGER, SOL_SOCKET
 from typing import Concatenate, ParamSpec, Protocol, TypeVar, cast
 
-import httptools
 from werkzeug.http import HTTP_STATUS_CODES
 
 from receiver.web.answers import error_answer
 from receiver.web.front.chunks import Chunks, Malformed
+from receiver.web.front.requests import TOKEN, MalformedHead, Refuse, Request, read_head
 
 log = logging.getLogger(__name__)
 
@@ -49,14 +49,7 @@ _IN_A_ROW = 4
 #: Bytes of an answer that wait for a slow reader before no further request of it is looked at.
 _UNREAD = 16 * 1024
 
-#: What a request can begin with, and its first line, as gunicorn takes them.
-_TOKEN = re.compile(rb"[A-Z0-9$\-_.]{1,20}")
-_FIRST_LINE = re.compile(rb"([A-Z0-9$\-_.]{1,20}) [^ ]+ HTTP/1\.[01]")
-#: Methods that httptools reads as any other; what it makes of the rest does not matter here.
-_PLAIN = {b"GET", b"POST", b"HEAD", b"PUT", b"DELETE", b"PATCH", b"OPTIONS"}
 _BARE_LF = re.compile(rb"(?<!\r)\n")
-#: Content-Lengths that httptools cannot hold.
-_ENORMOUS = re.compile(rb"\r\ncontent-length:[ \t]*[0-9]{19,}[ \t]*\r\n", re.IGNORECASE)
 _CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
 _HOP_BY_HOP = {"connection", "keep-alive", "transfer-encoding"}
 #: Statuses whose answers have no body.
@@ -72,54 +65,6 @@ Headers = Iterable[tuple[str, str]]
 
 P = ParamSpec("P")
 T = TypeVar("T")
-
-
-class Request:
-    """A request's head, and its body once it is whole.
-
-    :param target: as it came.
-    :param began: when its first byte came, and `ended`, its last; by `time.monotonic`.
-    """
-
-    __slots__ = (
-        "began",
-        "body",
-        "chunked",
-        "cut",
-        "ended",
-        "expects",
-        "headers",
-        "keeps_alive",
-        "length",
-        "limit",
-        "method",
-        "target",
-        "version",
-    )
-
-    def __init__(self, began: float) -> None:
-        self.began = began
-        self.ended = began
-        self.method = ""
-        self.target = b""
-        self.version = "1.1"
-        #: Names in lower case, without those that hold an underscore.
-        self.headers: list[tuple[bytes, bytes]] = []
-        self.keeps_alive = True
-        #: The sender waits for a word before it sends the body.
-        self.expects = False
-        self.chunked = False
-        #: Bytes of the body, as declared.
-        self.length: int | None = None
-        #: Bytes of the body that are read. If it is larger, `body` is not all of it.
-        self.limit = 0
-        self.cut = False
-        self.body = b""
-
-    def header(self, name: bytes) -> bytes | None:
-        """A header's value; several are joined, as WSGI servers do."""
-        values = [value for key, value in self.headers if key == name]
-        return b",".join(values) if values else None
 
 
 class Server(Protocol):
@@ -152,15 +97,6 @@ class Server(Protocol):
 
     def malformed(self, why: str) -> None:
         """Something came that is no HTTP."""
-
-
-class _Refuse(Exception):
-    """A request that is answered here, and its connection closed."""
-
-    def __init__(self, status: int, detail: str) -> None:
-        super().__init__(detail)
-        self.status = status
-        self.detail = detail
 
 
 def _or_abort(
@@ -203,8 +139,7 @@ class Connection(asyncio.Protocol):
         self._body = bytearray()
         #: Of one request: the head is read, the body is whole, the sender was told to go on, and
         #: its chunks with the bytes of them that came.
-        self._parser: httptools.HttpRequestParser | None = None
-        self._head_read = self._whole = self._continued = False
+        self._whole = self._continued = False
         self._chunks_read = Chunks()
         self._raw = 0
         #: What has come is looked at now; or when it is the turn of this connection.
@@ -271,9 +206,9 @@ class Connection(asyncio.Protocol):
         if self.state == BODY and self.request is not None:
             came, declared = len(self._body) + len(self._buffer), self.request.length
             self._refuse(
-                _Refuse(400, f"the body ends after {came} of {declared} bytes")
+                Refuse(400, f"the body ends after {came} of {declared} bytes")
                 if declared is not None
-                else _Refuse(400, "the body could not be read whole")
+                else Refuse(400, "the body could not be read whole")
             )
         elif self.state == HEAD or (self.state == IDLE and not self._buffer):
             self.transport.close()
@@ -392,7 +327,7 @@ class Connection(asyncio.Protocol):
                     self._queued = True
                     self._server.again(self)
                     break
-        except _Refuse as refused:
+        except Refuse as refused:
             self._refuse(refused)
         finally:
             self._stepping = False
@@ -422,13 +357,13 @@ class Connection(asyncio.Protocol):
                 del buffer[:1]
             if not buffer:
                 return False
-            if not _TOKEN.match(buffer):
+            if not TOKEN.match(buffer):
                 raise self._malformed("no request line")
             self._whole = self._continued = False
             self._enter(HEAD)
         end = buffer.find(b"\r\n\r\n", max(0, self._searched - 3))
         if (len(buffer) if end < 0 else end) > LARGEST_HEAD:
-            raise _Refuse(431, f"the head is larger than {LARGEST_HEAD} bytes")
+            raise Refuse(431, f"the head is larger than {LARGEST_HEAD} bytes")
         if end < 0:
             if _BARE_LF.search(buffer, max(0, self._searched - 1)):
                 raise self._malformed("a line's end")
@@ -437,7 +372,10 @@ class Connection(asyncio.Protocol):
         head = bytes(buffer[: end + 4])
         del buffer[: end + 4]
         self._searched = 0
-        request = self._read_head(head)
+        try:
+            request = self.request = read_head(head, self.since)
+        except MalformedHead as error:
+            raise self._malformed(str(error)) from None
         self._body.clear()
         self._chunks_read = Chunks()
         self._raw = 0
@@ -453,52 +391,9 @@ class Connection(asyncio.Protocol):
         request.cut = self._closing = True
         self._hand_over(request)
 
-    def _read_head(self, head: bytes) -> Request:
-        request = self.request = Request(self.since)
-        self._head_read = False
-        self._parser = httptools.HttpRequestParser(self)
-        first = _FIRST_LINE.fullmatch(head, 0, head.index(b"\r\n"))
-        if first is None:
-            raise self._malformed("no request line")
-        method = first[1]
-        if method == b"CONNECT":
-            raise _Refuse(405, "this method is not for this server")
-        request.method = method.decode("ascii")
-        try:
-            # Any method is for Flask to refuse, and none changes where a request ends.
-            self._parser.feed_data(head if method in _PLAIN else b"POST" + head[len(method) :])
-        except httptools.HttpParserUpgrade:
-            pass  # the wish for another protocol is passed over
-        except httptools.HttpParserError as error:
-            if _ENORMOUS.search(head):
-                raise _Refuse(413, "the body is larger than any limit") from None
-            raise self._malformed(type(error).__name__) from None
-        if not self._head_read:
-            raise self._malformed("no end of the head")
-        request.version = self._parser.get_http_version()
-        _read_framing(request)
-        return request
-
-    # httptools calls these; the names are its own.
-
-    def on_url(self, url: bytes) -> None:
-        cast("Request", self.request).target += url
-
-    def on_header(self, name: bytes, value: bytes) -> None:
-        # A WSGI server could not tell `X-A` from `X_A`.
-        if b"_" not in name:
-            value = value.strip(b" \t")
-            cast("Request", self.request).headers.append((name.lower(), value))
-
-    def on_headers_complete(self) -> None:
-        self._head_read = True
-        parser = cast("httptools.HttpRequestParser", self._parser)
-        # Later it has forgotten what the head said.
-        cast("Request", self.request).keeps_alive = parser.should_keep_alive()
-
-    def _malformed(self, why: str) -> _Refuse:
+    def _malformed(self, why: str) -> Refuse:
         self._server.malformed(why)
-        return _Refuse(400, "this is no proper HTTP/1.1 request")
+        return Refuse(400, "this is no proper HTTP/1.1 request")
 
     def _step_body(self) -> bool:
         request = cast("Request", self.request)
@@ -538,13 +433,13 @@ class Connection(asyncio.Protocol):
             self._buffer[:0] = piece  # what is not whole, or not of this body
         except Malformed as error:
             self._server.malformed(f"chunks, {error}")
-            raise _Refuse(400, "the body could not be read whole") from None
+            raise Refuse(400, "the body could not be read whole") from None
         self._raw += before - len(self._buffer)
         if len(self._body) > request.limit:
             self._whole = False
             self._cut(request)
         elif self._raw > 4 * request.limit + _AHEAD:
-            raise _Refuse(400, "the body comes in chunks that are too small")
+            raise Refuse(400, "the body comes in chunks that are too small")
 
     def _ask_for_more(self, request: Request) -> None:
         if not self._continued:
@@ -589,7 +484,7 @@ class Connection(asyncio.Protocol):
         to_head = self.request is not None and self.request.method == "HEAD"
         return to_head or self._status in WITHOUT_BODY
 
-    def _refuse(self, refused: _Refuse) -> None:
+    def _refuse(self, refused: Refuse) -> None:
         """Answer what is no proper request, or is not let in, and be done with this connection."""
         target = b"" if self.request is None else self.request.target
         path = target.partition(b"?")[0].decode("latin-1")
@@ -635,28 +530,6 @@ class Connection(asyncio.Protocol):
         if count != self.held:
             change, self.held = count - self.held, count
             self._server.holds(self, change)
-
-
-def _read_framing(request: Request) -> None:
-    """How long the body is, and for whom. What readers may see differently is refused."""
-    length = request.header(b"content-length")
-    coding = request.header(b"transfer-encoding")
-    if coding is not None:
-        if coding.lower() != b"chunked":
-            raise _Refuse(501, "the only transfer coding that is known here is chunked")
-        if request.version == "1.0" or length is not None:
-            raise _Refuse(400, "how long the body is can be read in two ways")
-        request.chunked = True
-    elif length is not None:
-        # httptools has let only digits in, of a number that it can hold, and one such header.
-        request.length = int(length.lstrip(b"0") or b"0")
-    if sum(name == b"host" for name, _ in request.headers) > 1:
-        raise _Refuse(400, "there is more than one Host")
-    expects = request.header(b"expect")
-    if expects is not None and request.version == "1.1":
-        if expects.lower() != b"100-continue":
-            raise _Refuse(417, "only 100-continue can be expected")
-        request.expects = True
 
 
 def _address(address: object) -> tuple[str, int]:

@@ -16,7 +16,8 @@ from queue import SimpleQueue
 from typing import Any
 
 from receiver.web.answers import error_answer
-from receiver.web.front.connection import CLOSED, WITHOUT_BODY, Connection, Request
+from receiver.web.front.connection import CLOSED, WITHOUT_BODY, Connection
+from receiver.web.front.requests import Request
 
 log = logging.getLogger(__name__)
 

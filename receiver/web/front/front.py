@@ -25,8 +25,9 @@ from receiver.receiving import ELSEWHERE, Steps
 from receiver.web import ops, webhook
 from receiver.web.answers import json_answer, refusal
 from receiver.web.bodies import too_large
-from receiver.web.front.connection import Connection, Request
+from receiver.web.front.connection import Connection
 from receiver.web.front.flask_threads import FlaskThreads
+from receiver.web.front.requests import Request
 
 log = logging.getLogger(__name__)
 

@@ -21,8 +21,9 @@ from typing import TYPE_CHECKING, Any
 from gunicorn.workers.base import Worker
 
 if TYPE_CHECKING:
-    from receiver.web.front.connection import Connection, Request
+    from receiver.web.front.connection import Connection
     from receiver.web.front.front import Front
+    from receiver.web.front.requests import Request
 
 #: Seconds for which a thread may keep Python's lock while others wait for it. Python's own 5 ms are
 #: as long as several events take.

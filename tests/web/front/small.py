@@ -7,8 +7,9 @@ import threading
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from receiver.web.front.connection import Connection, Request
+from receiver.web.front.connection import Connection
 from receiver.web.front.flask_threads import FlaskThreads
+from receiver.web.front.requests import Request
 
 Start = Callable[..., Any]
 

@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from receiver.web.front.connection import Connection, Request
+from receiver.web.front.connection import Connection
+from receiver.web.front.requests import Request
 from tests.web.front.raw import answers_in
 
 GET = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
