@@ -123,12 +123,10 @@ def plant(patched: pytest.MonkeyPatch, bug: str | None) -> None:
         patched.setattr(sqlite_group, "decide", forgetful)
         patched.setattr(postgres_group, "decide", forgetful)
     elif bug == "two of one message at once":
-        head, _, tail = sqlite_work._CLAIMABLE.partition("AND (d.message_id IS NULL")
-        patched.setattr(sqlite_work, "_CLAIMABLE", head + "\n" + tail[tail.index("ORDER BY") :])
-        for name in ("_CLAIMABLE", "_LEASE"):
-            query = getattr(postgres_work, name).replace(
-                postgres_work._FIRST_OF_ITS_MESSAGE, "true"
-            )
+        met = sqlite_work._MET.replace(sqlite_work._HELD, "false")
+        patched.setattr(sqlite_work, "_MET", met)
+        for name in ("_MET", "_LEASE"):
+            query = getattr(postgres_work, name).replace(postgres_work._HELD, "false")
             patched.setattr(postgres_work, name, query)
 
 
@@ -146,4 +144,7 @@ PLANTS = (
     "two of one message at once",
 )
 #: Those that are planted into an engine's own code.
-OF_AN_ENGINE = ("count twice after a change", "two of one message at once")
+OF_AN_ENGINE = (
+    "count twice after a change",
+    "two of one message at once",
+)

@@ -30,6 +30,7 @@ from receiver.store import (
     Settlement,
     open_store,
 )
+from receiver.store.claiming import NEVER
 from receiver.times import DAY, HOUR, SECOND, iso
 from receiver.worker import LEASE_SPARE, Call, Worker, backoff, ends
 from tests.outside import Outside
@@ -492,7 +493,7 @@ class Simulation:
                 process.worker.step(self._wall)
         pending = "FROM deliveries WHERE state = 'pending'"
         ((next_due,),) = self.outside.execute(
-            f"SELECT min(due_at) {pending} AND due_at > ?", (self._wall,)
+            f"SELECT min(due_at) {pending} AND due_at > ? AND due_at < ?", (self._wall, NEVER)
         )
         seconds = max(30, ((next_due or 0) - self._wall) // SECOND + 1)
         self._wall += seconds * SECOND

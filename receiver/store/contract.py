@@ -165,17 +165,28 @@ class Work(Protocol):
     ) -> list[Claim]:
         """Write the ends of leases and take new ones, in one transaction.
 
-        Of one message at most one item of a handler is ever leased, the earliest first.
+        Of one message at most one item of a handler is ever leased, the earliest first. What a
+        call costs does not depend on how many items a message has: so it may get less than there
+        is, and `next_due` then tells of the rest.
         """
 
     def next_due(self, handler: str, after: int) -> int | None:
-        """When the handler's first item that is due later than `after` is due; leases count."""
+        """When the handler's first item that is due later than `after` is due; leases count.
+
+        What is parked behind another item of its message does not, until that one's lease ends.
+        """
 
     def version(self) -> object:
         """A cheap token that changes when other connections have committed."""
 
     def bury(self, now: int, known: Sequence[str], wait: int) -> int:
         """End the work of handlers that nobody knows and that has been due for `wait`."""
+
+    def unpark(self, now: int) -> int:
+        """Find what is parked and would stay so, and make it due; returns of how many messages.
+
+        Nothing is, unless a process of another release has ended leases without un-parking.
+        """
 
     def backlog(self, now: int, handlers: Sequence[str]) -> tuple[int, int]:
         """How many items of these handlers may be claimed, and for how long the oldest has been."""

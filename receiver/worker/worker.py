@@ -187,6 +187,7 @@ class Worker:
         if now >= self._bury_at and not self._stopping:
             self._bury_at = now + times.MINUTE
             bury(self._store, now, self._lanes)
+            self._store.unpark(now)
         self._stuck_note.tell(now, self.stuck)
 
     def _collect(self, now: int) -> None:
@@ -240,6 +241,8 @@ class Worker:
     def _wants(self, now: int) -> list[Want]:
         version = self._store.version()
         news, self._version = version != self._version, version
+        # The end of a lease may make due what is parked behind it, in the same transaction.
+        settled = {settlement.claim.handler for settlement in self._settlements}
         wants = []
         for lane in self._lanes.values():
             if not (news or now >= lane.look_at):
@@ -248,10 +251,11 @@ class Worker:
             if not room:
                 lane.look_at = 0  # as soon as there is room
                 continue
-            due_at = self._store.next_due(lane.handler.name, 0)
-            if due_at is None or due_at > now:
-                lane.look_at = min(due_at or now + times.SECOND, now + times.SECOND)
-                continue
+            if lane.handler.name not in settled:
+                due_at = self._store.next_due(lane.handler.name, 0)
+                if due_at is None or due_at > now:
+                    lane.look_at = min(due_at or now + times.SECOND, now + times.SECOND)
+                    continue
             lease = int(lane.handler.timeout * times.SECOND) + LEASE_SPARE
             wants.append(Want(lane.handler.name, room, lease, lane.handler.max_attempts))
         return wants
@@ -266,8 +270,8 @@ class Worker:
             lane = self._lanes[want.handler]
             lane.ring()
             if got[want.handler] < want.limit:
-                # All that was due is taken, or waits for an item of the same message.
-                later = self._store.next_due(want.handler, now)
+                # All that was due is taken, or is parked; or there was too much to look at.
+                later = self._store.next_due(want.handler, 0)
                 lane.look_at = min(later or now + times.SECOND, now + times.SECOND)
             else:
                 lane.look_at = 0

@@ -126,6 +126,26 @@ def test_done_dead_and_tried_again(store: Store) -> None:
     assert delivery(store, in_an_hour)["state"] == "done"
 
 
+def test_the_next_event_of_a_message_is_claimed_where_the_end_of_the_one_before_is_written(
+    store: Store,
+) -> None:
+    """While the first runs, the second is parked, and nothing is due."""
+    registry = Registry()
+    calls: list[str] = []
+    registry.on("*", name="h")(lambda event: calls.append(event.id))
+    expected = [
+        put(store, registry, event=kind, timestamp=times.iso(times.now() - age * MINUTE))
+        for kind, age in (("otp.sent", 3), ("otp.verified", 2), ("otp.failed", 1))
+    ]
+    worker = Worker(store, registry, executor=AtOnce)
+    now = times.now()
+    for count in (1, 2, 3):
+        worker.step(now)
+        assert calls == expected[:count]
+    worker.step(now)
+    assert worker.settled
+
+
 def test_a_handler_may_even_exit(store: Store) -> None:
     registry = Registry()
 

@@ -11,7 +11,7 @@ from psycopg.rows import dict_row
 from receiver.store.contract import Selection
 from receiver.store.group import replayed
 from receiver.store.postgres.pool import Connection
-from receiver.store.postgres.transactions import Transactions
+from receiver.store.postgres.transactions import LOCK_OF_QUEUE, Transactions
 from receiver.times import iso
 
 _PAGE = 200
@@ -99,6 +99,7 @@ def _replay_page(
     now: int,
     dry_run: bool,
 ) -> int:
+    connection.execute(_LOCK_QUEUES, (list(page),))
     existing: dict[int, dict[str, tuple[str, bool]]] = {}
     for seq, handler, state, held in connection.execute(
         "SELECT event_seq, handler, state, leased AND due_at > %s FROM deliveries"
@@ -157,6 +158,14 @@ SELECT digest, received_at, last_received_at, receipts, length, reason, body
 FROM quarantine WHERE digest = %s
 """
 
+# Whoever settles work of the same messages waits for this lock, and for no row.
+_LOCK_QUEUES = f"""
+SELECT count(pg_advisory_xact_lock(key)) FROM (
+    SELECT DISTINCT {LOCK_OF_QUEUE.format(handler="m.handler")} AS key FROM deliveries AS m
+    WHERE event_seq = ANY (%s) AND state = 'pending' AND message_id IS NOT NULL
+    ORDER BY key) AS keys
+"""
+
 # The fence grows so that whoever still runs the item from before no longer counts.
 _REPLAY = """
 INSERT INTO deliveries AS d (event_seq, handler, message_id, occurred_at, due_at)
@@ -165,5 +174,5 @@ FROM jsonb_to_recordset(%s::jsonb) AS item (seq bigint, handler text)
 JOIN events AS e ON e.seq = item.seq
 ON CONFLICT (event_seq, handler) DO UPDATE SET
     state = 'pending', due_at = excluded.due_at, leased = false, fence = d.fence + 1,
-    attempts = 0, last_error = NULL
+    attempts = 0, last_error = NULL, due_since = NULL
 """

@@ -25,6 +25,7 @@ import psycopg
 from psycopg.errors import LockNotAvailable
 
 from receiver.errors import SchemaMismatch, StoreUnavailable
+from receiver.store.claiming import NEVER, STAND
 
 Connection = psycopg.Connection[Any]
 
@@ -124,6 +125,12 @@ def _create_tables(connection: Connection) -> None:
             connection.execute(_TRIGRAMS)
     except psycopg.Error:
         pass
+
+
+def _park_items_behind_others(connection: Connection) -> None:
+    # Additive: an older release takes what is parked for work that waits, and its statements find
+    # in the new index what they found in the one before.
+    connection.execute(_PARKED)
 
 
 _STEPS_TAKEN = """
@@ -277,4 +284,23 @@ CREATE INDEX texts_by_trigrams ON texts USING gin (folded gin_trgm_ops)
     WITH (gin_pending_list_limit = 512)
 """
 
-STEPS = (Step("create_tables", _create_tables),)
+_PARKED = f"""
+-- Since when a parked item has been due (receiver/store/claiming.py); null for all others.
+ALTER TABLE deliveries ADD COLUMN due_since bigint;
+
+-- The queue of a message and handler: the first of each stand with one seek. Whether a message is
+-- owed.
+DROP INDEX deliveries_of_message;
+CREATE INDEX deliveries_of_message
+    ON deliveries (message_id, handler, ({STAND}), occurred_at, event_seq)
+    WHERE state = 'pending' AND message_id IS NOT NULL;
+
+-- The messages of which something is parked, and since when; mostly there is nothing in it.
+CREATE INDEX deliveries_parked ON deliveries (handler, message_id, due_since)
+    WHERE state = 'pending' AND due_at = {NEVER};
+"""
+
+STEPS = (
+    Step("create_tables", _create_tables),
+    Step("park_items_behind_others", _park_items_behind_others),
+)

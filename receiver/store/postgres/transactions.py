@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import random
 import time
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -97,7 +97,7 @@ class Transactions:
         with self._reader() as connection:
             return connection.execute(query, values).fetchone()
 
-    def _row(self, query: str, values: Sequence[object]) -> tuple[Any, ...]:
+    def _row(self, query: str, values: Sequence[object] | Mapping[str, object]) -> tuple[Any, ...]:
         """The one row that a worker asks for, or who takes turns: no reader is in its way."""
         deadline = time.monotonic() + PATIENCE
         with as_unavailable(), self._pool.shared(deadline) as connection:
@@ -176,3 +176,6 @@ SELECT set_config('statement_timeout', %s, true), set_config('lock_timeout', %s,
             SELECT DISTINCT hashtextextended(id, 0) AS key
             FROM jsonb_array_elements_text(%s::jsonb) AS id ORDER BY key) AS keys)
 """
+
+# Whoever has the lock of message and handler is alone in leasing and parking work of that message.
+LOCK_OF_QUEUE = "hashtextextended(m.message_id, hashtextextended({handler}, 1))"

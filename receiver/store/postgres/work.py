@@ -7,8 +7,23 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
+import psycopg
+
+from receiver.store.claiming import (
+    AGAIN,
+    FARTHEST,
+    FRESH,
+    LEASED,
+    LOOKS,
+    NEVER,
+    PARKED,
+    STAND,
+    STANDS,
+    looks,
+)
 from receiver.store.contract import SILENT_ATTEMPTS, Claim, Settlement, Want, tell_given_up
-from receiver.store.postgres.transactions import Transactions
+from receiver.store.postgres.pool import Connection
+from receiver.store.postgres.transactions import LOCK_OF_QUEUE, Transactions
 
 
 class Work(Transactions):
@@ -18,36 +33,30 @@ class Work(Transactions):
         self, now: int, settlements: Sequence[Settlement], wants: Sequence[Want], patience: float
     ) -> list[Claim]:
         with self._transaction(patience) as connection:
+            connection.execute(_PLANS)
             if settlements:
-                rows = json.dumps([_settled(s) for s in settlements])
-                connection.execute(_SETTLE, (rows,))
-            found = [
-                connection.execute(
-                    _CLAIMABLE, {"handler": want.handler, "now": now, "limit": want.limit}
-                )
-                for want in wants
-            ]
-            locked = [[seq for (seq,) in candidates] for candidates in found]
+                _settle(connection, now, settlements)
+            found = _find(connection, now, wants)
             # Only now, with the locks, is it sure what may be leased.
-            leases = [
-                (
-                    want.handler,
-                    seqs,
-                    connection.execute(_LEASE, _lease(want, seqs, now), binary=True),
-                )
-                for want, seqs in zip(wants, locked, strict=True)
-                if seqs
-            ]
+            answers = [connection.execute(_LEASE, f.asked(now), binary=True) for f in found]
             # Each event once for all its handlers.
-            all_seqs = list({seq for _, seqs, _ in leases for seq in seqs})
-            found_events = connection.execute(_EVENTS, (all_seqs,), binary=True)
+            loose = [seq for f in found for seq in f.loose]
+            queues = json.dumps([queue for f in found for queue in f.queues(now)])
+            found_events = connection.execute(_EVENTS, (loose, queues), binary=True)
         events = {seq: event for seq, *event in found_events}
         claims = []
-        for handler, seqs, answer in leases:
-            leased = answer.fetchall()
-            by_seq = {lease[0]: lease for *lease, given_up in leased if not given_up}
-            tell_given_up(handler, len(leased) - len(by_seq))
-            claims += [Claim(*by_seq[seq], *events[seq]) for seq in seqs if seq in by_seq]
+        for f, answer in zip(found, answers, strict=True):
+            leases: dict[str | int, tuple[int, str, int, int]] = {}
+            given_up = 0
+            for seq, message_id, fence, attempt, dead in answer:
+                if dead:
+                    given_up += 1
+                else:
+                    name = seq if message_id is None else message_id
+                    leases[name] = seq, f.want.handler, fence, attempt
+            tell_given_up(f.want.handler, given_up)
+            in_order = [leases[name] for name in f.expected if name in leases]
+            claims += [Claim(*lease, *events[lease[0]]) for lease in in_order]
         return claims
 
     def next_due(self, handler: str, after: int) -> int | None:
@@ -60,22 +69,118 @@ class Work(Transactions):
 
     def bury(self, now: int, known: Sequence[str], wait: int) -> int:
         with self._transaction() as connection:
-            buried = connection.execute(_BURY, (list(known), now - wait))
+            buried = connection.execute(_BURY, {"known": list(known), "before": now - wait})
         return buried.rowcount
 
+    def unpark(self, now: int) -> int:
+        (found,) = self._row(_LEFT_PARKED, {"now": now})
+        if found:
+            with self._transaction() as connection:
+                connection.execute(_PLANS)
+                queues = json.dumps(found)
+                connection.execute(_LOCK_QUEUES, (queues,))
+                connection.execute(_UNPARK, {"now": now, "queues": queues})
+        return len(found)
+
     def backlog(self, now: int, handlers: Sequence[str]) -> tuple[int, int]:
-        count, oldest = self._row(_BACKLOG, (list(handlers), now))
-        return count, now - oldest if oldest is not None else 0
+        asked = {"now": now, "handlers": list(handlers)}
+        due, oldest, parked, longest = self._row(_BACKLOG, asked)
+        since = min(at for at in (oldest, longest, now) if at is not None)
+        return due + parked, now - since
 
 
-def _lease(want: Want, seqs: list[int], now: int) -> dict[str, Any]:
-    return {
-        "handler": want.handler,
-        "seqs": seqs,
-        "now": now,
-        "until": now + want.lease,
-        "most": want.max_attempts + SILENT_ATTEMPTS,
-    }
+class _Found:
+    """What a claim comes upon, in the order in which it is due. It has the locks of all of it."""
+
+    def __init__(self, want: Want) -> None:
+        self.want = want
+        #: Items that belong to no message.
+        self.loose: list[int] = []
+        #: What will be leased, if it is as it looks: messages, and items that belong to none.
+        self.expected: list[str | int] = []
+        #: Of messages: the first item that was met, and whether one may be leased; if not, what
+        #: was met is parked.
+        self._messages: dict[str, tuple[int, bool]] = {}
+        self._met: list[tuple[int, str]] = []
+        self._after = (-1, -1)
+        self._over = False
+
+    def look(self, connection: Connection, now: int, count: int) -> psycopg.Cursor[Any] | None:
+        """Ask for what is due behind that which was met, unless there is enough of it."""
+        if self._over:
+            return None
+        due_at, seq = self._after
+        asked = {"now": now, "handler": self.want.handler, "due_at": due_at, "seq": seq}
+        return connection.execute(_MET, {**asked, "count": count})
+
+    def meet(self, met: list[tuple[int, int, str | None, bool, bool]], count: int) -> None:
+        for due_at, seq, message_id, ours, held in met:
+            self._after = due_at, seq
+            if not ours:
+                continue  # at this moment somebody else claims or settles work of this message
+            if message_id is None:
+                if self._room:
+                    self.expected.append(seq)
+                    self.loose.append(seq)
+                continue
+            if message_id not in self._messages:
+                if not (held or self._room):
+                    continue
+                self._messages[message_id] = seq, not held
+                if not held:
+                    self.expected.append(message_id)
+            self._met.append((seq, message_id))
+        self._over = not self._room or len(met) < count
+
+    @property
+    def _room(self) -> int:
+        return self.want.limit - len(self.expected)
+
+    def asked(self, now: int) -> dict[str, Any]:
+        return {
+            "handler": self.want.handler,
+            "now": now,
+            "until": now + self.want.lease,
+            "most": self.want.max_attempts + SILENT_ATTEMPTS,
+            "messages": list(self._messages),
+            "firsts": [seq for seq, _ in self._messages.values()],
+            "free": [free for _, free in self._messages.values()],
+            "met": [seq for seq, _ in self._met],
+            "met_of": [message_id for _, message_id in self._met],
+            "loose": self.loose,
+        }
+
+    def queues(self, now: int) -> list[dict[str, Any]]:
+        """Where to find what has been leased of messages."""
+        until = now + self.want.lease
+        return [
+            {"message_id": name, "handler": self.want.handler, "until": until}
+            for name, (_, free) in self._messages.items()
+            if free
+        ]
+
+
+def _find(connection: Connection, now: int, wants: Sequence[Want]) -> list[_Found]:
+    """All handlers' first looks are one round trip, and so are all second ones."""
+    found = [_Found(want) for want in wants]
+    for number in range(LOOKS):
+        counts = [looks(f.want.limit)[number] for f in found]
+        answers = [f.look(connection, now, n) for f, n in zip(found, counts, strict=True)]
+        for f, count, answer in zip(found, counts, answers, strict=True):
+            if answer is not None:
+                f.meet(answer.fetchall(), count)
+    return found
+
+
+def _settle(connection: Connection, now: int, settlements: Sequence[Settlement]) -> None:
+    """Only who has the lock of a queue parks in it: nothing is parked between these statements."""
+    names = {(s.claim.message_id, s.claim.handler) for s in settlements if s.claim.message_id}
+    queues = json.dumps([{"message_id": name, "handler": handler} for name, handler in names])
+    if names:
+        connection.execute(_LOCK_QUEUES, (queues,))
+    connection.execute(_SETTLE, (json.dumps([_settled(s) for s in settlements]),))
+    if names:
+        connection.execute(_UNPARK, {"now": now, "queues": queues})
 
 
 def _settled(settlement: Settlement) -> dict[str, Any]:
@@ -94,46 +199,120 @@ def _settled(settlement: Settlement) -> dict[str, Any]:
 
 # --- SQL
 
-# Of the items of one message: none while another is leased, then the earliest that is due.
-_FIRST_OF_ITS_MESSAGE = """
-(d.message_id IS NULL OR NOT EXISTS (
-    SELECT 1 FROM deliveries AS o
-    WHERE o.message_id = d.message_id AND o.handler = d.handler AND o.state = 'pending'
-      AND o.event_seq <> d.event_seq
-      AND CASE WHEN o.due_at > %(now)s THEN o.leased
-               ELSE (o.occurred_at, o.event_seq) < (d.occurred_at, d.event_seq) END))
+# Each of these statements finds few rows by an index, in the index's order, whatever the statistics
+# of the table say of a queue that was short a minute ago. A plan that takes all that a message has
+# and sorts it is never the better one, and to plan anew takes longer than to execute.
+_PLANS = """
+SELECT set_config('enable_bitmapscan', 'off', true), set_config('enable_sort', 'off', true),
+       set_config('plan_cache_mode', 'force_generic_plan', true)
 """
 
-# What others are about to lease is passed over. Whoever has the lock of message and handler is
-# alone in leasing work of that message; but the snapshot is from before the lock.
-_CLAIMABLE = f"""
-SELECT event_seq FROM (
-    SELECT d.event_seq, d.message_id FROM deliveries AS d
-    WHERE d.handler = %(handler)s AND d.state = 'pending' AND d.due_at <= %(now)s
-      AND {_FIRST_OF_ITS_MESSAGE}
-    ORDER BY d.due_at, d.event_seq LIMIT %(limit)s FOR UPDATE SKIP LOCKED) AS candidates
-WHERE message_id IS NULL OR pg_try_advisory_xact_lock(
-    hashtextextended(message_id, hashtextextended(%(handler)s, 1)))
+# Of an item that is found by its key: it does not say `state = 'pending'`, by which the planner
+# would come upon the indexes of what is pending, and read all that a handler has.
+_PENDING = "d.state <> ALL ('{done,dead}')"
+
+
+def _queue(handler: str, stand: int, farthest: int) -> str:
+    """The items of one stand of the message `m`, in their order."""
+    return f"""
+    SELECT occurred_at, event_seq, attempts, due_at FROM deliveries
+    WHERE message_id = m.message_id AND handler = {handler} AND state = 'pending'
+      AND ({STAND}) = {stand}
+    ORDER BY occurred_at, event_seq LIMIT {farthest}"""
+
+
+def _first(handler: str, stand: int) -> str:
+    """The first of them that is due; of what is parked, all is."""
+    if stand == PARKED:
+        return f"({_queue(handler, stand, 1)})"
+    queue = _queue(handler, stand, FARTHEST)
+    return f"(SELECT * FROM ({queue}) AS queue WHERE due_at <= %(now)s LIMIT 1)"
+
+
+# Whether an item of the message `m` is leased.
+_HELD = f"""
+EXISTS (SELECT 1 FROM ({_queue("%(handler)s", LEASED, FARTHEST)}) AS queue WHERE due_at > %(now)s)
 """
 
-# So this looks again; the items themselves are locked, and still due. Work whose attempts have all
-# ended without a word is given up.
+# What others are about to lease is passed over. The snapshot is from before the lock: so `held` is
+# only a guess, by which it is decided whether to look further.
+_MET = f"""
+SELECT due_at, event_seq, message_id, ours, ours AND message_id IS NOT NULL AND {_HELD}
+FROM (
+    SELECT due_at, event_seq, message_id, message_id IS NULL OR pg_try_advisory_xact_lock(
+        {LOCK_OF_QUEUE.format(handler="%(handler)s")}) AS ours
+    FROM (
+        SELECT due_at, event_seq, message_id FROM deliveries
+        WHERE handler = %(handler)s AND state = 'pending' AND due_at <= %(now)s
+          AND (due_at, event_seq) > (%(due_at)s, %(seq)s)
+        ORDER BY due_at, event_seq LIMIT %(count)s FOR UPDATE SKIP LOCKED) AS m
+    OFFSET 0) AS m
+"""
+
+# So this looks again. Of each message that is free the first that is due is leased, and what else
+# was met of it is parked. Work whose attempts have all ended without a word is given up: then the
+# next one is un-parked.
 _LEASE = f"""
+WITH m AS MATERIALIZED (
+    SELECT m.*, {_HELD} AS held
+    FROM unnest(%(messages)s::text[], %(firsts)s::bigint[], %(free)s::boolean[])
+        AS m (message_id, met, free)),
+first AS MATERIALIZED (
+    SELECT m.message_id, due.event_seq, due.attempts
+    FROM m CROSS JOIN LATERAL (
+        {" UNION ALL ".join(_first("%(handler)s", stand) for stand in STANDS)}
+        UNION ALL
+        SELECT occurred_at, event_seq, attempts, due_at FROM deliveries AS d
+        WHERE event_seq = m.met AND handler = %(handler)s AND {_PENDING} AND due_at <= %(now)s
+        ORDER BY occurred_at, event_seq LIMIT 1) AS due
+    WHERE m.free AND NOT m.held),
+parked AS (
+    UPDATE deliveries AS d SET due_since = d.due_at, due_at = {NEVER}
+    WHERE d.handler = %(handler)s AND d.event_seq = ANY (ARRAY(
+        SELECT met.seq FROM unnest(%(met)s::bigint[], %(met_of)s::text[]) AS met (seq, message_id)
+        JOIN m USING (message_id) LEFT JOIN first USING (message_id)
+        WHERE m.held OR first.attempts < %(most)s AND first.event_seq <> met.seq))
+      AND {_PENDING} AND d.due_at <= %(now)s
+      -- What is leased is found again when its lease runs out, also if the clock goes back.
+      AND NOT d.leased),
+unparked AS (
+    UPDATE deliveries AS d SET due_at = least(d.due_since, %(now)s), due_since = NULL
+    WHERE d.handler = %(handler)s AND d.event_seq = ANY (ARRAY(
+        SELECT next.event_seq FROM first AS m CROSS JOIN LATERAL (
+            SELECT queue.event_seq FROM ({_queue("%(handler)s", PARKED, 2)}) AS queue
+            WHERE queue.event_seq <> m.event_seq LIMIT 1) AS next
+        WHERE m.attempts >= %(most)s)))
 UPDATE deliveries AS d SET
     state = CASE WHEN d.attempts < %(most)s THEN 'pending' ELSE 'dead' END,
     leased = d.attempts < %(most)s,
-    due_at = %(until)s,
+    due_at = CASE WHEN d.attempts < %(most)s THEN %(until)s ELSE %(now)s END,
+    due_since = NULL,
     fence = d.fence + 1,
     attempts = d.attempts + (d.attempts < %(most)s)::integer,
     last_error = CASE WHEN d.attempts < %(most)s THEN d.last_error ELSE
         format('given up: %%s attempts, the last ones ended without a word', d.attempts) END
-WHERE d.handler = %(handler)s AND d.event_seq = ANY (%(seqs)s) AND {_FIRST_OF_ITS_MESSAGE}
-RETURNING d.event_seq, d.handler, d.fence, d.attempts, d.state = 'dead'
+WHERE d.handler = %(handler)s
+  AND d.event_seq = ANY (%(loose)s::bigint[] || ARRAY(SELECT event_seq FROM first))
+  AND {_PENDING} AND (d.due_at <= %(now)s OR d.due_at >= {NEVER})
+RETURNING d.event_seq, d.message_id, d.fence, d.attempts, d.state = 'dead'
 """
 
-_EVENTS = """
+# The events of what this transaction has leased.
+_EVENTS = f"""
 SELECT seq, id, type, message_id, occurred_at, received_at, source, late, redacted, body
-FROM events WHERE seq = ANY (%s)
+FROM events WHERE seq = ANY (%s::bigint[] || ARRAY(
+    SELECT queue.event_seq
+    FROM jsonb_to_recordset(%s::jsonb) AS m (message_id text, handler text, until bigint)
+    CROSS JOIN LATERAL ({_queue("m.handler", LEASED, FARTHEST)}) AS queue
+    WHERE queue.due_at = m.until))
+"""
+
+# All take these locks in one order, after those of events and messages and before any row; or they
+# do not wait for them.
+_LOCK_QUEUES = f"""
+SELECT count(pg_advisory_xact_lock(key)) FROM (
+    SELECT DISTINCT {LOCK_OF_QUEUE.format(handler="m.handler")} AS key
+    FROM jsonb_to_recordset(%s::jsonb) AS m (message_id text, handler text) ORDER BY key) AS keys
 """
 
 # Only while the lease is the one that is settled: the fence says so. What is leased is pending.
@@ -147,17 +326,53 @@ FROM jsonb_to_recordset(%s::jsonb) AS ended (
 WHERE d.event_seq = ended.seq AND d.handler = ended.handler AND d.fence = ended.fence AND d.leased
 """
 
-_BURY = """
-UPDATE deliveries SET state = 'dead', leased = false,
+# What has been due is due, also where the clock has gone back.
+_UNPARK = f"""
+UPDATE deliveries AS d SET due_at = least(d.due_since, %(now)s), due_since = NULL
+FROM jsonb_to_recordset(%(queues)s::jsonb) AS m (message_id text, handler text)
+CROSS JOIN LATERAL ({_queue("m.handler", PARKED, 1)}) AS first
+WHERE d.event_seq = first.event_seq AND d.handler = m.handler AND {_PENDING}
+  AND d.due_at >= {NEVER}
+"""
+
+# What others have locked is left for the next time, so that nobody waits in a circle.
+_BURY = f"""
+UPDATE deliveries SET state = 'dead', leased = false, due_since = NULL,
     last_error = 'no handler of this name is registered'
-WHERE handler <> ALL (%s) AND state = 'pending' AND due_at <= %s
+WHERE (event_seq, handler) IN (
+    SELECT event_seq, handler FROM deliveries
+    WHERE handler <> ALL (%(known)s) AND state = 'pending'
+      AND (due_at <= %(before)s OR due_at = {NEVER} AND due_since <= %(before)s)
+    FOR UPDATE SKIP LOCKED)
 """
 
-_NEXT_DUE = """
-SELECT min(due_at) FROM deliveries WHERE handler = %s AND state = 'pending' AND due_at > %s
+# The messages of which something is parked, found by going from each to the next; and those of
+# them of which nothing is leased and nothing else is due, so that nobody would un-park it.
+_LEFT_PARKED = f"""
+WITH RECURSIVE m (handler, message_id) AS (
+    (SELECT handler, message_id FROM deliveries WHERE state = 'pending' AND due_at = {NEVER}
+     ORDER BY handler, message_id LIMIT 1)
+    UNION ALL
+    SELECT next.* FROM m CROSS JOIN LATERAL (
+        SELECT handler, message_id FROM deliveries WHERE state = 'pending' AND due_at = {NEVER}
+          AND (handler, message_id) > (m.handler, m.message_id)
+        ORDER BY handler, message_id LIMIT 1) AS next)
+SELECT coalesce(jsonb_agg(left_parked), '[]') FROM (
+    SELECT m.message_id, m.handler FROM m
+    WHERE NOT EXISTS ({_queue("m.handler", LEASED, 1)})
+      AND NOT EXISTS {_first("m.handler", FRESH)} AND NOT EXISTS {_first("m.handler", AGAIN)}
+    LIMIT 500) AS left_parked
 """
 
-_BACKLOG = """
-SELECT count(*), min(due_at) FROM deliveries
-WHERE handler = ANY (%s) AND state = 'pending' AND due_at <= %s
+_NEXT_DUE = f"""
+SELECT min(due_at) FROM deliveries
+WHERE handler = %s AND state = 'pending' AND due_at > %s AND due_at < {NEVER}
+"""
+
+_BACKLOG = f"""
+SELECT * FROM
+    (SELECT count(*), min(due_at) FROM deliveries
+     WHERE handler = ANY (%(handlers)s) AND state = 'pending' AND due_at <= %(now)s) AS due,
+    (SELECT count(*), min(due_since) FROM deliveries
+     WHERE handler = ANY (%(handlers)s) AND state = 'pending' AND due_at = {NEVER}) AS parked
 """

@@ -168,5 +168,5 @@ _REPLAY = """
 INSERT INTO deliveries (event_seq, handler, message_id, occurred_at, due_at) VALUES (?, ?, ?, ?, ?)
 ON CONFLICT (event_seq, handler) DO UPDATE SET
     state = 'pending', due_at = excluded.due_at, leased = 0, fence = fence + 1, attempts = 0,
-    last_error = NULL
+    last_error = NULL, due_since = NULL
 """

@@ -12,6 +12,7 @@ from receiver import mirror, times
 from receiver.errors import SchemaMismatch, Unusable
 from receiver.mirror import Cell
 from receiver.status import STATE_OF_TYPE
+from receiver.store.claiming import NEVER, STAND
 from receiver.strict_json import read_json
 
 migrations = Migrations("receiver")
@@ -63,6 +64,11 @@ def events_arrive_by_one_statement(db: Database) -> None:
 @migrations()
 def reports_may_be_learnt(db: Database) -> None:
     _run(db, _LEARNT)
+
+
+@migrations()
+def items_behind_others_are_parked(db: Database) -> None:
+    _run(db, _PARKED)
 
 
 @cache
@@ -344,4 +350,20 @@ CREATE INDEX events_learnt ON events (message_id) WHERE source <> 'webhook';
 
 -- Short texts under a name, as `marks` are numbers.
 CREATE TABLE notes (name TEXT PRIMARY KEY, text TEXT NOT NULL) WITHOUT ROWID;
+"""
+
+_PARKED = f"""
+-- Since when a parked item has been due (receiver/store/claiming.py); null for all others.
+ALTER TABLE deliveries ADD COLUMN due_since INTEGER;
+
+-- The queue of a message and handler: the first of each stand with one seek. Whether a message is
+-- owed.
+DROP INDEX deliveries_of_message;
+CREATE INDEX deliveries_of_message
+    ON deliveries (message_id, handler, ({STAND}), occurred_at, event_seq)
+    WHERE state = 'pending' AND message_id IS NOT NULL;
+
+-- The messages of which something is parked, and since when; mostly there is nothing in it.
+CREATE INDEX deliveries_parked ON deliveries (handler, message_id, due_since)
+    WHERE state = 'pending' AND due_at = {NEVER};
 """

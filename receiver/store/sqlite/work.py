@@ -4,11 +4,25 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
+from receiver.store.claiming import (
+    AGAIN,
+    FARTHEST,
+    FRESH,
+    LEASED,
+    NEVER,
+    PARKED,
+    STAND,
+    STANDS,
+    looks,
+)
 from receiver.store.contract import SILENT_ATTEMPTS, Claim, Settlement, Want, tell_given_up
 from receiver.store.sqlite.connections import Connections, as_unavailable, placeholders
+
+#: An item's number, handler, fence and attempt.
+_Lease = tuple[int, str, int, int]
 
 
 class Work(Connections):
@@ -17,14 +31,19 @@ class Work(Connections):
     def work(
         self, now: int, settlements: Sequence[Settlement], wants: Sequence[Want], patience: float
     ) -> list[Claim]:
-        leased: list[tuple[int, str, int, int]] = []
+        leased: list[_Lease] = []
         given_up: dict[str, int] = {}
         with self._transaction(patience) as connection:
             if settlements:
                 connection.execute(_SETTLE, (json.dumps([_settled(s) for s in settlements]),))
+                _unpark(
+                    connection, now, {(s.claim.message_id, s.claim.handler) for s in settlements}
+                )
             for want in wants:
-                found, given_up[want.handler] = self._lease(connection, now, want)
-                leased += found
+                found = _Found(connection, now, want)
+                found.write(connection)
+                leased += found.leased
+                given_up[want.handler] = len(found.given_up)
             # Each event once for all its handlers; and before the commit, so that a read that
             # fails leases nothing.
             seqs = json.dumps(list({seq for seq, *_ in leased}))
@@ -32,27 +51,6 @@ class Work(Connections):
         for handler, items in given_up.items():
             tell_given_up(handler, items)
         return [Claim(*lease, *events[lease[0]]) for lease in leased]
-
-    def _lease(
-        self, connection: sqlite3.Connection, now: int, want: Want
-    ) -> tuple[list[tuple[int, str, int, int]], int]:
-        """Lease what is claimable: seq, handler, fence and attempt of each item; and how many were
-        given up instead."""
-        found = connection.execute(
-            _CLAIMABLE, {"handler": want.handler, "now": now, "limit": want.limit}
-        ).fetchone()[0]
-        leased, given_up = [], 0
-        for seq, attempts, fence in json.loads(found):
-            if attempts >= want.max_attempts + SILENT_ATTEMPTS:
-                error = f"given up: {attempts} attempts, the last ones ended without a word"
-                connection.execute(_BURY_ONE, (error, seq, want.handler))
-                given_up += 1
-            else:
-                leased.append((seq, want.handler, fence + 1, attempts + 1))
-        if leased:
-            seqs = json.dumps([seq for seq, *_ in leased])
-            connection.execute(_LEASE, (now + want.lease, want.handler, seqs))
-        return leased, given_up
 
     def next_due(self, handler: str, after: int) -> int | None:
         with as_unavailable():
@@ -65,28 +63,127 @@ class Work(Connections):
             return self._reader.execute("PRAGMA data_version").fetchone()[0]
 
     def bury(self, now: int, known: Sequence[str], wait: int) -> int:
-        unknown = f"handler NOT IN ({placeholders(known)}) AND state = 'pending' AND due_at <= ?"
+        unknown = f"handler NOT IN ({placeholders(known)}) AND state = 'pending'"
+        waited = (*known, now - wait)
+        due = f"deliveries INDEXED BY deliveries_due WHERE {unknown} AND due_at <= ?"
+        parked = (
+            "deliveries INDEXED BY deliveries_parked"
+            f" WHERE {unknown} AND due_at = {NEVER} AND due_since <= ?"
+        )
         with as_unavailable():
-            found = self._reader.execute(
-                f"SELECT 1 FROM deliveries WHERE {unknown} LIMIT 1", (*known, now - wait)
+            (found,) = self._reader.execute(
+                f"SELECT EXISTS (SELECT 1 FROM {due}) OR EXISTS (SELECT 1 FROM {parked})",
+                (*waited, *waited),
             ).fetchone()
         if not found:
             return 0
+        dead = (
+            "SET state = 'dead', leased = 0, last_error = 'no handler of this name is registered'"
+        )
+        buried = 0
         with self._transaction() as connection:
-            buried = connection.execute(
-                f"UPDATE deliveries SET state = 'dead', leased = 0, last_error = ? WHERE {unknown}",
-                ("no handler of this name is registered", *known, now - wait),
-            )
-            return buried.rowcount
+            for items in (due, parked):
+                table, _, which = items.partition(" WHERE ")
+                query = f"UPDATE {table} {dead} WHERE {which}"
+                buried += connection.execute(query, waited).rowcount
+        return buried
+
+    def unpark(self, now: int) -> int:
+        with as_unavailable():
+            found = self._reader.execute(_LEFT_PARKED, {"now": now}).fetchall()
+        if found:
+            with self._transaction() as connection:
+                _unpark(connection, now, found)
+        return len(found)
 
     def backlog(self, now: int, handlers: Sequence[str]) -> tuple[int, int]:
+        asked = {"now": now, "handlers": json.dumps(list(handlers))}
         with as_unavailable():
-            count, oldest = self._reader.execute(
-                "SELECT count(*), min(due_at) FROM deliveries WHERE state = 'pending'"
-                f" AND handler IN ({placeholders(handlers)}) AND due_at <= ?",
-                (*handlers, now),
-            ).fetchone()
-        return count, now - oldest if oldest is not None else 0
+            due, oldest, parked, longest = self._reader.execute(_BACKLOG, asked).fetchone()
+        since = min(at for at in (oldest, longest, now) if at is not None)
+        return due + parked, now - since
+
+
+class _Found:
+    """What a claim comes upon, in the order in which it is due, and what is to become of it."""
+
+    def __init__(self, connection: sqlite3.Connection, now: int, want: Want) -> None:
+        self._want = want
+        self._now = now
+        self.leased: list[_Lease] = []
+        self.given_up: list[tuple[int, str | None, int]] = []
+        self._parked: list[int] = []
+        #: Of messages: whether an item is leased, by others or from now on.
+        self._held: dict[str, bool] = {}
+        after = (-1, -1)
+        for count in looks(want.limit):
+            met, queues = connection.execute(
+                _MET,
+                {"handler": want.handler, "now": now, "count": count,
+                 "due_at": after[0], "seq": after[1]},
+            ).fetchone()  # fmt: skip
+            met = json.loads(met)
+            firsts = {message_id: (held, first) for message_id, held, first in json.loads(queues)}
+            for _, *item in met:
+                self._meet(firsts, *item)
+            if not self._room or len(met) < count:
+                break
+            after = met[-1][:2]
+
+    @property
+    def _room(self) -> int:
+        return self._want.limit - len(self.leased) - len(self.given_up)
+
+    def _meet(
+        self,
+        firsts: dict[str, tuple[int, list[int] | None]],
+        seq: int,
+        message_id: str | None,
+        leased: int,
+        attempts: int,
+        fence: int,
+    ) -> None:
+        if message_id is None:
+            if self._room:
+                self._take(seq, message_id, attempts, fence)
+            return
+        if message_id not in self._held:
+            if not self._room:
+                return
+            held, first = firsts[message_id]
+            first_seq, *of_first = first or (seq, attempts, fence)
+            self._held[message_id] = bool(held) or self._take(first_seq, message_id, *of_first)
+        # What is leased is found again when its lease runs out, also if the clock goes back.
+        if self._held[message_id] and not leased:
+            self._parked.append(seq)
+
+    def _take(self, seq: int, message_id: str | None, attempts: int, fence: int) -> bool:
+        """Whether it is leased, and not given up."""
+        if attempts >= self._want.max_attempts + SILENT_ATTEMPTS:
+            self.given_up.append((seq, message_id, attempts))
+            return False
+        self.leased.append((seq, self._want.handler, fence + 1, attempts + 1))
+        return True
+
+    def write(self, connection: sqlite3.Connection) -> None:
+        handler = self._want.handler
+        seqs = [seq for seq, *_ in self.leased]
+        if seqs:
+            connection.execute(_LEASE, (self._now + self._want.lease, handler, json.dumps(seqs)))
+        for seq, _, attempts in self.given_up:
+            error = f"given up: {attempts} attempts, the last ones ended without a word"
+            connection.execute(_GIVE_UP, (self._now, error, seq, handler))
+        if self.given_up:
+            _unpark(connection, self._now, {(name, handler) for _, name, _ in self.given_up})
+        if parked := set(self._parked).difference(seqs):
+            connection.execute(_PARK, (handler, json.dumps(list(parked))))
+
+
+def _unpark(
+    connection: sqlite3.Connection, now: int, queues: Collection[tuple[str | None, str]]
+) -> None:
+    """Make the first that is parked of each message and handler due again."""
+    connection.execute(_UNPARK, {"now": now, "queues": json.dumps(list(queues))})
 
 
 def _settled(settlement: Settlement) -> tuple[Any, ...]:
@@ -105,18 +202,93 @@ def _settled(settlement: Settlement) -> tuple[Any, ...]:
 
 # --- SQL
 
-# Among the items of one message: none while another is leased, then the earliest that is due.
-_CLAIMABLE = """
-SELECT json_group_array(json_array(event_seq, attempts, fence)) FROM (
-    SELECT d.event_seq, d.attempts, d.fence FROM deliveries AS d INDEXED BY deliveries_due
-    WHERE d.handler = :handler AND d.state = 'pending' AND d.due_at <= :now
-      AND (d.message_id IS NULL OR NOT EXISTS (
-        SELECT 1 FROM deliveries AS o
-        WHERE o.message_id = d.message_id AND o.handler = d.handler AND o.state = 'pending'
-          AND o.event_seq <> d.event_seq
-          AND CASE WHEN o.due_at > :now THEN o.leased
-                   ELSE (o.occurred_at, o.event_seq) < (d.occurred_at, d.event_seq) END))
-    ORDER BY d.due_at, d.event_seq LIMIT :limit)
+
+def _queue(handler: str, stand: int, farthest: int) -> str:
+    """The items of one stand of the message `m`, in their order."""
+    return f"""
+    SELECT occurred_at, event_seq, attempts, fence, due_at
+    FROM deliveries INDEXED BY deliveries_of_message
+    WHERE message_id = m.message_id AND handler = {handler} AND state = 'pending'
+      AND {STAND} = {stand}
+    ORDER BY occurred_at, event_seq LIMIT {farthest}"""
+
+
+def _first(handler: str, stand: int) -> str:
+    """The first of them that is due; of what is parked, all is."""
+    if stand == PARKED:
+        return f"SELECT * FROM ({_queue(handler, stand, 1)})"
+    queue = _queue(handler, stand, FARTHEST)
+    return f"SELECT * FROM (SELECT * FROM ({queue}) WHERE due_at <= :now LIMIT 1)"
+
+
+# Whether an item of the message `m` is leased.
+_HELD = f"EXISTS (SELECT 1 FROM ({_queue(':handler', LEASED, FARTHEST)}) WHERE due_at > :now)"
+
+# What is due, and of each of its messages: whether an item is leased, and the first that is due.
+_MET = f"""
+WITH met AS MATERIALIZED (
+    SELECT due_at, event_seq, message_id, leased, attempts, fence
+    FROM deliveries INDEXED BY deliveries_due
+    WHERE handler = :handler AND state = 'pending' AND due_at <= :now
+      AND (due_at, event_seq) > (:due_at, :seq)
+    ORDER BY due_at, event_seq LIMIT :count)
+SELECT
+    (SELECT json_group_array(json_array(due_at, event_seq, message_id, leased, attempts, fence))
+     FROM met),
+    (SELECT json_group_array(json_array(
+        message_id,
+        {_HELD},
+        json((SELECT json_array(event_seq, attempts, fence) FROM (
+            {" UNION ALL ".join(_first(":handler", stand) for stand in STANDS)})
+         ORDER BY occurred_at, event_seq LIMIT 1))))
+     FROM (SELECT DISTINCT message_id FROM met WHERE message_id IS NOT NULL) AS m)
+"""
+
+_PARK = f"""
+UPDATE deliveries SET due_since = due_at, due_at = {NEVER}
+WHERE handler = ? AND event_seq IN (SELECT value FROM json_each(?))
+"""
+
+# What has been due is due, also where the clock has gone back.
+_UNPARK = f"""
+UPDATE deliveries SET due_at = min(due_since, :now), due_since = NULL
+WHERE (event_seq, handler) IN (
+    SELECT (SELECT event_seq FROM deliveries INDEXED BY deliveries_of_message
+            WHERE message_id = (queue.value ->> 0) AND handler = (queue.value ->> 1)
+              AND state = 'pending' AND {STAND} = {PARKED}
+            ORDER BY occurred_at, event_seq LIMIT 1),
+           queue.value ->> 1
+    FROM json_each(:queues) AS queue)
+"""
+
+# The messages of which something is parked, found by going from each to the next; and those of
+# them of which nothing is leased and nothing else is due, so that nobody would un-park it.
+_LEFT_PARKED = f"""
+WITH RECURSIVE queue (names) AS (
+    SELECT (SELECT json_array(handler, message_id) FROM deliveries INDEXED BY deliveries_parked
+            WHERE state = 'pending' AND due_at = {NEVER} ORDER BY handler, message_id LIMIT 1)
+    UNION ALL
+    SELECT (SELECT json_array(handler, message_id) FROM deliveries INDEXED BY deliveries_parked
+            WHERE state = 'pending' AND due_at = {NEVER}
+              AND (handler, message_id) > (names ->> 0, names ->> 1)
+            ORDER BY handler, message_id LIMIT 1)
+    FROM queue WHERE names IS NOT NULL)
+SELECT m.message_id, m.handler
+FROM (SELECT names ->> 0 AS handler, names ->> 1 AS message_id FROM queue WHERE names IS NOT NULL)
+     AS m
+WHERE NOT EXISTS ({_queue("m.handler", LEASED, 1)})
+  AND NOT EXISTS ({_first("m.handler", FRESH)}) AND NOT EXISTS ({_first("m.handler", AGAIN)})
+LIMIT 500
+"""
+
+_BACKLOG = f"""
+SELECT * FROM
+    (SELECT count(*), min(due_at) FROM deliveries INDEXED BY deliveries_due
+     WHERE state = 'pending' AND handler IN (SELECT value FROM json_each(:handlers))
+       AND due_at <= :now),
+    (SELECT count(*), min(due_since) FROM deliveries INDEXED BY deliveries_parked
+     WHERE state = 'pending' AND handler IN (SELECT value FROM json_each(:handlers))
+       AND due_at = {NEVER})
 """
 
 _EVENTS = """
@@ -125,7 +297,8 @@ FROM events WHERE seq IN (SELECT value FROM json_each(?))
 """
 
 _LEASE = """
-UPDATE deliveries SET leased = 1, due_at = ?, fence = fence + 1, attempts = attempts + 1
+UPDATE deliveries
+SET leased = 1, due_at = ?, due_since = NULL, fence = fence + 1, attempts = attempts + 1
 WHERE handler = ? AND event_seq IN (SELECT value FROM json_each(?))
 """
 
@@ -141,11 +314,12 @@ WHERE d.event_seq = ended.seq AND d.handler = ended.handler AND d.fence = ended.
   AND d.leased = 1 AND d.state = 'pending'
 """
 
-_BURY_ONE = """
-UPDATE deliveries SET state = 'dead', leased = 0, last_error = ? WHERE event_seq = ? AND handler = ?
+_GIVE_UP = """
+UPDATE deliveries SET state = 'dead', leased = 0, due_at = ?, due_since = NULL, last_error = ?
+WHERE event_seq = ? AND handler = ?
 """
 
-_NEXT_DUE = """
+_NEXT_DUE = f"""
 SELECT min(due_at) FROM deliveries INDEXED BY deliveries_due
-WHERE handler = ? AND state = 'pending' AND due_at > ?
+WHERE handler = ? AND state = 'pending' AND due_at > ? AND due_at < {NEVER}
 """

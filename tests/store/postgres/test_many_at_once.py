@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import re
 import threading
 import time
 from collections import Counter
@@ -27,11 +28,10 @@ from tests.store.postgres.work import LEASE, NOW, ids, ingest, one_handler, sent
 
 def lease_by_hand(outside: psycopg.Connection[Any]) -> list[str]:
     """What a worker does in `work`, up to its commit."""
-    values = {"handler": "h", "now": NOW, "limit": 10, "until": NOW + LEASE, "most": 6}
-    seqs = [seq for (seq,) in outside.execute(postgres_work._CLAIMABLE, values)]
-    leased = [row[0] for row in outside.execute(postgres_work._LEASE, {**values, "seqs": seqs})]
-    found = outside.execute("SELECT id FROM events WHERE seq = ANY (%s) ORDER BY seq", (leased,))
-    return [event_id for (event_id,) in found]
+    (found,) = postgres_work._find(outside, NOW, [Want("h", 10, LEASE, 3)])  # type: ignore[arg-type]
+    leased = [row[0] for row in outside.execute(postgres_work._LEASE, found.asked(NOW))]
+    events = outside.execute("SELECT id FROM events WHERE seq = ANY (%s) ORDER BY seq", (leased,))
+    return [event_id for (event_id,) in events]
 
 
 @pytest.mark.parametrize("careful", [True, False])
@@ -44,8 +44,8 @@ def test_an_earlier_event_that_comes_while_a_lease_is_being_taken_waits(
 ) -> None:
     """Also tried without the lock, to see that this test would notice."""
     if not careful:
-        naive = postgres_work._CLAIMABLE.partition("WHERE message_id IS NULL OR pg_try")[0]
-        monkeypatch.setattr(postgres_work, "_CLAIMABLE", naive)
+        lock = re.compile(r"pg_try_advisory_xact_lock\(.*?\) AS ours", re.DOTALL)
+        monkeypatch.setattr(postgres_work, "_MET", lock.sub("true AS ours", postgres_work._MET))
     ingest(store, sent("m1", minutes_ago=1, event_id="later"))
     with outside.transaction():
         assert lease_by_hand(outside) == ["later"]
@@ -60,9 +60,10 @@ def test_an_earlier_event_that_comes_while_a_lease_is_being_taken_waits(
 
 def claims_of(outside: psycopg.Connection[Any], event_id: str) -> list[Claim]:
     return [
-        Claim(seq, "h", fence, 1, event_id, "", None, 0, 0, "", False, False, b"")
-        for seq, fence in outside.execute(
-            "SELECT event_seq, fence FROM deliveries JOIN events ON seq = event_seq WHERE id = %s",
+        Claim(seq, "h", fence, 1, event_id, "", message_id, 0, 0, "", False, False, b"")
+        for seq, fence, message_id in outside.execute(
+            "SELECT event_seq, fence, e.message_id FROM deliveries JOIN events AS e"
+            " ON seq = event_seq WHERE id = %s",
             (event_id,),
         )
     ]
@@ -75,9 +76,65 @@ def test_a_candidate_that_was_seen_before_another_lease_is_not_leased(
     (claimed,) = work(store)
     ingest(store, sent("m1", minutes_ago=2, event_id="e2"))
     (seq,) = outside.execute("SELECT seq FROM events WHERE id = 'e2'").fetchone() or (0,)
-    values = {"handler": "h", "now": NOW, "until": NOW + LEASE, "most": 6, "seqs": [seq]}
-    assert outside.execute(postgres_work._LEASE, values).fetchall() == []
-    work(store, Settlement(claimed, "done", NOW))
+    stale = {
+        "handler": "h", "now": NOW, "until": NOW + LEASE, "most": 6, "messages": ["m1"],
+        "firsts": [seq], "free": [True], "met": [seq], "met_of": ["m1"], "loose": [],
+    }  # fmt: skip
+    assert outside.execute(postgres_work._LEASE, stale).fetchall() == []
+    assert ids(work(store, Settlement(claimed, "done", NOW))) == ["e2"]
+
+
+def test_the_end_of_a_lease_waits_for_whoever_parks_behind_it(
+    store: PostgresStore, other: PostgresStore, outside: psycopg.Connection[Any]
+) -> None:
+    """Else it would not see what is parked, and nobody would ever un-park that."""
+    ingest(store, sent("m1", minutes_ago=2, event_id="e1"))
+    (first,) = work(store)
+    ingest(store, sent("m1", minutes_ago=1, event_id="e2"))
+    with ThreadPoolExecutor(1) as executor:
+        with outside.transaction():
+            assert lease_by_hand(outside) == []
+            end = executor.submit(work, other, Settlement(first, "done", NOW))
+            waiting = "SELECT 1 FROM pg_locks WHERE locktype = 'advisory' AND NOT granted"
+            eventually(lambda: outside.execute(waiting).fetchone() is not None)
+        assert ids(end.result()) == ["e2"]
+
+
+def test_replay_beside_workers_of_the_same_messages(
+    store: PostgresStore, other: PostgresStore, postgres_url: str
+) -> None:
+    """Each takes locks that the other one wants: none of them waits in a circle."""
+    events = [
+        sent(f"m{number % 3}", minutes_ago=number + 1, event_id=f"e{number}")
+        for number in range(60)
+    ]
+    ingest(store, *events)
+    over = threading.Event()
+
+    def replay() -> None:
+        while not over.is_set():
+            other.replay(
+                Selection(event_type="sms.*"), wanting=one_handler, now=NOW, dry_run=False,
+                progress=lambda count: None,
+            )  # fmt: skip
+
+    with ThreadPoolExecutor(1) as executor:
+        replaying = executor.submit(replay)
+        claims: list[Claim] = []
+        for _ in range(200):
+            claims = work(store, *(Settlement(claim, "done", NOW) for claim in claims))
+        over.set()
+        replaying.result()
+    while claims:
+        claims = work(store, *(Settlement(claim, "done", NOW) for claim in claims))
+    states = {d["state"] for event in store.events(Selection()) for d in event["deliveries"]}
+    assert states == {"done"}
+    with psycopg.connect(postgres_url) as connection:
+        connection.execute("SELECT pg_stat_force_next_flush()")
+        found = connection.execute(
+            "SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()"
+        )
+        assert found.fetchone() == (0,)
 
 
 def test_many_workers_never_run_two_events_of_one_message_at_once(
