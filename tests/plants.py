@@ -128,6 +128,9 @@ def plant(patched: pytest.MonkeyPatch, bug: str | None) -> None:
         for name in ("_MET", "_LEASE"):
             query = getattr(postgres_work, name).replace(postgres_work._HELD, "false")
             patched.setattr(postgres_work, name, query)
+    elif bug == "a parked item is never un-parked":
+        for engine in (sqlite_work, postgres_work):
+            patched.setattr(engine, "_UNPARK", f"{engine._UNPARK} AND false")
 
 
 PLANTS = (
@@ -142,9 +145,11 @@ PLANTS = (
     "work apart from the event",
     "expiry takes what is owed",
     "two of one message at once",
+    "a parked item is never un-parked",
 )
 #: Those that are planted into an engine's own code.
 OF_AN_ENGINE = (
     "count twice after a change",
     "two of one message at once",
+    "a parked item is never un-parked",
 )

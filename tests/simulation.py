@@ -132,7 +132,7 @@ class Simulation:
         self.chance = random.Random(seed)
         self.healing = False
         self.steps: list[str] = []
-        self._wall = BEGAN
+        self._wall = self._latest = BEGAN
         self._monotonic = 1_000.0
         self.registry = self._handlers()
         self.processes = [Process(self) for _ in range(self.chance.choice((1, 2)))]
@@ -412,6 +412,7 @@ class Simulation:
 
     def check(self) -> None:
         """The promises, after every step that has changed anything."""
+        self._latest = max(self._latest, self._wall)
         version = self.outside.version()
         if version == self._checked:
             return
@@ -422,6 +423,7 @@ class Simulation:
         self._require(not lost, f"acknowledged, and not stored: {lost}")
         self._require(len(ids) == len(set(ids)), "one id, two events")
         self._check_deliveries(events)
+        self._check_parked()
         self._check_mirror()
 
     def _check_deliveries(self, events: list[tuple[str, str, int]]) -> None:
@@ -440,6 +442,16 @@ class Simulation:
             item = event_id, handler
             if state == "done":
                 self._require(item in self.succeeded, f"done, and never handled: {item}")
+
+    def _check_parked(self) -> None:
+        """Where something is parked, something else of its message is leased or has been due."""
+        left = self.outside.execute(
+            "SELECT event_seq, handler FROM deliveries AS p WHERE state = 'pending' AND due_at = ?"
+            " AND NOT EXISTS (SELECT 1 FROM deliveries AS o WHERE o.message_id = p.message_id"
+            " AND o.handler = p.handler AND o.state = 'pending' AND (o.leased OR o.due_at <= ?))",
+            (NEVER, self._latest),
+        )
+        self._require(not left, f"parked, and nothing will un-park it: {left}")
 
     def _check_mirror(self) -> None:
         """Each message is the join of what came in about it, and counts where it should."""
