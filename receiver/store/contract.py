@@ -168,6 +168,8 @@ class Work(Protocol):
         Of one message at most one item of a handler is ever leased, the earliest first. What a
         call costs does not depend on how many items a message has: so it may get less than there
         is, and `next_due` then tells of the rest.
+
+        :param patience: seconds to wait for other writers' locks, and not for the database itself.
         """
 
     def next_due(self, handler: str, after: int) -> int | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -13,9 +14,10 @@ import pytest
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from tests.distance import Distance
+from tests.handlers import seen
 from tests.payloads import envelope, sms
 from tests.postgres import Databases
-from tests.server import Server
+from tests.server import Server, eventually
 
 #: Seconds that the provider waits.
 PATIENT = 5.0
@@ -29,10 +31,10 @@ def far(
     url = databases.lend()
     ways: list[Distance] = []
 
-    def start(round_trip: float) -> tuple[Server, Distance]:
+    def start(round_trip: float, **settings: str) -> tuple[Server, Distance]:
         way = Distance(int(conninfo_to_dict(url)["port"]), round_trip)
         ways.append(way)
-        return serve(DATABASE_URL=at_port(url, way.port), EMBEDDED_WORKER="0"), way
+        return serve(DATABASE_URL=at_port(url, way.port), **settings), way
 
     start.url = url  # type: ignore[attr-defined]
     yield start
@@ -56,7 +58,7 @@ def stored(url: str) -> set[str]:
 def test_webhooks_are_stored_in_time_and_a_hiccup_ends(
     far: Any, databases: Databases, round_trip: float
 ) -> None:
-    server, way = far(round_trip)
+    server, way = far(round_trip, EMBEDDED_WORKER="0")
     server.client.timeout = httpx.Timeout(30)
     sent: list[dict[str, Any]] = []
 
@@ -86,3 +88,21 @@ def test_webhooks_are_stored_in_time_and_a_hiccup_ends(
     assert max(took for _, took, _ in answers) < PATIENT
     assert max(began for status, _, began in answers if status == 503) < over + 3.0
     assert {event["event_id"] for event in sent} <= stored(far.url)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("round_trip", [0.15, 0.4])
+def test_every_item_is_called_and_none_twice(far: Any, tmp_path: Path, round_trip: float) -> None:
+    server, _ = far(round_trip, SEEN=str(tmp_path))
+    server.client.timeout = httpx.Timeout(30)
+    events = [envelope("sms.sent", sms("sent")) for _ in range(200)]
+    with ThreadPoolExecutor(64) as pool:
+        assert {each.status_code for each in pool.map(server.post, events)} == {200}
+    wanted = [event["event_id"] for event in events]
+    for name in ("first", "second"):
+        eventually(lambda name=name: len(seen(tmp_path, name)) >= len(wanted))
+        assert sorted(str(e["id"]) for e in seen(tmp_path, name)) == sorted(wanted)
+        assert {e["attempt"] for e in seen(tmp_path, name)} == {1}
+    with psycopg.connect(far.url) as connection:
+        states = "SELECT state, attempts FROM deliveries GROUP BY 1, 2"
+        eventually(lambda: connection.execute(states).fetchall() == [("done", 1)])

@@ -47,11 +47,18 @@ class Transactions:
 
     @contextmanager
     def _transaction(
-        self, patience: float = PATIENCE, *, ids: Collection[str] = (), first: bool = False
+        self,
+        patience: float = PATIENCE,
+        *,
+        lock_patience: float | None = None,
+        ids: Collection[str] = (),
+        first: bool = False,
     ) -> Iterator[Connection]:
         """One write transaction: committed and synced when the block ends, or rolled back.
 
-        :param patience: seconds for all of it.
+        :param patience: seconds for all of it, the way to the server included.
+        :param lock_patience: seconds of these that the server waits for others' locks; all of them
+            by default.
         :param ids: events and messages that nobody else is to change meanwhile.
         :param first: for ingest, which need not wait for a free connection.
         """
@@ -60,7 +67,7 @@ class Transactions:
         with as_unavailable(), lend(deadline) as connection:
             try:
                 with connection.pipeline():
-                    newer = _begin(connection, deadline, ids)
+                    newer = _begin(connection, deadline, lock_patience, ids)
                     yield connection
                     schema.refuse_newer(dict(newer.fetchall()))
                     committed = connection.execute("COMMIT")
@@ -106,11 +113,14 @@ class Transactions:
         return row
 
 
-def _begin(connection: Connection, deadline: float, ids: Collection[str]) -> psycopg.Cursor[Any]:
+def _begin(
+    connection: Connection, deadline: float, lock_patience: float | None, ids: Collection[str]
+) -> psycopg.Cursor[Any]:
     """Open a transaction that ends in time; returns the steps of the schema that are not ours."""
-    left = str(max(1, int(1000 * (deadline - time.monotonic() - _EARLIER))))
+    left = max(1, int(1000 * (deadline - time.monotonic() - _EARLIER)))
+    locks = left if lock_patience is None else min(left, max(1, int(1000 * lock_patience)))
     connection.execute("BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE")
-    connection.execute(_LOCK, (left, left, json.dumps(sorted(ids))))
+    connection.execute(_LOCK, (str(left), str(locks), json.dumps(sorted(ids))))
     return connection.execute(
         "SELECT number, breaking FROM schema_steps WHERE number > %s",
         (len(schema.STEPS),),

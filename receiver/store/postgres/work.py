@@ -25,6 +25,10 @@ from receiver.store.contract import SILENT_ATTEMPTS, Claim, Settlement, Want, te
 from receiver.store.postgres.pool import Connection
 from receiver.store.postgres.transactions import LOCK_OF_QUEUE, Transactions
 
+#: Seconds that a round may take, answers included. The server may be 400 ms away: a claim whose
+#: answer comes too late is a lease that nobody works on.
+_WHOLE = 10.0
+
 
 class Work(Transactions):
     """See `receiver.store.contract.Work`."""
@@ -32,7 +36,7 @@ class Work(Transactions):
     def work(
         self, now: int, settlements: Sequence[Settlement], wants: Sequence[Want], patience: float
     ) -> list[Claim]:
-        with self._transaction(patience) as connection:
+        with self._transaction(_WHOLE, lock_patience=patience) as connection:
             connection.execute(_PLANS)
             if settlements:
                 _settle(connection, now, settlements)
