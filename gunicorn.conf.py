@@ -1,4 +1,4 @@
-"""gunicorn's settings, and what is done before the first process starts.
+"""gunicorn's settings, and the hooks that start, renew and stop the worker's process.
 
 gunicorn reads this file by itself: `gunicorn wsgi:app`.
 """
@@ -8,7 +8,9 @@ import logging
 import os
 import signal
 import sys
+import time
 import traceback
+from functools import partial
 
 from dotenv import load_dotenv
 from gunicorn.glogging import Logger
@@ -17,6 +19,8 @@ from gunicorn.http.errors import NoMoreData, ParseException
 from receiver.config import Config
 from receiver.errors import ConfigError, ReceiverError
 from receiver.logs import Sparingly, logging_config
+from receiver.pipes import WAKING
+from receiver.web.front.child import WorkerProcess, command_of
 
 load_dotenv()
 try:
@@ -137,13 +141,55 @@ def on_starting(server):
         sys.exit(1)
 
 
+def when_ready(server):
+    """Start the worker's process: one for the service, however many web processes."""
+    if not _config.embedded_worker:
+        return
+    process = server.worker_process = WorkerProcess(command_of(server.app.app_uri), os.environ)
+    os.environ[WAKING] = str(process.wake_fd)  # for the web processes
+    process.start()
+    server.stopping_since = None
+
+    def stop(number, frame, gunicorn_stop):
+        # At once, so that requests and handlers come to their ends side by side.
+        # Hosts may send it twice; the first one counts.
+        server.stopping_since = server.stopping_since or time.monotonic()
+        process.stop()
+        gunicorn_stop(number, frame)
+
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT):
+        signal.signal(number, partial(stop, gunicorn_stop=signal.getsignal(number)))
+
+
 def post_fork(server, worker):
     """A signal that comes now is put where only the master looks: to be stopped is not lost."""
+    if hasattr(server, "worker_process"):
+        server.worker_process.forget()
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT):
         signal.signal(number, worker.handle_exit)
     while not server.SIG_QUEUE.empty():
         if server.SIG_QUEUE.get_nowait() in (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT):
             sys.exit(0)
+
+
+def on_reload(server):
+    if hasattr(server, "worker_process"):
+        server.worker_process.renew()
+
+
+def child_exit(server, worker):
+    """While one develops (`--reload`): the handlers' code has changed, too."""
+    if server.cfg.reload and hasattr(server, "worker_process"):
+        server.worker_process.renew()
+
+
+def on_exit(server):
+    """Wait for the handlers that run; what is left of them is given back."""
+    if hasattr(server, "worker_process"):
+        server.worker_process.stop()
+        since = server.stopping_since or time.monotonic()
+        if not server.worker_process.wait(max(1.0, since + graceful_timeout - time.monotonic())):
+            server.log.warning("the worker's process was ended by force: its work is done again")
 
 
 def post_worker_init(worker):

@@ -279,7 +279,7 @@ SETTINGS = (
         "EMBEDDED_WORKER",
         "embedded_worker",
         "1",
-        "`0`: the web processes only receive, and `flask work` runs the handlers",
+        "`0`: gunicorn starts no process for the handlers, and you run `flask work` yourself",
         _flag,
     ),
     Setting(

@@ -15,6 +15,7 @@ from receiver.config import Config
 from receiver.errors import ConfigError
 from receiver.ingest import Ingest
 from receiver.parts import Receiver
+from receiver.pipes import GAP, WORK, bell
 from receiver.providers.zimsend.api import ZimSend
 from receiver.providers.zimsend.api.exchange import Budget
 from receiver.providers.zimsend.budget import Counted, Half
@@ -38,17 +39,19 @@ def create_app(
     :param now: the clock.
     :raises ConfigError: if a setting is missing or wrong.
     """
-    config = Config.from_env(os.environ if environ is None else environ)
+    environ = os.environ if environ is None else environ
+    config = Config.from_env(environ)
     store = open_store(config.database_url)
     registry = Registry()
     register_handlers(registry, config.handlers)
     worker = Worker(store, registry, now)
-    wake = worker.wake if config.embedded_worker else lambda: None
     upkeep = Upkeep(store, config.retention, now)
-    ingest = Ingest(store, registry.wanting, wake)
+    ingest = Ingest(store, registry.wanting, bell(environ, WORK) or worker.wake)
     zimsend = make_client(config, Counted(store, now))
     waiting = threading.BoundedSemaphore(max(4, config.web_threads // 2))
     reconciler = make_reconciliation(config, zimsend, store, ingest, now)
+    if reconciler is not None:
+        ingest.on_recovery = bell(environ, GAP) or reconciler.notice_gap
 
     app = Flask("receiver", static_folder=None)
     app.url_map.merge_slashes = False  # an id may hold any of them
@@ -102,7 +105,7 @@ def make_reconciliation(
     """Where there is an account, it is asked for what its webhooks did not bring."""
     if zimsend is None:
         return None
-    made = Reconciliation(
+    return Reconciliation(
         zimsend,
         store,
         ingest.submit_all,
@@ -111,8 +114,6 @@ def make_reconciliation(
         retention=config.retention,
         text_mode=config.text_mode,
     )
-    ingest.on_recovery = made.notice_gap
-    return made
 
 
 def register_handlers(registry: Registry, modules: Sequence[str]) -> None:

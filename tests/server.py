@@ -141,11 +141,23 @@ class Server:
         self.client.close()
 
     def kill(self) -> None:
-        """kill -9 of the whole process group, as a crash or a power cut would end it."""
+        """kill -9 of all its processes, as a crash or a power cut would end them."""
         if self.process is not None:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(self.process.pid, signal.SIGKILL)
+            for pid in [self.process.pid, *self.processes()]:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
             self.process.wait(10)
+
+    def processes(self) -> list[int]:
+        """All that runs with the settings of this server, whoever started it."""
+        mark = f"PORT={self.port}".encode()
+        found = []
+        for entry in Path("/proc").iterdir():
+            with contextlib.suppress(OSError):
+                if entry.name.isdigit() and mark in (entry / "environ").read_bytes().split(b"\0"):
+                    state = (entry / "stat").read_text().rpartition(")")[2].split()[0]
+                    found += [] if state == "Z" else [int(entry.name)]
+        return found
 
     def terminate(self, within: float = 25.0) -> int:
         """SIGTERM to the master, as a host does it; returns the exit status."""

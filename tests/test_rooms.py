@@ -15,6 +15,7 @@ LEVELS = (
     {"app"},
     {"receiver.service", "receiver.welcome", "receiver.demo"},
     {"receiver.web", "receiver.commands"},
+    {"receiver.working"},
     {"receiver.parts"},
     {
         "receiver.worker",
@@ -34,6 +35,7 @@ LEVELS = (
         "receiver.times",
         "receiver.bucket",
         "receiver.logs",
+        "receiver.pipes",
     },
     {"receiver.errors"},
 )

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import logging
-import signal
+import os
 
 import click
 
-from receiver import upkeep
+from receiver import upkeep, working
 from receiver.commands.common import command, progress
 from receiver.parts import parts
 from receiver.store import Expired
@@ -28,18 +28,12 @@ def migrate() -> None:
 def work() -> None:
     """Run the handlers, until SIGTERM or Ctrl-C.
 
-    For deployments with EMBEDDED_WORKER=0; any number may run at once. Expires old data and asks
-    ZimSend for what was missed, too."""
+    gunicorn starts one by itself, but where EMBEDDED_WORKER=0. Any number may run at once. Expires
+    old data and asks ZimSend for what was missed, too."""
     receiver = parts()
-    receiver.store.prove_writable()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: receiver.worker.stop())
     names = ", ".join(handler.name for handler in receiver.registry)
     log.info("working for: %s", names or "no handler at all; see HANDLERS")
-    receiver.start()
-    receiver.worker.run()
-    receiver.stop()
-    receiver.store.close()
+    working.work(receiver, os.environ)
 
 
 @command()

@@ -18,7 +18,7 @@ from receiver.parts import Receiver, parts
 from receiver.times import SECOND
 from receiver.web.answers import json_answer
 from receiver.web.problems import response
-from receiver.worker import stuck_handlers
+from receiver.worker import last_heartbeat, stuck_handlers
 
 log = logging.getLogger(__name__)
 blueprint = Blueprint("ops", __name__)
@@ -30,6 +30,8 @@ HEALTHY = json_answer(200, '{"status": "ok"}')
 #: Seconds that work may be due and wait before this is a problem. A retry is not due before its
 #: time.
 OLDEST = 900
+#: Seconds without a sign of life of any process that runs handlers.
+SILENT = 30.0
 
 
 @dataclass(frozen=True)
@@ -45,6 +47,8 @@ class _Seen:
     waiting: int = 0
     oldest: float = 0.0
     stuck: Sequence[str] = ()
+    #: Seconds since a process that runs handlers was last alive.
+    silent: float = 0.0
 
 
 class _Store:
@@ -58,6 +62,12 @@ class _Store:
         self._seen: _Seen | None = None
         self._seen_at = 0.0
         self._failures = Sparingly()
+        self._began = time.monotonic()
+
+    @property
+    def age(self) -> float:
+        """Seconds that this process has lived: so long others could show themselves."""
+        return time.monotonic() - self._began
 
     def look(self, receiver: Receiver) -> _Seen:
         # A look may take long where the database hangs; whoever asks then must not hold a thread.
@@ -75,7 +85,9 @@ class _Store:
         try:
             store.prove_writable()
             waiting, age = store.backlog(now, [handler.name for handler in receiver.registry])
-            return _Seen(None, waiting, round(age / SECOND, 1), stuck_handlers(store, now))
+            stuck = stuck_handlers(store, now)
+            silent = (now - (last_heartbeat(store) or 0)) / SECOND
+            return _Seen(None, waiting, round(age / SECOND, 1), stuck, silent)
         except SchemaMismatch as error:
             return _Seen(str(error))
         except StoreUnavailable as error:
@@ -99,7 +111,8 @@ def healthz() -> Response:
 def readyz() -> Response:
     """Whether events are stored and handled; 503 and the failing checks otherwise."""
     receiver = parts()
-    seen: _Seen = current_app.extensions["readiness"].look(receiver)
+    readiness: _Store = current_app.extensions["readiness"]
+    seen = readiness.look(receiver)
     failing: dict[str, str] = {}
     if seen.problem is not None:
         failing["store"] = seen.problem
@@ -110,10 +123,15 @@ def readyz() -> Response:
             f"work has waited for {seen.oldest / 60:.0f} minutes: the handlers do not keep up, "
             "or nothing runs them (where EMBEDDED_WORKER=0, that is `flask work`)"
         )
-    if receiver.config.embedded_worker and not receiver.worker.alive:
-        failing["worker"] = "the embedded worker does not run in this process"
-    if stuck := sorted({*seen.stuck, *receiver.worker.stuck}):
-        failing["handlers"] = "stuck: " + ", ".join(stuck)
+    if seen.problem is None and min(seen.silent, readiness.age) > SILENT:
+        failing["worker"] = (
+            "nothing runs the handlers: start `flask work`"
+            if not receiver.config.embedded_worker
+            else "nothing runs the handlers: gunicorn starts their process again, and its log says "
+            "why it ended; other servers do not, there start `flask work`"
+        )
+    if seen.stuck:
+        failing["handlers"] = "stuck: " + ", ".join(seen.stuck)
     body: dict[str, object] = {"status": "failing" if failing else "ok", "failing": failing}
     if seen.problem is None:
         body["backlog"] = {"waiting": seen.waiting, "oldest_seconds": seen.oldest}

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from receiver.worker.calls import Call, event_of
 from receiver.worker.ends import FIRST_BACKOFF, backoff
-from receiver.worker.notes import stuck_handlers
+from receiver.worker.notes import last_heartbeat, stuck_handlers
 from receiver.worker.threads import Executor, Executors, Threads
 from receiver.worker.worker import LEASE_SPARE, Worker
 
@@ -22,5 +22,6 @@ __all__ = [
     "Worker",
     "backoff",
     "event_of",
+    "last_heartbeat",
     "stuck_handlers",
 ]

@@ -11,6 +11,7 @@ from receiver.errors import HandlerError
 from receiver.event import Event
 from receiver.registry import Handler
 from receiver.store import Claim
+from receiver.worker.ends import Failure, failure_of
 
 #: What a call returns that has not run yet.
 _NOT_RUN = (Awaitable, Generator, AsyncGenerator)
@@ -45,7 +46,7 @@ class Call:
         self.started = 0.0
         #: Once it has ended: how many seconds it took, and what the handler raised.
         self.took = 0.0
-        self.failure: BaseException | None = None
+        self.failure: Failure | None = None
         self._changing = threading.Lock()
 
     def change(self, before: State, after: State) -> bool:
@@ -80,8 +81,8 @@ class Call:
         return self.state is State.GIVEN_BACK or self.state is State.OVERTAKEN
 
 
-def _failure(handler: Handler, claim: Claim) -> BaseException | None:
-    """Call a handler, and return what it raised."""
+def _failure(handler: Handler, claim: Claim) -> Failure | None:
+    """Call a handler, and return what came of it."""
     try:
         returned = handler.function(event_of(claim))
         if isinstance(returned, _NOT_RUN):  # a wrapper hid what the registry refuses
@@ -90,7 +91,7 @@ def _failure(handler: Handler, claim: Claim) -> BaseException | None:
             kind = type(returned).__name__
             raise HandlerError(f"its call returned a {kind}, which nobody runs")
     except BaseException as error:  # also SystemExit: it ends no thread of ours
-        return error
+        return failure_of(error)
     return None
 
 

@@ -6,6 +6,7 @@ import logging
 import random
 import traceback
 from collections.abc import Callable
+from typing import NamedTuple
 
 from receiver import times
 from receiver.errors import HandlerError
@@ -30,17 +31,36 @@ def backoff(failures: int, draw: Callable[[], float] = random.random) -> int:
     return int(ceiling * draw())
 
 
-def settlement(handler: Handler, claim: Claim, error: BaseException | None, now: int) -> Settlement:
+class Failure(NamedTuple):
+    """What a handler raised, as plain values: an exception's own code may take as long as it likes.
+
+    :param kind: the name of its type.
+    :param place: where it was raised, for the log.
+    :param text: what is stored of it.
+    :param wait: microseconds until the next attempt, if it says so.
+    """
+
+    kind: str
+    place: str
+    text: str
+    permanent: bool = False
+    wait: int | None = None
+
+
+def failure_of(error: BaseException) -> Failure:
+    """Take an exception apart, in the thread of the call that raised it. Never raises."""
+    return Failure(type(error).__name__, _place(error), _text(error), *_wishes(error))
+
+
+def settlement(handler: Handler, claim: Claim, failure: Failure | None, now: int) -> Settlement:
     """The end of a call, for the store.
 
-    :param error: what the handler raised.
+    :param failure: what the handler raised.
     """
-    if error is None:
+    if failure is None:
         return Settlement(claim, "done", now)
-    permanent, wait = _wishes(error)
-    dead = permanent or claim.attempt >= handler.max_attempts
-    if wait is None:
-        wait = backoff(claim.attempt)
+    dead = failure.permanent or claim.attempt >= handler.max_attempts
+    wait = backoff(claim.attempt) if failure.wait is None else failure.wait
     # Neither the exception's text nor its arguments: they may hold what an SMS says.
     log.log(
         logging.ERROR if dead else logging.WARNING,
@@ -48,15 +68,15 @@ def settlement(handler: Handler, claim: Claim, error: BaseException | None, now:
         handler.name,
         claim.event_id,
         claim.attempt,
-        type(error).__name__,
-        _place(error),
+        failure.kind,
+        failure.place,
         "it is dead" if dead else f"next attempt in {wait / times.SECOND:.0f} s",
     )
     return Settlement(
         claim,
         "dead" if dead else "pending",
         now if dead else now + wait,
-        error=_text(error),
+        error=failure.text,
     )
 
 
@@ -71,7 +91,7 @@ def _wishes(error: BaseException) -> tuple[bool, int | None]:
     try:
         permanent = error.permanent is True
         wait = int(error.retry_after * times.SECOND) if error.retry_after is not None else -1
-    except Exception:
+    except BaseException:
         return permanent, None
     return permanent, wait if 0 <= wait <= error.LONGEST_RETRY_AFTER * times.SECOND else None
 
@@ -81,7 +101,7 @@ def _text(error: BaseException) -> str:
     name = type(error).__name__
     try:
         text = f"{name}: {error}"
-    except Exception:
+    except BaseException:
         text = name
     return text[:_LONGEST_ERROR].encode("utf-8", "replace").decode()
 

@@ -20,6 +20,10 @@ _HANDLERS = "handlers"
 _STUCK = "stuck"
 _SAID_AGAIN = 20 * times.SECOND
 
+#: The note of when any process that runs handlers was last alive, and how often that is written.
+_HEARTBEAT = "heartbeat"
+_BEAT = 10 * times.SECOND
+
 #: By process: when it has said so, and its handlers that are stuck.
 _Stuck = dict[str, tuple[int, list[str]]]
 
@@ -33,6 +37,26 @@ def _stuck_anywhere(store: Store, now: int) -> _Stuck:
     """Without the processes that have not said so again for a while."""
     noted: _Stuck = json.loads(store.note(_STUCK) or "{}")
     return {who: said for who, said in noted.items() if abs(now - said[0]) < 3 * _SAID_AGAIN}
+
+
+def last_heartbeat(store: Store) -> int | None:
+    """When a process that runs handlers was last alive, in microseconds; `None` if never."""
+    noted = store.note(_HEARTBEAT)
+    return None if noted is None else int(noted)
+
+
+class Heartbeat:
+    """Says that this process runs handlers: `/readyz` is asked of another one."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._next_at = 0
+
+    def beat(self, now: int) -> None:
+        """Write it down, if that was not done lately."""
+        if not self._next_at - _BEAT <= now < self._next_at:
+            self._store.write_note(_HEARTBEAT, str(now))
+            self._next_at = now + _BEAT
 
 
 class StuckNote:

@@ -18,9 +18,9 @@ from receiver.errors import ReceiverError
 from receiver.registry import Registry
 from receiver.store import Claim, Settlement, Store, Want
 from receiver.worker.calls import Call, State
-from receiver.worker.ends import settlement
+from receiver.worker.ends import failure_of, settlement
 from receiver.worker.lane import Lane
-from receiver.worker.notes import StuckNote, bury
+from receiver.worker.notes import Heartbeat, StuckNote, bury
 from receiver.worker.threads import Executors, Threads
 
 log = logging.getLogger(__package__)
@@ -71,6 +71,7 @@ class Worker:
         self._version: object = None
         self._bury_at = 0
         self._stuck_note = StuckNote(store)
+        self._heartbeat = Heartbeat(store)
         self._thread: threading.Thread | None = None
         self._stopping = False
         self._patience_ends = float("inf")  # when stopping: until then what runs may end
@@ -189,6 +190,7 @@ class Worker:
             bury(self._store, now, self._lanes)
             self._store.unpark(now)
         self._stuck_note.tell(now, self.stuck)
+        self._heartbeat.beat(now)
 
     def _collect(self, now: int) -> None:
         while self._ended:
@@ -199,9 +201,8 @@ class Worker:
                 lane.stuck = False
                 log.warning("handler %s is no longer stuck", lane.handler.name)
             lane.look_at = 0
-            error, call.failure = call.failure, None  # its frames hold the call: a circle
             if not call.settled:
-                self._settlements.append(settlement(lane.handler, call.claim, error, now))
+                self._settlements.append(settlement(lane.handler, call.claim, call.failure, now))
 
     def _time_out(self, now: int) -> None:
         clock = self._clock()
@@ -212,7 +213,9 @@ class Worker:
                     continue
                 call.change(State.RUNNING, State.OVERTAKEN)
                 error = TimeoutError(f"no answer within {timeout:g} s")
-                self._settlements.append(settlement(lane.handler, call.claim, error, now))
+                self._settlements.append(
+                    settlement(lane.handler, call.claim, failure_of(error), now)
+                )
             if not lane.stuck and lane.overdue >= lane.handler.concurrency:
                 lane.stuck = True
                 log.error(

@@ -8,6 +8,7 @@ fork: they are opened on first use.
 
 from __future__ import annotations
 
+import os
 import sqlite3
 import threading
 import time
@@ -34,7 +35,8 @@ class Connections:
     """A process's connections. Each part of the store inherits them; a store is all its parts."""
 
     def __init__(self, path: str) -> None:
-        self.path = path
+        # Whole: what a handler does to the current folder is no business of ours.
+        self.path = os.path.abspath(path)
         self._writing = threading.Lock()
         self._writer: Database | None = None
         self._readers = threading.local()

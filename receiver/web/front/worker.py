@@ -37,6 +37,8 @@ _AT_ONCE = 16
 _NO_ROOM = 0.5
 #: Seconds that a stop waits for requests that are on their way here, and for those half-sent.
 _ON_THEIR_WAY = 0.3
+#: Seconds that a stop waits for answers: a host allows 30 in all.
+_ANSWERED_WITHIN = 20.0
 _HALF_SENT = 1.0
 
 
@@ -100,9 +102,6 @@ class LoopWorker(Worker):  # type: ignore[misc]
         for listener in self.sockets:
             listener.sock.setblocking(False)
             self.loop.add_reader(listener.sock, self._accept, front, listener.sock)
-        if receiver.config.embedded_worker:
-            receiver.worker.start()
-            receiver.start()
         while self.alive and self.ppid == os.getppid():
             self.notify()
             front.look(time.monotonic())
@@ -111,18 +110,10 @@ class LoopWorker(Worker):  # type: ignore[misc]
                 break
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._stopped.wait(), LOOK)
-        # Handlers and requests come to their ends side by side.
-        deadline = time.monotonic() + receiver.worker.DRAIN
-        receiver.stop()
         for listener in self.sockets:
             self.loop.remove_reader(listener.sock)
             listener.sock.close()
-        draining = None
-        if receiver.config.embedded_worker and not self._at_once:
-            draining = self.loop.run_in_executor(None, receiver.worker.drain, receiver.worker.DRAIN)
-        await self._end(front, deadline)
-        if draining is not None and not await draining:
-            self.log.warning("work could not be given back: it is done again when its lease ends")
+        await self._end(front, time.monotonic() + _ANSWERED_WITHIN)
 
     def _accept(self, front: Front, listening: socket.socket) -> None:
         """Let some of those in that wait at the door.

@@ -1,0 +1,167 @@
+"""The worker's process, from the side of gunicorn's master: started, watched, renewed and stopped.
+
+gunicorn's master reaps every child and forgets those that it does not know, so no exit status is
+asked for: pipes tell of life and death (`receiver/pipes.py`).
+
+Nothing but the standard library: the master keeps no code that a reload could not renew.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import select
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+
+from receiver.pipes import DEATH, LIFE, STOP, WAKE, WAKING
+
+log = logging.getLogger(__name__)
+
+#: Seconds before it is started again: at first, and at most; and after how many seconds of life it
+#: counts as the first time.
+FIRST_PAUSE = 0.5
+LONGEST_PAUSE = 30.0
+LIVES = 60.0
+
+
+class WorkerProcess:
+    """One child, and a thread that starts it again.
+
+    :param command: what it runs.
+    """
+
+    def __init__(self, command: Sequence[str], environ: Mapping[str, str]) -> None:
+        self._command = list(command)
+        self._environ = {name: value for name, value in environ.items() if name != WAKING}
+        self._wake_end, self.wake_fd = os.pipe()
+        os.set_blocking(self.wake_fd, False)
+        os.set_blocking(self._wake_end, False)
+        self._life: int | None = None
+        self._death: int | None = None
+        self._group: int | None = None
+        self._stopping = False
+        #: Ended on purpose, to be started again at once.
+        self._renewing = False
+        self._hurry = threading.Event()
+        self._gone = threading.Event()
+        self._master = os.getpid()
+
+    def start(self) -> None:
+        """Start it and watch it. To be called in the master."""
+        self._spawn()
+        threading.Thread(target=self._watch, name="worker watch", daemon=True).start()
+
+    def renew(self) -> None:
+        """Let it finish, and start another with the code and the handlers as they are now."""
+        self._renewing = True
+        self._say_stop()
+        self._hurry.set()
+
+    def stop(self) -> None:
+        """Let it finish what runs. Safe in a signal handler, and of no effect in a fork."""
+        if os.getpid() != self._master:
+            return
+        self._stopping = True
+        self._say_stop()
+        self._hurry.set()
+
+    def wait(self, seconds: float) -> bool:
+        """Wait for its end after `stop`.
+
+        :returns: whether it has ended; if not, it is killed.
+        """
+        ended = self._gone.wait(seconds)
+        self._kill_group()
+        return ended
+
+    def forget(self) -> None:
+        """In a process that was forked from the master: its ends of the pipes are the master's."""
+        for end in (self._life, self._death, self._wake_end):
+            if end is not None:
+                with suppress(OSError):
+                    os.close(end)
+
+    def _say_stop(self) -> None:
+        if self._life is not None:
+            with suppress(OSError):
+                os.write(self._life, STOP)
+
+    def _spawn(self) -> None:
+        life_end, self._life = os.pipe()
+        self._death, death_end = os.pipe()
+        environ = {
+            **self._environ,
+            LIFE: str(life_end),
+            DEATH: str(death_end),
+            WAKE: str(self._wake_end),
+        }
+        try:
+            process = subprocess.Popen(  # noqa: S603 - our own program
+                self._command,
+                env=environ,
+                pass_fds=(life_end, death_end, self._wake_end),
+                stdin=subprocess.DEVNULL,
+                start_new_session=True,  # so that what its handlers leave behind ends with it
+            )
+        finally:
+            os.close(life_end)
+            os.close(death_end)
+        self._group = process.pid
+        process.returncode = 0  # gunicorn reaps it, and nobody asks
+
+    def _watch(self) -> None:
+        pause = FIRST_PAUSE
+        while True:
+            began = time.monotonic()
+            while self._death is not None and not _has_ended(self._death):
+                pass
+            self._kill_group()
+            self._close()
+            if self._renewing:
+                pause = FIRST_PAUSE
+            elif not self._stopping:
+                pause = FIRST_PAUSE if time.monotonic() - began > LIVES else pause
+                log.error("the worker's process has ended; another starts in %.1f s", pause)
+                self._hurry.wait(pause)
+                pause = min(2 * pause, LONGEST_PAUSE)
+            self._renewing = False
+            self._hurry.clear()
+            if self._stopping:
+                self._gone.set()
+                return
+            try:
+                self._spawn()
+            except OSError as error:
+                log.error("the worker's process cannot be started: %s", error)
+            if self._stopping:  # it was said before there was anybody to hear it
+                self._say_stop()
+
+    def _close(self) -> None:
+        life, death = self._life, self._death
+        self._life = self._death = None
+        for end in (life, death):
+            if end is not None:
+                os.close(end)
+
+    def _kill_group(self) -> None:
+        """End what is left of its process group: it, if it hangs, and what its handlers started."""
+        group, self._group = self._group, None
+        if group is not None:
+            with suppress(ProcessLookupError, PermissionError):
+                os.killpg(group, signal.SIGKILL)
+
+
+def _has_ended(death: int) -> bool:
+    """Whether the other side has closed its end. Waits a second for that."""
+    return bool(select.select([death], [], [], 1.0)[0])
+
+
+def command_of(application: str) -> list[str]:
+    """`flask work` for a WSGI application as gunicorn names it."""
+    return [sys.executable, "-m", "flask", "--app", application, "work"]

@@ -1,0 +1,91 @@
+"""`flask work`: the process that runs handlers, expiry, indexing and reconciliation.
+
+Started by hand or by a host it ends at SIGTERM. Started by gunicorn's master it has three pipes as
+well (see `receiver/web/front/child.py`), and a watchdog: if Python stands still for too long (a
+handler that computes in C and never gives Python's lock away), the kernel ends the process, and the
+master starts another.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import select
+import signal
+import threading
+from collections.abc import Mapping
+from contextlib import suppress
+
+from receiver.parts import Receiver
+from receiver.pipes import DEATH, GAP, LIFE, WAKE
+
+#: Seconds for which Python may stand still under gunicorn's master; and between two signs of life.
+STANDSTILL = 20.0
+_SIGN_OF_LIFE = 1.0
+#: Seconds after the worker's own patience until the kernel ends the process.
+_SPARE = 3.0
+
+
+class Pipes:
+    """The ends that the master has given, by its names; none if there is no master."""
+
+    def __init__(self, environ: Mapping[str, str]) -> None:
+        ends = [environ.get(name, "") for name in (LIFE, WAKE, DEATH)]
+        self.given = all(end.isdigit() for end in ends)
+        if self.given:
+            self.life, self.wake, self.death = map(int, ends)
+            for end in (self.life, self.wake, self.death):
+                os.set_inheritable(end, False)
+            # What a handler forks must not look like us: the master waits for the end of this pipe.
+            os.register_at_fork(after_in_child=self.close)
+
+    def close(self) -> None:
+        for end in (self.life, self.wake, self.death):
+            with suppress(OSError):
+                os.close(end)
+
+
+def work(receiver: Receiver, environ: Mapping[str, str]) -> None:
+    """Run until SIGTERM, SIGINT, or the master's word or end."""
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: receiver.worker.stop())
+    pipes = Pipes(environ)
+    if not pipes.given:
+        receiver.store.prove_writable()  # whoever started it by hand is told at once
+    if pipes.given:
+        signal.signal(signal.SIGALRM, signal.SIG_DFL)
+        for target in (_watch_master, _listen):
+            threading.Thread(
+                target=target, args=(receiver, pipes), name=target.__name__, daemon=True
+            ).start()
+    receiver.start()
+    receiver.worker.run()
+    receiver.stop()
+    receiver.store.close()
+    if pipes.given:
+        logging.shutdown()
+        # Handlers may have left threads that never end, and processes.
+        os.killpg(0, signal.SIGKILL)
+
+
+def _watch_master(receiver: Receiver, pipes: Pipes) -> None:
+    """Stop when the master says so or is gone. Until then, show signs of life to the kernel."""
+    while not select.select([pipes.life], [], [], _SIGN_OF_LIFE)[0]:
+        signal.setitimer(signal.ITIMER_REAL, STANDSTILL)
+    signal.setitimer(signal.ITIMER_REAL, receiver.worker.DRAIN + _SPARE)
+    receiver.worker.stop()
+
+
+def _listen(receiver: Receiver, pipes: Pipes) -> None:
+    """Look for work when a web process has committed some."""
+    while True:
+        select.select([pipes.wake], [], [])
+        try:
+            said = os.read(pipes.wake, 65_536)
+        except BlockingIOError:
+            continue
+        if not said:
+            return
+        receiver.worker.wake()
+        if GAP in said and receiver.reconciliation is not None:
+            receiver.reconciliation.notice_gap()
