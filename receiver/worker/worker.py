@@ -68,6 +68,8 @@ class Worker:
         self._lanes = {h.name: Lane(h, executor(h, self._end)) for h in registry}
         self._settlements: list[Settlement] = []
         self._heard = threading.Event()
+        #: Somebody has said that there is work, which the store's version need not show yet.
+        self._woken = False
         self._version: object = None
         self._bury_at = 0
         self._stuck_note = StuckNote(store)
@@ -93,6 +95,7 @@ class Worker:
 
     def wake(self) -> None:
         """Something may be due: look now."""
+        self._woken = True
         self._heard.set()
 
     def stop(self) -> None:
@@ -242,8 +245,9 @@ class Worker:
         return [call for lane in self._lanes.values() for call in lane.calls if not call.settled]
 
     def _wants(self, now: int) -> list[Want]:
+        woken, self._woken = self._woken, False  # what is said from now on is for the next round
         version = self._store.version()
-        news, self._version = version != self._version, version
+        news, self._version = woken or version != self._version, version
         # The end of a lease may make due what is parked behind it, in the same transaction.
         settled = {settlement.claim.handler for settlement in self._settlements}
         wants = []

@@ -107,6 +107,7 @@ def test_a_reload_renews_it(serve: Callable[..., Server], tmp_path: Path) -> Non
     eventually(lambda: sent["event_id"] in handled(tmp_path, "good"))
 
 
+@pytest.mark.each_engine
 def test_from_the_200_to_the_handler(serve: Callable[..., Server], tmp_path: Path) -> None:
     """A commit wakes the worker's process: it need not look for work."""
     server = serve(HANDLERS="tests.hostile", SEEN=str(tmp_path))

@@ -48,7 +48,6 @@ class WorkerProcess:
         self._stopping = False
         #: Ended on purpose, to be started again at once.
         self._renewing = False
-        self._hurry = threading.Event()
         self._gone = threading.Event()
         self._master = os.getpid()
 
@@ -61,7 +60,6 @@ class WorkerProcess:
         """Let it finish, and start another with the code and the handlers as they are now."""
         self._renewing = True
         self._say_stop()
-        self._hurry.set()
 
     def stop(self) -> None:
         """Let it finish what runs. Safe in a signal handler, and of no effect in a fork."""
@@ -69,7 +67,6 @@ class WorkerProcess:
             return
         self._stopping = True
         self._say_stop()
-        self._hurry.set()
 
     def wait(self, seconds: float) -> bool:
         """Wait for its end after `stop`.
@@ -128,10 +125,9 @@ class WorkerProcess:
             elif not self._stopping:
                 pause = FIRST_PAUSE if time.monotonic() - began > LIVES else pause
                 log.error("the worker's process has ended; another starts in %.1f s", pause)
-                self._hurry.wait(pause)
+                self._rest(pause)
                 pause = min(2 * pause, LONGEST_PAUSE)
             self._renewing = False
-            self._hurry.clear()
             if self._stopping:
                 self._gone.set()
                 return
@@ -141,6 +137,13 @@ class WorkerProcess:
                 log.error("the worker's process cannot be started: %s", error)
             if self._stopping:  # it was said before there was anybody to hear it
                 self._say_stop()
+
+    def _rest(self, seconds: float) -> None:
+        """Sleep, but no longer than it takes until somebody wants something. A signal handler may
+        be who wants it, and takes no lock, so this looks."""
+        until = time.monotonic() + seconds
+        while time.monotonic() < until and not (self._stopping or self._renewing):
+            time.sleep(0.05)
 
     def _close(self) -> None:
         life, death = self._life, self._death
