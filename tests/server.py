@@ -149,14 +149,15 @@ class Server:
             self.process.wait(10)
 
     def processes(self) -> list[int]:
-        """All that runs with the settings of this server, whoever started it."""
+        """All that runs with the settings of this server, but for a simulator beside it."""
         mark = f"PORT={self.port}".encode()
         found = []
         for entry in Path("/proc").iterdir():
             with contextlib.suppress(OSError):
                 if entry.name.isdigit() and mark in (entry / "environ").read_bytes().split(b"\0"):
                     state = (entry / "stat").read_text().rpartition(")")[2].split()[0]
-                    found += [] if state == "Z" else [int(entry.name)]
+                    simulates = b"simulate" in (entry / "cmdline").read_bytes().split(b"\0")
+                    found += [] if state == "Z" or simulates else [int(entry.name)]
         return found
 
     def terminate(self, within: float = 25.0) -> int:
