@@ -52,7 +52,7 @@ def work(receiver: Receiver, environ: Mapping[str, str]) -> None:
     pipes = Pipes(environ)
     if not pipes.given:
         receiver.store.prove_writable()  # whoever started it by hand is told at once
-    if pipes.given:
+    else:
         signal.signal(signal.SIGALRM, signal.SIG_DFL)
         for target in (_watch_master, _listen):
             threading.Thread(

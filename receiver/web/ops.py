@@ -62,12 +62,9 @@ class _Store:
         self._seen: _Seen | None = None
         self._seen_at = 0.0
         self._failures = Sparingly()
-        self._began = time.monotonic()
-
-    @property
-    def age(self) -> float:
-        """Seconds that this process has lived: so long others could show themselves."""
-        return time.monotonic() - self._began
+        #: The last heartbeat, and since when it is that one.
+        self._beat: int | None = None
+        self._beat_at = time.monotonic()
 
     def look(self, receiver: Receiver) -> _Seen:
         # A look may take long where the database hangs; whoever asks then must not hold a thread.
@@ -80,13 +77,20 @@ class _Store:
         finally:
             self._looking.release()
 
+    def _silence(self, beat: int | None) -> float:
+        """Seconds for which the heartbeat has not changed: as seen from here, for the clock of who
+        wrote it may be another one."""
+        if beat != self._beat:
+            self._beat, self._beat_at = beat, time.monotonic()
+        return time.monotonic() - self._beat_at
+
     def _look(self, receiver: Receiver) -> _Seen:
         store, now = receiver.store, receiver.now()
         try:
             store.prove_writable()
             waiting, age = store.backlog(now, [handler.name for handler in receiver.registry])
             stuck = stuck_handlers(store, now)
-            silent = (now - (last_heartbeat(store) or 0)) / SECOND
+            silent = self._silence(last_heartbeat(store))
             return _Seen(None, waiting, round(age / SECOND, 1), stuck, silent)
         except SchemaMismatch as error:
             return _Seen(str(error))
@@ -111,8 +115,7 @@ def healthz() -> Response:
 def readyz() -> Response:
     """Whether events are stored and handled; 503 and the failing checks otherwise."""
     receiver = parts()
-    readiness: _Store = current_app.extensions["readiness"]
-    seen = readiness.look(receiver)
+    seen: _Seen = current_app.extensions["readiness"].look(receiver)
     failing: dict[str, str] = {}
     if seen.problem is not None:
         failing["store"] = seen.problem
@@ -123,7 +126,7 @@ def readyz() -> Response:
             f"work has waited for {seen.oldest / 60:.0f} minutes: the handlers do not keep up, "
             "or nothing runs them (where EMBEDDED_WORKER=0, that is `flask work`)"
         )
-    if seen.problem is None and min(seen.silent, readiness.age) > SILENT:
+    if seen.silent > SILENT:
         failing["worker"] = (
             "nothing runs the handlers: start `flask work`"
             if not receiver.config.embedded_worker

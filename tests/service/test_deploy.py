@@ -9,9 +9,11 @@ import shutil
 import subprocess
 import sys
 import threading
+import time
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -22,7 +24,7 @@ from app import create_app
 from handlers import forward
 from receiver import Event, Registry, config
 from receiver.parts import Receiver
-from receiver.times import MINUTE, SECOND
+from receiver.times import HOUR, MINUTE, SECOND
 from receiver.web import ops
 from receiver.worker import Worker
 from tests.conftest import SECRET, Clock, Provider
@@ -133,6 +135,27 @@ def test_readyz_says_that_nobody_works(
     assert answer.get_json()["failing"].keys() == {"backlog"}
     assert answer.get_json()["backlog"] == {"waiting": 2, "oldest_seconds": 960.0}
     receiver.store.close()
+
+
+def test_readyz_says_that_nothing_runs_the_handlers(
+    client: FlaskClient, receiver: Receiver, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By what is seen to change, and not by what another machine's clock says."""
+    passed = 0.0
+    began = time.monotonic()
+    monkeypatch.setattr(ops, "time", SimpleNamespace(monotonic=lambda: began + passed))
+
+    def failing() -> dict[str, str]:
+        told: dict[str, str] = client.get("/readyz").get_json()["failing"]
+        return told
+
+    assert failing() == {}  # a service that has just started
+    for wrong in (0, -1, 1):  # hours
+        passed += ops.SILENT + 5
+        assert "flask work" in failing()["worker"]
+        Worker(receiver.store, Registry()).step(clock.time + wrong * HOUR)
+        passed += 5
+        assert failing() == {}
 
 
 def test_readyz_names_a_handler_that_is_stuck_in_another_process(
