@@ -21,6 +21,7 @@ from receiver.errors import ConfigError, ReceiverError
 from receiver.logs import Sparingly, logging_config
 from receiver.pipes import WAKING
 from receiver.web.front.child import WorkerProcess, command_of
+from receiver.web.front.doors import addresses, obstacle, separate_ip_versions
 
 load_dotenv()
 try:
@@ -31,7 +32,8 @@ except ConfigError as error:
 
 
 wsgi_app = "wsgi:app"
-bind = f"0.0.0.0:{_config.port}"
+separate_ip_versions()
+bind = addresses(_config.bind, _config.port)
 workers = _config.web_concurrency
 
 _no_event_loop = None
@@ -54,6 +56,8 @@ else:
 graceful_timeout = 24
 timeout = 60  # a process whose loop is silent so long is replaced; no limit for a request
 
+# Which proxies are believed says TRUSTED_PROXIES alone.
+forwarded_allow_ips = ""
 # No header of a request says at which path the application lies: through a tunnel like ngrok,
 # everybody's requests come from this machine, which gunicorn trusts.
 forwarder_headers = ""
@@ -114,6 +118,8 @@ def on_starting(server):
     In a child: what the handlers' modules open at import must not be carried across a fork, and
     the master keeps no code that a reload could not renew.
     """
+    if (told := None if server.cfg.reuse_port else obstacle(server.cfg.address)) is not None:
+        sys.exit(f"zimsend-receiver cannot start. {told}")
     if _no_event_loop is not None:
         server.log.warning(
             "httptools cannot be imported (%s): requests are served by gunicorn's threads, which is"

@@ -54,7 +54,9 @@ class Config:
     webhook_secrets: tuple[bytes, ...] = field(repr=False)
     database_url: str = field(repr=False)  # may hold a password
     allow_ephemeral_sqlite: bool
+    bind: str | None
     port: int
+    trusted_proxies: int
     web_concurrency: int
     web_threads: int
     handlers: tuple[str, ...]
@@ -151,6 +153,25 @@ def _number(least: int, most: int) -> Callable[[str], int]:
         return int(text)
 
     return read
+
+
+def _port(text: str) -> int:
+    try:
+        return _number(1, 65_535)(text)
+    except ValueError as error:
+        raise ValueError(f"{error}, and nothing else: an address goes into BIND") from None
+
+
+def _bind(text: str) -> str | None:
+    address = text.strip()
+    if not address:
+        return None
+    try:
+        return str(ipaddress.ip_address(address.removeprefix("[").removesuffix("]")))
+    except ValueError:
+        raise ValueError(
+            "must be an IP address of this machine, like 127.0.0.1 or ::1; the port goes into PORT"
+        ) from None
 
 
 def _one_of(*choices: str) -> Callable[[str], str]:
@@ -259,7 +280,21 @@ SETTINGS = (
         "`1`: start with SQLite also where the host empties the disk, and all may be lost",
         _flag,
     ),
-    Setting("PORT", "port", "3000", "the port to serve on", _number(1, 65_535)),
+    Setting(
+        "BIND",
+        "bind",
+        "",
+        "the IP address to listen on; unset: all of this machine, also by IPv6 where it has it",
+        _bind,
+    ),
+    Setting("PORT", "port", "3000", "the port to serve on", _port),
+    Setting(
+        "TRUSTED_PROXIES",
+        "trusted_proxies",
+        "0",
+        "how many proxies in front are believed about scheme and client address",
+        _number(0, 16),
+    ),
     Setting("WEB_CONCURRENCY", "web_concurrency", "1", "gunicorn's processes", _number(1, 64)),
     Setting(
         "WEB_THREADS",

@@ -6,7 +6,8 @@ import importlib
 import os
 import threading
 import traceback
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
 
 from flask import Flask
 
@@ -24,10 +25,13 @@ from receiver.reconciliation.passes import Reconciliation
 from receiver.registry import Registry
 from receiver.store import Store, open_store
 from receiver.upkeep import Upkeep
-from receiver.web import ops, problems, webhook
+from receiver.web import ops, paths, problems, webhook
+from receiver.web.proxies import behind
 from receiver.web.v1 import gateway, reconciliation
 from receiver.web.v1 import messages as mirror
 from receiver.worker import Worker
+
+Application = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]
 
 
 def create_app(
@@ -71,6 +75,9 @@ def create_app(
         now,
     )
     app.extensions["receiver"] = receiver
+    app.wsgi_app = _at_the_path_meant(app.wsgi_app)  # type: ignore[assignment,method-assign]
+    if config.trusted_proxies:
+        app.wsgi_app = behind(config.trusted_proxies, app.wsgi_app)  # type: ignore[method-assign]
     app.register_blueprint(webhook.blueprint)
     app.register_blueprint(mirror.blueprint)
     app.register_blueprint(gateway.blueprint)
@@ -79,6 +86,14 @@ def create_app(
     problems.register_errors(app)
     commands.register(app)
     return app
+
+
+def _at_the_path_meant(application: Application) -> Application:
+    def call(environ: dict[str, Any], start: Callable[..., Any]) -> Iterable[bytes]:
+        environ["PATH_INFO"] = paths.meant(environ.get("PATH_INFO", ""))
+        return application(environ, start)
+
+    return call
 
 
 def make_client(config: Config, budget: Budget) -> ZimSend | None:

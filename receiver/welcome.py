@@ -6,9 +6,11 @@ import os
 import sys
 
 from dotenv import load_dotenv
+from gunicorn.util import parse_address
 
 from receiver.config import Config
 from receiver.errors import ConfigError
+from receiver.web.front.doors import addresses, obstacle
 
 _TEXT = """
 zimsend-receiver
@@ -29,6 +31,9 @@ def main() -> None:
         config = Config.from_env(os.environ)
     except ConfigError as error:
         sys.exit(f"zimsend-receiver cannot start. {error}")
+    told = obstacle(parse_address(place) for place in addresses(config.bind, config.port))
+    if told is not None:
+        sys.exit(f"zimsend-receiver cannot start. {told}")
     print(_TEXT.format(port=config.port), flush=True)
 
 

@@ -196,10 +196,18 @@ class Provider:
 
     client: FlaskClient
 
-    def post(self, event: dict[str, Any] | bytes, *, secret: str = SECRET) -> TestResponse:
+    def post(
+        self,
+        event: dict[str, Any] | bytes,
+        *,
+        secret: str = SECRET,
+        path: str = "/webhooks/zimsend",
+    ) -> TestResponse:
         body = event if isinstance(event, bytes) else json.dumps(event).encode()
         return self.client.post(
-            "/webhooks/zimsend",
+            "/",
+            base_url="http://localhost",
+            environ_overrides={"PATH_INFO": path},  # the client would look for a host in it
             data=body,
             headers={"X-Webhook-Signature": webhook.sign(secret.encode(), body)},
         )

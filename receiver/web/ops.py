@@ -1,4 +1,4 @@
-"""`/healthz` and `/readyz`: for hosts, load balancers and people."""
+"""`/healthz`, `/readyz` and `/`: for hosts, load balancers and people."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from receiver.logs import Sparingly
 from receiver.parts import Receiver, parts
 from receiver.times import SECOND
 from receiver.web.answers import json_answer
+from receiver.web.paths import HEALTH, READINESS
 from receiver.web.problems import response
 from receiver.worker import last_heartbeat, stuck_handlers
 
@@ -105,13 +106,22 @@ def _begin(state: BlueprintSetupState) -> None:
     state.app.extensions["readiness"] = _Store()
 
 
-@blueprint.get("/healthz")
+@blueprint.get("/")
+def root() -> Response:
+    """There is no page yet: say so, and where the service tells how it is."""
+    return Response(
+        "zimsend-receiver is running, and its dashboard is off; /readyz tells how it is.\n",
+        content_type="text/plain; charset=utf-8",
+    )
+
+
+@blueprint.get(HEALTH)
 def healthz() -> Response:
     """The process answers. Touches nothing else, so that a sick database restarts nobody."""
     return response(HEALTHY)
 
 
-@blueprint.get("/readyz")
+@blueprint.get(READINESS)
 def readyz() -> Response:
     """Whether events are stored and handled; 503 and the failing checks otherwise."""
     receiver = parts()

@@ -1,4 +1,4 @@
-"""`POST /webhooks/zimsend` as an ordinary Flask route: for every WSGI server, and for tests.
+"""The webhook as an ordinary Flask route: for every WSGI server, and for tests.
 
 Under gunicorn the event loop answers it (`receiver/web/front/`), from the same description.
 """
@@ -14,15 +14,15 @@ from receiver.parts import parts
 from receiver.receiving import blocking
 from receiver.web.answers import json_answer
 from receiver.web.bodies import read_body
+from receiver.web.paths import WEBHOOK
 from receiver.web.problems import response
 
 blueprint = Blueprint("webhook", __name__)
 
-PATH = "/webhooks/zimsend"
 SIGNATURE = "X-Webhook-Signature"
 
 
-@blueprint.post(PATH, provide_automatic_options=False)
+@blueprint.post(WEBHOOK, provide_automatic_options=False)
 def zimsend() -> Response:
     """Acknowledge nothing that is not on the disk. No handler runs in here."""
     began = time.monotonic()
@@ -32,3 +32,11 @@ def zimsend() -> Response:
     steps = receiver.receiving.receive(body, request.headers.get(SIGNATURE))
     text = blocking(steps, lambda items: receiver.ingest.submit_all(items, deadline))
     return response(json_answer(200, text))
+
+
+@blueprint.get(WEBHOOK, provide_automatic_options=False)
+def there() -> Response:
+    """For who tries the address before it is registered."""
+    return Response(
+        "ZimSend's webhooks are received here, by POST.\n", content_type="text/plain; charset=utf-8"
+    )

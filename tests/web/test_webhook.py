@@ -297,14 +297,13 @@ def test_half_sent_requests_give_their_threads_back(server: Server) -> None:
             connection.close()
 
 
-def test_only_post(server: Server) -> None:
-    for method in ("GET", "PUT", "DELETE", "PATCH", "OPTIONS", "HEAD"):
+def test_other_methods_and_other_paths(server: Server) -> None:
+    for method in ("PUT", "DELETE", "PATCH", "OPTIONS"):
         answer = server.client.request(method, "/webhooks/zimsend")
         assert answer.status_code == 405, method
-        assert answer.headers["Allow"] == "POST"
+        assert answer.headers["Allow"] == "GET, HEAD, POST"
         assert answer.headers["Content-Type"] == "application/problem+json"
-        assert (answer.content == b"") == (method == "HEAD")
-    for path in ("/webhooks", "/webhooks/zimsend/", "/webhooks/zimsend/more", "//webhooks/zimsend"):
+    for path in ("/webhooks", "/webhooks/zimsend/more", "/more/webhooks/zimsend"):
         assert server.client.post(path).status_code == 404, path
     assert server.client.get("/nowhere").headers["Content-Type"] == "application/problem+json"
 

@@ -28,6 +28,7 @@ from receiver.web.bodies import too_large
 from receiver.web.front.connection import Connection
 from receiver.web.front.flask_threads import FlaskThreads
 from receiver.web.front.requests import Request
+from receiver.web.paths import HEALTH, WEBHOOK, meant
 
 log = logging.getLogger(__name__)
 
@@ -174,7 +175,7 @@ class Front:
     # --- requests
 
     def head(self, connection: Connection, request: Request) -> None:
-        if request.method == "POST" and path_of(request) == webhook.PATH:
+        if request.method == "POST" and path_of(request) == WEBHOOK:
             request.limit = self._receiver.receiving.largest_body
         else:
             request.limit = max(LARGEST_FOR_FLASK, self._receiver.config.max_body_bytes + 1)
@@ -183,7 +184,7 @@ class Front:
         if self._stopping:
             connection.close_after_answer()
         path = path_of(request)
-        if path == webhook.PATH and request.method == "POST":
+        if path == WEBHOOK and request.method == "POST":
             if request.cut:
                 connection.answer(*refusal(path, too_large(request.limit)))
                 return
@@ -192,7 +193,7 @@ class Front:
                 request.body, None if claimed is None else claimed.decode("latin-1")
             )
             self._go_on(connection, request, steps, lambda: next(steps))
-        elif path == "/healthz" and request.method in ("GET", "HEAD"):
+        elif path == HEALTH and request.method in ("GET", "HEAD"):
             connection.answer(*ops.HEALTHY)
         else:
             self._flask.run(
@@ -216,7 +217,7 @@ class Front:
             connection.answer(*json_answer(200, end.value))
             return
         except Exception as error:
-            connection.answer(*refusal(webhook.PATH, error))
+            connection.answer(*refusal(WEBHOOK, error))
             return
         self._known(connection)  # it was authenticated, or there were nothing to do for it
         if items is ELSEWHERE:
@@ -287,12 +288,12 @@ def _what_became_of(ticket: Ticket, steps: Steps) -> object:
 
 
 def path_of(request: Request) -> str:
-    """The decoded path of a request, as WSGI has it: bytes as Latin-1."""
+    """The decoded path that a request means, as WSGI has it: bytes as Latin-1."""
     target = request.target
-    if target == webhook.PATH.encode():
-        return webhook.PATH
+    if target == WEBHOOK.encode():
+        return WEBHOOK
     path = target.partition(b"#")[0].partition(b"?")[0]
     if not path.startswith(b"/"):  # http://host/path, as proxies are asked
         _, separator, rest = path.partition(b"://")
         path = b"/" + rest.partition(b"/")[2] if separator else path
-    return unquote_to_bytes(path).decode("latin-1")
+    return meant(unquote_to_bytes(path).decode("latin-1"))

@@ -182,11 +182,14 @@ class LoopWorker(Worker):  # type: ignore[misc]
 
     def _log_access(self, connection: Connection, request: Request, status: int, size: int) -> None:
         """A line for a request, as gunicorn writes them; where it is asked for."""
+        from receiver.parts import parts
         from receiver.web.front.flask_threads import environ_of
         from receiver.web.front.front import path_of
+        from receiver.web.proxies import as_told
 
         response = SimpleNamespace(status=str(status), sent=size, headers=())
         environ = environ_of(connection, request, path_of(request))
+        environ = as_told(parts(self.wsgi).config.trusted_proxies, environ)
         told = [(k.decode("latin-1"), v.decode("latin-1")) for k, v in request.headers]
         took = timedelta(seconds=time.monotonic() - request.began)
         self.log.access(response, SimpleNamespace(headers=told), environ, took)

@@ -40,10 +40,13 @@ _PASSED_BACK = ("content-type", "retry-after")
 
 
 class MessageId(BaseConverter):
-    """One part of a path, but for the names that other calls have there."""
+    """Whatever an id holds, slashes as well, but for the names that other calls have there."""
 
-    regex = r"(?!(?:send(?:-bulk(?:-personalized)?|-otp)?|verify-otp|history|stats)$)[^/]+"
-    part_isolating = True
+    regex = (
+        r"(?!(?:send(?:-bulk(?:-personalized)?|-otp)?|verify-otp|history|stats)(?:/resend)?$)"
+        r"(?!status/)(?s:.+)(?<!/resend)"
+    )
+    part_isolating = False
 
 
 @blueprint.post("/sms/send", provide_automatic_options=False)

@@ -321,7 +321,7 @@ def check_target(method: str, path: str, query: str) -> None:
         and _FITS_A_URL.fullmatch(path + query)
         and not {"?", "#"} & set(path)
         and "#" not in query
-        and not {".", ".."} & {unquote(part) for part in path.split("/")}
+        and not {".", ".."} & set(unquote(path).split("/"))
     ):
         raise ValueError("path and query must be encoded parts of a URL, without dot segments")
     if not _TOKEN.fullmatch(method):
