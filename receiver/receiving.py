@@ -17,7 +17,9 @@ from receiver.config import Config
 from receiver.errors import Refused, StoreUnavailable, Unusable
 from receiver.event import Incoming, Rejected
 from receiver.logs import Sparingly
-from receiver.providers.zimsend.webhook import parse, verify
+from receiver.providers.zimsend.diagnosis import likely_cause
+from receiver.providers.zimsend.webhook import PATH, parse, verify
+from receiver.refusals import Refusals
 from receiver.store import Outcome
 
 log = logging.getLogger(__name__)
@@ -43,6 +45,7 @@ class Receiving:
         self._config = config
         self._now = now
         self._retries = Sparingly()
+        self.refusals = Refusals(likely_cause, config.webhook_secrets, PATH)
 
     @property
     def largest_body(self) -> int:

@@ -21,6 +21,7 @@ LEVELS = (
         "receiver.worker",
         "receiver.ingest",
         "receiver.receiving",
+        "receiver.refusals",
         "receiver.upkeep",
         "receiver.reconciliation",
     },

@@ -27,6 +27,10 @@ DeliveryState = Literal["pending", "done", "dead"]
 SILENT_ATTEMPTS = 3
 
 
+#: Items in trouble that are counted.
+MOST_TOLD = 1_000
+
+
 def tell_given_up(handler: str, items: int) -> None:
     """Work that dies has been told of by its failures; this has none."""
     if items:
@@ -154,6 +158,17 @@ class Ingest(Protocol):
         :param reading_done: called as soon as what is left, or what must be waited for, takes the
             database's time alone; perhaps more than once, or never if it fails before.
         :returns: one outcome for each item, in their order.
+        """
+
+    def try_ingest(
+        self,
+        items: Sequence[Incoming | Rejected],
+        wanting: Callable[[str], Sequence[str]],
+        patience: float,
+    ) -> None:
+        """Write as `ingest` does, and take it back: nothing is stored.
+
+        :raises StoreUnavailable: if `ingest` could not store them.
         """
 
 
@@ -333,6 +348,10 @@ class Store(Ingest, Work, Mirror, Upkeep, Marks, Records, Copy, Protocol):
 
         :returns: the names of the steps that were taken.
         """
+
+    def troubles(self, now: int, handlers: Sequence[str]) -> list[tuple[str, int, int]]:
+        """Of each handler: how many items are dead, and how many wait for another attempt after a
+        failure. Both are counted up to `MOST_TOLD`."""
 
     def prove_writable(self) -> None:
         """Prove, by a write, that the store takes writes and has the right schema.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import secrets
 import threading
 import time
 from collections.abc import Sequence
@@ -13,8 +14,12 @@ from flask import Blueprint, Response, current_app
 from flask.blueprints import BlueprintSetupState
 
 from receiver.errors import SchemaMismatch, StoreUnavailable
+from receiver.event import reject
 from receiver.logs import Sparingly
 from receiver.parts import Receiver, parts
+from receiver.providers.zimsend.samples import sample
+from receiver.providers.zimsend.webhook import parse
+from receiver.store.contract import MOST_TOLD
 from receiver.times import SECOND
 from receiver.web.answers import json_answer
 from receiver.web.paths import HEALTH, READINESS
@@ -45,6 +50,8 @@ class _Seen:
     """
 
     problem: str | None = None
+    #: Handlers with dead work, and with work that has failed and is tried again.
+    troubles: Sequence[tuple[str, int, int]] = ()
     waiting: int = 0
     oldest: float = 0.0
     stuck: Sequence[str] = ()
@@ -57,12 +64,17 @@ class _Store:
 
     #: Seconds for which what was seen is good.
     KEPT = 1.0
+    #: Seconds after a trial of what ingest writes, if it succeeded, until the next one.
+    TRIED_FOR = 5.0
+    #: Seconds that a trial waits for others' locks.
+    PATIENCE = 2.5
 
     def __init__(self) -> None:
         self._looking = threading.Lock()
         self._seen: _Seen | None = None
         self._seen_at = 0.0
         self._failures = Sparingly()
+        self._tried_at: float | None = None
         #: The last heartbeat, and since when it is that one.
         self._beat: int | None = None
         self._beat_at = time.monotonic()
@@ -89,16 +101,37 @@ class _Store:
         store, now = receiver.store, receiver.now()
         try:
             store.prove_writable()
+            self._try(receiver, now)
             waiting, age = store.backlog(now, [handler.name for handler in receiver.registry])
             stuck = stuck_handlers(store, now)
             silent = self._silence(last_heartbeat(store))
-            return _Seen(None, waiting, round(age / SECOND, 1), stuck, silent)
+            troubles = store.troubles(now, [handler.name for handler in receiver.registry])
+            return _Seen(None, troubles, waiting, round(age / SECOND, 1), stuck, silent)
         except SchemaMismatch as error:
             return _Seen(str(error))
         except StoreUnavailable as error:
             if self._failures.admit() is not None:  # hosts and users are named in the log alone
                 log.error("not ready: %s", error)
             return _Seen("it cannot be written or read; the log says why")
+        except Exception as error:
+            if self._failures.admit() is not None:
+                log.exception("not ready: what is to be stored is refused")
+            return _Seen(f"it refuses what is to be stored ({type(error).__name__}); see the log")
+
+    def _try(self, receiver: Receiver, now: int) -> None:
+        """Prove that what ingest writes can be written, by an event that is taken back: a right
+        may be missing on one table, or somebody may hold a lock on it."""
+        if self._tried_at is not None and time.monotonic() - self._tried_at < self.TRIED_FOR:
+            return
+        self._tried_at = None
+        name = f"readiness-{secrets.token_hex(8)}"
+        body = sample("sms.sent", event_id=name, message_id=name, to="+33600000000", now=now)
+        item = parse(body, received_at=now, retention=receiver.config.retention)
+        unusable = reject(name.encode(), "a trial", received_at=now)
+        # Twice: a copy is counted, which is another statement.
+        items = (item, item, unusable)
+        receiver.store.try_ingest(items, lambda _: ["readiness"], self.PATIENCE)
+        self._tried_at = time.monotonic()
 
 
 @blueprint.record_once
@@ -145,10 +178,35 @@ def readyz() -> Response:
         )
     if seen.stuck:
         failing["handlers"] = "stuck: " + ", ".join(seen.stuck)
-    body: dict[str, object] = {"status": "failing" if failing else "ok", "failing": failing}
+    body: dict[str, object] = {
+        "status": "failing" if failing else "ok",
+        "failing": failing,
+        "warnings": _warnings(seen, receiver),
+    }
     if seen.problem is None:
         body["backlog"] = {"waiting": seen.waiting, "oldest_seconds": seen.oldest}
     return _answer(503 if failing else 200, body)
+
+
+def _warnings(seen: _Seen, receiver: Receiver) -> dict[str, str]:
+    """What somebody should look at, although events are stored and handled."""
+    warnings = {}
+    dead = [f"{_number(dead)} of {handler}" for handler, dead, _ in seen.troubles if dead]
+    if dead:
+        warnings["dead"] = (
+            f"work was given up: {', '.join(dead)}; `flask events list --state dead` shows it, and "
+            "`flask replay --failed` gives it to the handlers again"
+        )
+    again = [f"{_number(failed)} of {handler}" for handler, _, failed in seen.troubles if failed]
+    if again:
+        warnings["retries"] = f"work has failed and is tried again: {', '.join(again)}"
+    if refused := receiver.receiving.refusals.lately():
+        warnings["refusals"] = f"{refused} webhooks were refused by this process; its log says why"
+    return warnings
+
+
+def _number(count: int) -> str:
+    return f"{MOST_TOLD} or more" if count >= MOST_TOLD else str(count)
 
 
 def _answer(status: int, body: dict[str, object]) -> Response:

@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import re
 
-WEBHOOK = "/webhooks/zimsend"
+from receiver.providers.zimsend import webhook
+
+WEBHOOK = webhook.PATH
 HEALTH = "/healthz"
 READINESS = "/readyz"
 

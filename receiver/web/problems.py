@@ -6,6 +6,8 @@ from __future__ import annotations
 from flask import Flask, Response, request
 from werkzeug.exceptions import HTTPException
 
+from receiver.parts import parts
+from receiver.providers.zimsend.webhook import SIGNATURE
 from receiver.web.answers import Answer, api_error, error_answer, in_api, refusal
 from receiver.web.v1 import ApiError, authenticate
 
@@ -41,6 +43,9 @@ def register_errors(app: Flask) -> None:
                 authenticate()
             except ApiError as refused:
                 return api_refused(refused)
+        elif error.code == 404:
+            signed = SIGNATURE in request.headers
+            parts(app).receiving.refusals.path(request.path, signed=signed)
         return refused_by_the_framework(error)
 
     @app.errorhandler(ApiError)

@@ -9,8 +9,10 @@ import time
 
 from flask import Blueprint, Response, request
 
+from receiver.errors import Refused
 from receiver.ingest import deadline_for
 from receiver.parts import parts
+from receiver.providers.zimsend.webhook import SIGNATURE
 from receiver.receiving import blocking
 from receiver.web.answers import json_answer
 from receiver.web.bodies import read_body
@@ -19,18 +21,27 @@ from receiver.web.problems import response
 
 blueprint = Blueprint("webhook", __name__)
 
-SIGNATURE = "X-Webhook-Signature"
-
 
 @blueprint.post(WEBHOOK, provide_automatic_options=False)
 def zimsend() -> Response:
     """Acknowledge nothing that is not on the disk. No handler runs in here."""
     began = time.monotonic()
     receiver = parts()
-    body = read_body(request.environ, receiver.receiving.largest_body)
+    refusals = receiver.receiving.refusals
+    try:
+        body = read_body(request.environ, receiver.receiving.largest_body)
+    except Refused as error:
+        if error.status == 413:
+            refusals.size()
+        raise
     deadline = deadline_for(began, time.monotonic())
     steps = receiver.receiving.receive(body, request.headers.get(SIGNATURE))
-    text = blocking(steps, lambda items: receiver.ingest.submit_all(items, deadline))
+    try:
+        text = blocking(steps, lambda items: receiver.ingest.submit_all(items, deadline))
+    except Refused as error:
+        if error.status == 401:
+            refusals.signature(body, {n.lower(): v for n, v in request.headers.items()})
+        raise
     return response(json_answer(200, text))
 
 

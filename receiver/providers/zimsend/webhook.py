@@ -18,6 +18,10 @@ from receiver.errors import Unusable
 from receiver.event import ALIASES, LONGEST_ID, NOT_IN_AN_ID, Incoming, clean_id
 from receiver.strict_json import read_json
 
+#: Where its events are received, and the header of their signature.
+PATH = "/webhooks/zimsend"
+SIGNATURE = "X-Webhook-Signature"
+
 # --- the signature: hex of HMAC-SHA256 over the exact bytes of the body
 
 #: `HMACAlgorithm` is the bare HMAC with a comparison in constant time. `Signer` would derive

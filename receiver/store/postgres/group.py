@@ -45,6 +45,12 @@ class Ingest(Transactions):
         self._commits += 1
         return outcomes
 
+    def try_ingest(self, items: Items, wanting: Wanting, patience: float) -> None:
+        with self._transaction(patience, ids=_ids_of(items)) as connection:
+            connection.execute("SAVEPOINT trial")
+            _write_group(connection, items, wanting, self._spread)
+            connection.execute("ROLLBACK TO trial")
+
 
 def _write_group(
     connection: Connection, items: Items, wanting: Wanting, spread: int

@@ -21,7 +21,14 @@ from receiver.store.claiming import (
     STANDS,
     looks,
 )
-from receiver.store.contract import SILENT_ATTEMPTS, Claim, Settlement, Want, tell_given_up
+from receiver.store.contract import (
+    MOST_TOLD,
+    SILENT_ATTEMPTS,
+    Claim,
+    Settlement,
+    Want,
+    tell_given_up,
+)
 from receiver.store.postgres.pool import Connection
 from receiver.store.postgres.transactions import LOCK_OF_QUEUE, Transactions
 
@@ -91,6 +98,11 @@ class Work(Transactions):
         due, oldest, parked, longest = self._row(_BACKLOG, asked)
         since = min(at for at in (oldest, longest, now) if at is not None)
         return due + parked, now - since
+
+    def troubles(self, now: int, handlers: Sequence[str]) -> list[tuple[str, int, int]]:
+        with self._reader() as connection:
+            asked = {"now": now, "handlers": list(handlers)}
+            return connection.execute(_TROUBLES, asked).fetchall()
 
 
 class _Found:
@@ -371,6 +383,20 @@ SELECT coalesce(jsonb_agg(left_parked), '[]') FROM (
 _NEXT_DUE = f"""
 SELECT min(due_at) FROM deliveries
 WHERE handler = %s AND state = 'pending' AND due_at > %s AND due_at < {NEVER}
+"""
+
+# What waits for its next attempt is due later than now, and so is what is leased.
+_TROUBLES = f"""
+SELECT handler,
+    (SELECT count(*) FROM (
+        SELECT 1 FROM (SELECT handler FROM deliveries
+                       WHERE state = 'dead' LIMIT {MOST_TOLD}) AS dead
+        WHERE dead.handler = asked.handler) AS counted),
+    (SELECT count(*) FROM (
+        SELECT 1 FROM deliveries AS d
+        WHERE d.handler = asked.handler AND d.state = 'pending' AND d.due_at > %(now)s
+          AND d.due_at < {NEVER} AND NOT d.leased AND d.attempts > 0 LIMIT {MOST_TOLD}) AS counted)
+FROM (SELECT unnest(%(handlers)s::text[]) AS handler) AS asked
 """
 
 _BACKLOG = f"""

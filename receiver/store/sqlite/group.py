@@ -58,6 +58,12 @@ class Ingest(Connections):
             group.write(connection)
         return group.outcomes
 
+    def try_ingest(self, items: Items, wanting: Wanting, patience: float) -> None:
+        with self._transaction(patience) as connection:
+            connection.execute("SAVEPOINT trial")
+            Group(connection, items, wanting).write(connection)
+            connection.execute("ROLLBACK TO trial")
+
 
 class Group:
     """What to write of a group of arrivals, by what was known of them when it was made."""

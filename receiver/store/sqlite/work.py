@@ -18,7 +18,14 @@ from receiver.store.claiming import (
     STANDS,
     looks,
 )
-from receiver.store.contract import SILENT_ATTEMPTS, Claim, Settlement, Want, tell_given_up
+from receiver.store.contract import (
+    MOST_TOLD,
+    SILENT_ATTEMPTS,
+    Claim,
+    Settlement,
+    Want,
+    tell_given_up,
+)
 from receiver.store.sqlite.connections import Connections, as_unavailable, placeholders
 
 #: An item's number, handler, fence and attempt.
@@ -102,6 +109,13 @@ class Work(Connections):
             due, oldest, parked, longest = self._reader.execute(_BACKLOG, asked).fetchone()
         since = min(at for at in (oldest, longest, now) if at is not None)
         return due + parked, now - since
+
+    def troubles(self, now: int, handlers: Sequence[str]) -> list[tuple[str, int, int]]:
+        asked = {"now": now, "handlers": json.dumps(list(handlers))}
+        with as_unavailable():
+            found: list[tuple[str, int, int]]
+            found = self._reader.execute(_TROUBLES, asked).fetchall()
+        return found
 
 
 class _Found:
@@ -279,6 +293,20 @@ FROM (SELECT names ->> 0 AS handler, names ->> 1 AS message_id FROM queue WHERE 
 WHERE NOT EXISTS ({_queue("m.handler", LEASED, 1)})
   AND NOT EXISTS ({_first("m.handler", FRESH)}) AND NOT EXISTS ({_first("m.handler", AGAIN)})
 LIMIT 500
+"""
+
+# What waits for its next attempt is due later than now, and so is what is leased.
+_TROUBLES = f"""
+SELECT handler,
+    (SELECT count(*) FROM (
+        SELECT 1 FROM (SELECT handler FROM deliveries INDEXED BY deliveries_dead
+                       WHERE state = 'dead' LIMIT {MOST_TOLD}) AS dead
+        WHERE dead.handler = asked.handler) AS counted),
+    (SELECT count(*) FROM (
+        SELECT 1 FROM deliveries AS d INDEXED BY deliveries_due
+        WHERE d.handler = asked.handler AND d.state = 'pending' AND d.due_at > :now
+          AND d.due_at < {NEVER} AND d.leased = 0 AND d.attempts > 0 LIMIT {MOST_TOLD}) AS counted)
+FROM (SELECT value AS handler FROM json_each(:handlers)) AS asked
 """
 
 _BACKLOG = f"""

@@ -17,12 +17,13 @@ from functools import partial
 from typing import Any
 from urllib.parse import unquote_to_bytes
 
-from receiver.errors import StoreUnavailable
+from receiver.errors import Refused, StoreUnavailable
 from receiver.ingest import Ticket, deadline_for
 from receiver.logs import Sparingly
 from receiver.parts import Receiver
+from receiver.providers.zimsend.webhook import SIGNATURE
 from receiver.receiving import ELSEWHERE, Steps
-from receiver.web import ops, webhook
+from receiver.web import ops
 from receiver.web.answers import json_answer, refusal
 from receiver.web.bodies import too_large
 from receiver.web.front.connection import Connection
@@ -45,7 +46,7 @@ _CLOSED_AT_ONCE = 200
 #: Seconds for those who have sent much ahead, until it is everybody's turn.
 _TURN = 0.005
 
-_SIGNATURE = webhook.SIGNATURE.lower().encode()
+_SIGNATURE = SIGNATURE.lower().encode()
 
 
 class Front:
@@ -186,6 +187,7 @@ class Front:
         path = path_of(request)
         if path == WEBHOOK and request.method == "POST":
             if request.cut:
+                self._receiver.receiving.refusals.size()
                 connection.answer(*refusal(path, too_large(request.limit)))
                 return
             claimed = request.header(_SIGNATURE)
@@ -218,6 +220,9 @@ class Front:
             return
         except Exception as error:
             connection.answer(*refusal(WEBHOOK, error))
+            if isinstance(error, Refused) and error.status == 401:
+                told = {n.decode("latin-1"): v.decode("latin-1") for n, v in request.headers}
+                self._receiver.receiving.refusals.signature(request.body, told)
             return
         self._known(connection)  # it was authenticated, or there were nothing to do for it
         if items is ELSEWHERE:

@@ -28,10 +28,9 @@ CALLS: dict[str, str | None] = {
     HISTORY: HISTORY,
     STATS: STATS,
     "/v1": None,
-    "/v1/": None,
     "/v1/sms/status/": None,
     "/v1/nothing": None,
-    f"{HISTORY}/": None,
+    "/v1/": None,
 }
 METHODS = ("POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "PROPFIND")
 

@@ -1,0 +1,138 @@
+"""Requests that were refused: counted, and told in the log once a minute with their likely cause.
+
+What was refused was sent by anybody. So counting costs next to nothing and keeps little, and the
+cause is looked for in a thread of its own, when the answer is on its way.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+import threading
+import time
+from collections import Counter, deque
+from collections.abc import Callable, Mapping, Sequence
+
+log = logging.getLogger(__name__)
+
+#: Why a request was refused.
+SIGNATURE, SIZE, PATH = "signature", "size", "path"
+
+#: A path that one may print: too short in each part to hold a secret or a number.
+_HARMLESS = re.compile(r"(?:/[A-Za-z_-]{0,12}){1,4}", re.ASCII)
+_NEARLY = re.compile(r"webhook|zimsend", re.IGNORECASE)
+
+
+class Refusals:
+    """Those of this process.
+
+    :param likely_cause: of a refused signature, by body, headers and the secrets.
+    :param right_path: the webhook's.
+    """
+
+    #: Seconds between two lines in the log; and for which a refusal is one of lately.
+    EVERY = 60.0
+    LATELY = 900.0
+    #: Refused requests between two lines that are looked at, and bytes of a body that is kept.
+    LOOKED_AT = 4
+    LARGEST = 64 * 1024
+
+    def __init__(
+        self,
+        likely_cause: Callable[[bytes, Mapping[str, str], Sequence[bytes]], str],
+        secrets: Sequence[bytes],
+        right_path: str,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._likely_cause = likely_cause
+        self._secrets = secrets
+        self._right_path = right_path
+        self._clock = clock
+        self._guard = threading.Lock()
+        #: In all; and since the last line.
+        self.counts: Counter[str] = Counter()
+        self._untold: Counter[str] = Counter()
+        self._samples: deque[tuple[bytes, Mapping[str, str]]] = deque(maxlen=self.LOOKED_AT)
+        self._paths: set[str] = set()
+        self._last: float | None = None
+        self._telling = False
+
+    def signature(self, body: bytes, headers: Mapping[str, str]) -> None:
+        """A signature did not fit.
+
+        :param headers: names in lower case.
+        """
+        with self._guard:
+            if len(body) <= self.LARGEST:
+                self._samples.append((body, headers))
+            else:  # its first bytes say as much: that it is too large to be looked at
+                self._samples.append((body[: self.LARGEST + 1], headers))
+        self._count(SIGNATURE)
+
+    def size(self) -> None:
+        """A webhook's body was too large."""
+        self._count(SIZE)
+
+    def path(self, path: str, *, signed: bool) -> None:
+        """There is nothing at this path; counted if the webhook may have been meant.
+
+        :param signed: there was a signature.
+        """
+        if not signed and not _NEARLY.search(path):
+            return
+        with self._guard:
+            if _HARMLESS.fullmatch(path) and len(self._paths) < self.LOOKED_AT:
+                self._paths.add(path)
+        self._count(PATH)
+
+    def lately(self) -> int:
+        """How many there were in all, if the last one is not long ago; else 0."""
+        with self._guard:
+            if self._last is None or self._clock() - self._last > self.LATELY:
+                return 0
+            return self.counts.total()
+
+    def _count(self, cause: str) -> None:
+        with self._guard:
+            self._last = self._clock()
+            self.counts[cause] += 1
+            self._untold[cause] += 1
+            begin, self._telling = not self._telling, True
+        if begin:
+            threading.Thread(target=self._tell_all, name="refusals", daemon=True).start()
+
+    def _tell_all(self) -> None:
+        """One line now, and one a minute for as long as there is something to tell."""
+        while True:
+            try:
+                told = self.tell()
+            except Exception:
+                log.exception("why requests were refused cannot be told")
+                told = ""
+            with self._guard:
+                if told is None and not self._untold:
+                    self._telling = False
+                    return
+            time.sleep(self.EVERY)
+
+    def tell(self) -> str | None:
+        """Write down what has not been told; returns that line, `None` if there is nothing."""
+        with self._guard:
+            counts, self._untold = self._untold, Counter()
+            samples, paths = list(self._samples), sorted(self._paths)
+            self._samples.clear()
+            self._paths.clear()
+        parts = []
+        if number := counts[SIGNATURE]:
+            causes = {self._likely_cause(*sample, self._secrets): None for sample in samples}
+            parts.append(f"{number} for their signature (likely: {'; '.join(causes)})")
+        if number := counts[SIZE]:
+            parts.append(f"{number} larger than MAX_BODY_BYTES")
+        if number := counts[PATH]:
+            seen = f", like {', '.join(paths)}" if paths else ""
+            parts.append(f"{number} to a path that does not exist{seen}: it is {self._right_path}")
+        if not parts:
+            return None
+        line = f"webhooks were refused: {', '.join(parts)}"
+        log.warning("%s", line)
+        return line

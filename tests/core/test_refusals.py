@@ -1,0 +1,97 @@
+"""Refused webhooks leave a trace: how many, and why most likely; never what they held."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+
+import pytest
+from flask.testing import FlaskClient
+
+from receiver.parts import Receiver
+from receiver.providers.zimsend.webhook import sign
+from receiver.refusals import PATH, SIGNATURE, SIZE, Refusals
+from tests.conftest import SECRET, Provider
+from tests.payloads import envelope, sms
+from tests.server import eventually
+
+
+def why(body: bytes, headers: Mapping[str, str], secrets: Sequence[bytes]) -> str:
+    return f"{headers['why']} in {len(body)}"
+
+
+class Clock:
+    time = 0.0
+
+    def __call__(self) -> float:
+        return self.time
+
+
+class Quiet(Refusals):
+    """One that tells when it is asked to."""
+
+    def _tell_all(self) -> None:
+        pass
+
+
+@pytest.fixture
+def refusals() -> Refusals:
+    return Quiet(why, [b"secret"], "/right", Clock())
+
+
+def test_one_line_has_how_many_and_why(refusals: Refusals) -> None:
+    assert refusals.tell() is None
+    for number in range(9):
+        refusals.signature(b"x" * number, {"why": "nonsense"})
+    refusals.signature(b"x" * 1_000_000, {"why": "too much"})
+    refusals.size()
+    refusals.path("/webhook/zimsend", signed=False)
+    refusals.path("/hook/whsec_0123456789abcdef/zimsend", signed=False)
+    refusals.path("/sms", signed=True)
+    refusals.path("/favicon.ico", signed=False)
+    assert refusals.tell() == (
+        "webhooks were refused: 10 for their signature (likely: nonsense in 6; nonsense in 7; "
+        "nonsense in 8; too much in 65537), 1 larger than MAX_BODY_BYTES, "
+        "3 to a path that does not exist, like /sms, /webhook/zimsend: it is /right"
+    )
+    assert refusals.tell() is None
+    assert refusals.counts == {SIGNATURE: 10, SIZE: 1, PATH: 3}
+
+
+def test_they_are_told_of_for_a_while() -> None:
+    clock = Clock()
+    refusals = Quiet(why, [], "/right", clock)
+    assert refusals.lately() == 0
+    refusals.size()
+    clock.time = Refusals.LATELY
+    assert refusals.lately() == 1
+    clock.time += 1
+    assert refusals.lately() == 0
+
+
+def test_at_most_one_line_a_minute(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(Refusals, "EVERY", 0.3)
+    refusals = Refusals(why, [], "/right")
+    with caplog.at_level(logging.WARNING):
+        for _ in range(50):
+            refusals.size()
+        eventually(lambda: sum(int(r.message.split()[3]) for r in caplog.records) == 50, 5)
+    assert len(caplog.records) <= 2
+
+
+def test_each_refusal_at_the_door_is_counted(
+    client: FlaskClient, provider: Provider, receiver: Receiver, caplog: pytest.LogCaptureFixture
+) -> None:
+    body = b'{"event": "sms.sent"}'
+    for headers in ({}, {"X-Webhook-Signature": sign(SECRET.encode() + b"\n", body)}):
+        assert client.post("/webhooks/zimsend", data=body, headers=headers).status_code == 401
+    assert client.post("/webhooks/zimsend", data=b"x" * 300_000).status_code == 413
+    assert client.post("/webhook/zimsend", data=body).status_code == 404
+    assert provider.post(envelope("sms.sent", sms("sent"))).status_code == 200
+    assert receiver.receiving.refusals.counts == {SIGNATURE: 2, SIZE: 1, PATH: 1}
+    told = client.get("/readyz").get_json()["warnings"]["refusals"]
+    assert told == "4 webhooks were refused by this process; its log says why"
+    eventually(lambda: any("webhooks were refused" in line for line in caplog.messages))
+    assert SECRET not in caplog.text
