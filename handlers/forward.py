@@ -10,6 +10,7 @@ import binascii
 import os
 import re
 from collections.abc import Mapping
+from contextlib import suppress
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from urllib.parse import quote
@@ -17,7 +18,15 @@ from urllib.parse import quote
 import httpx
 from standardwebhooks import Webhook
 
-from receiver import ConfigError, Event, HandlerError, Registry
+from receiver import (
+    ConfigError,
+    Event,
+    HandlerError,
+    Registry,
+    http_client,
+    read_at_most,
+    time_limit,
+)
 
 #: Its own settings, for README's table.
 SETTINGS = {
@@ -25,9 +34,13 @@ SETTINGS = {
     "FORWARD_SECRET": "what it signs with: `whsec_` and 24 to 64 random bytes in base64",
 }
 
-#: Seconds to connect, and between two pieces of the answer. The call as a whole is bounded by
+#: Seconds to connect, and between two pieces of the answer; and for the call as a whole, less than
 #: the handler's own time-out.
 _TIMEOUT = httpx.Timeout(10.0, connect=5.0)
+_WITHIN = 15.0
+#: Of an answer's body, bytes and seconds for which it is read, so that the connection can be used
+#: again. It says nothing.
+_READ, _READ_WITHIN = 64 * 1024, 1.0
 _CALLS_AT_ONCE = 4
 
 #: What a header carries unchanged; it may hold other things, but not at its ends.
@@ -55,17 +68,18 @@ class Forward:
     def __init__(self, url: str, signer: Webhook) -> None:
         self._url = url
         self._signer = signer
-        self._client = httpx.Client(
+        self._client = http_client(
             timeout=_TIMEOUT,
-            limits=httpx.Limits(max_connections=_CALLS_AT_ONCE),
+            most_connections=_CALLS_AT_ONCE,
             headers={"User-Agent": "zimsend-receiver", "Content-Type": "application/json"},
         )
 
     def __call__(self, event: Event) -> None:
         """POST the body as it is stored.
 
-        :raises HandlerError: permanent for a 4xx other than 408 and 429, which no repetition
-            mends; else to be tried again, after the answer's `Retry-After` if it has one.
+        :raises HandlerError: permanent for a 4xx other than 408 and 429, and for a redirect that is
+            there to stay, which no repetition mends; else to be tried again, after the answer's
+            `Retry-After` if it has one.
         """
         now = datetime.now(UTC)
         event_id = event.id if _FITS_A_HEADER.fullmatch(event.id) else quote(event.id)
@@ -75,17 +89,34 @@ class Forward:
             "webhook-signature": self._signer.sign(event_id, now, event.raw.decode()),
         }
         try:
-            answer = self._client.post(self._url, content=event.raw, headers=headers)
+            with (
+                time_limit(_WITHIN),
+                self._client.stream(
+                    "POST", self._url, content=event.raw, headers=headers
+                ) as answer,
+                suppress(httpx.HTTPError),
+                time_limit(_READ_WITHIN),
+            ):
+                read_at_most(answer, _READ)
         except httpx.HTTPError as error:
             raise HandlerError(f"{type(error).__name__}: {error}") from error
         if answer.is_success:
             return
         status = answer.status_code
         raise HandlerError(
-            f"the receiver of forwarded events answered {status}",
+            f"the receiver of forwarded events answered {status}{_elsewhere(answer)}",
             retry_after=_retry_after(answer.headers.get("Retry-After"), now),
-            permanent=400 <= status < 500 and status not in (408, 429),
+            permanent=status in (301, 308) or (400 <= status < 500 and status not in (408, 429)),
         )
+
+
+def _elsewhere(answer: httpx.Response) -> str:
+    """Where a redirect points to: nobody follows it, for whom would it be signed?"""
+    location = answer.headers.get("Location", "")
+    if not answer.is_redirect or not location:
+        return ""
+    shown = "".join(c for c in location.partition("?")[0] if c.isprintable())[:200]
+    return f" and points to {shown}; set FORWARD_URL to where it really is"
 
 
 def _signer(secret: str | None) -> Webhook:

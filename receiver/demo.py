@@ -18,6 +18,7 @@ from typing import Any
 import httpx
 
 from receiver import times
+from receiver.outgoing import http_client
 from receiver.store import Selection, open_store
 
 _ROOT = Path(__file__).parent.parent
@@ -48,7 +49,7 @@ def main() -> int:
         print(f"{_COUNT} SMS over two simulated phones, ten times as fast as real ones.")
         print("Some fail, some reports come twice, and some come late. No SMS is sent.\n")
         with _running(environ, "gunicorn", "-c", str(_ROOT / "gunicorn.conf.py"), "wsgi:app"):
-            api = httpx.Client(timeout=5, headers=headers)
+            api = http_client(timeout=5, headers=headers)
             _wait_for(api, f"http://127.0.0.1:{port}/readyz", deadline)
             simulate = ["flask", "--app", str(_ROOT / "wsgi.py"), "simulate"]
             options = ["--port", str(api_port), *_CAMPAIGN, *_BAD_WORLD, "--keep"]

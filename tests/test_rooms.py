@@ -37,6 +37,7 @@ LEVELS = (
         "receiver.bucket",
         "receiver.logs",
         "receiver.pipes",
+        "receiver.outgoing",
     },
     {"receiver.errors"},
 )

@@ -8,11 +8,15 @@ import click
 import httpx
 
 from receiver.commands.common import command
-from receiver.config import is_loopback
 from receiver.event import ALIASES
+from receiver.outgoing import http_client, read_at_most, time_limit
 from receiver.parts import parts
 from receiver.providers.zimsend import webhook
 from receiver.providers.zimsend.samples import SAMPLES, sample
+
+#: Seconds that an answer may take in all, and bytes of it that are shown.
+ANSWER_WITHIN = 10.0
+LARGEST_ANSWER = 4_096
 
 
 @command()
@@ -34,13 +38,11 @@ def trigger(
     receiver = parts()
     url = url or f"http://127.0.0.1:{receiver.config.port}/webhooks/zimsend"
     try:
-        host = httpx.URL(url).host
+        httpx.URL(url)
     except (httpx.InvalidURL, UnicodeError) as error:
         raise click.BadParameter(f"{url!r}: {error}", param_hint=["--url"]) from error
-    # The environment's proxies do not reach this machine; with a transport they are not asked.
-    transport = httpx.HTTPTransport() if is_loopback(host) else None
     refused = 0
-    with httpx.Client(timeout=10, transport=transport) as client:
+    with http_client() as client:
         for _ in range(count):
             ids = {
                 "event_id": event_id or f"evt_test_{secrets.token_hex(6)}",
@@ -49,17 +51,22 @@ def trigger(
             body = sample(ALIASES.get(event_type, event_type), to=to, now=receiver.now(), **ids)
             headers = {
                 "Content-Type": "application/json",
+                "Accept-Encoding": "identity",
                 "User-Agent": "ZimSend-Webhook/1.0",
                 "X-Webhook-Signature": webhook.sign(receiver.config.webhook_secrets[0], body),
             }
             try:
-                answer = client.post(url, content=body, headers=headers)
+                with (
+                    time_limit(ANSWER_WITHIN),
+                    client.stream("POST", url, content=body, headers=headers) as answer,
+                ):
+                    told = read_at_most(answer, LARGEST_ANSWER).decode("utf-8", "replace")
             except httpx.HTTPError as error:
                 raise click.ClickException(
                     f"no answer from {url} ({type(error).__name__}): is the receiver running?"
                 ) from error
             refused += answer.status_code != 200
             about = ids["message_id"] if "message_id" in body.decode() else ids["event_id"]
-            click.echo(f"{event_type} {about}: {answer.status_code} {answer.text.strip()}")
+            click.echo(f"{event_type} {about}: {answer.status_code} {told.strip()}")
     if refused:
         raise click.ClickException(f"{refused} of {count} events were not accepted")

@@ -16,6 +16,7 @@ from urllib.parse import quote, unquote
 import httpx
 
 from receiver.errors import Unusable
+from receiver.outgoing import http_client, time_limit
 from receiver.providers.zimsend.api import errors
 from receiver.providers.zimsend.api.answers import Answer
 from receiver.providers.zimsend.api.errors import NotUnderstood, TryLater, Unavailable, ZimSendError
@@ -97,7 +98,7 @@ class Exchange:
         self._bounds = bounds
         self._sleep = sleep
         self._clock = clock
-        self._http = httpx.Client(
+        self._http = http_client(
             headers={
                 "X-API-Key": header(api_key, "the API key"),
                 "X-Client-ID": header(client_id, "the client id"),
@@ -105,8 +106,7 @@ class Exchange:
                 "Accept": "application/json",
                 "Accept-Encoding": "identity",
             },
-            limits=httpx.Limits(max_connections=_CONNECTIONS),
-            follow_redirects=False,  # they would take the credentials along
+            most_connections=_CONNECTIONS,
         )
 
     def within(self, **bounds: Any) -> Exchange:
@@ -210,8 +210,8 @@ def _pause(tries: int, error: ZimSendError) -> float:
 class Attempt:
     """One request on its way, in a thread of its own.
 
-    httpx bounds the wait for each piece of an answer, and nothing bounds the resolver. Who must
-    not be held up can only stop waiting.
+    The thread keeps to the same time, but nothing bounds the resolver. Who must not be held up can
+    only stop waiting.
     """
 
     def __init__(self, http: httpx.Client, request: httpx.Request) -> None:
@@ -232,7 +232,9 @@ class Attempt:
         :raises httpx.HTTPError: if that did not succeed.
         :raises NotUnderstood: if the answer is too large.
         """
-        threading.Thread(target=self._run, name="zimsend-call", daemon=True).start()
+        threading.Thread(
+            target=self._run, args=(seconds,), name="zimsend-call", daemon=True
+        ).start()
         if not self._ended.wait(seconds):
             with self._lock:
                 self._given_up = True
@@ -249,9 +251,10 @@ class Attempt:
                     raise httpx.ConnectTimeout("nobody waits for it any more")
                 self.left = True
 
-    def _run(self) -> None:
+    def _run(self, seconds: float) -> None:
         try:
-            self._answer = self._read()
+            with time_limit(seconds):
+                self._answer = self._read()
         except BaseException as error:
             self._error = error
         finally:

@@ -11,11 +11,14 @@ from concurrent.futures import ThreadPoolExecutor
 import httpx
 
 from receiver import times
+from receiver.outgoing import http_client, read_at_most, time_limit
 from receiver.providers.zimsend.simulator.refusal import ApiRefusal
 from receiver.providers.zimsend.simulator.world import Post, World
 
 #: Seconds that the provider waits for an answer.
 ANSWER_WITHIN = 5.0
+#: Bytes of it that are read.
+LARGEST_ANSWER = 64 * 1024
 #: Requests a minute for the account.
 RATE_LIMIT = 100
 #: Tries that are on their way at once.
@@ -39,7 +42,7 @@ class Simulator:
         self.requests, self.limited = 0, 0
         self._recent: deque[int] = deque()
         self._started = time.monotonic()
-        self._client = httpx.Client(timeout=ANSWER_WITHIN, follow_redirects=False)
+        self._client = http_client(timeout=ANSWER_WITHIN)
         self._posters = ThreadPoolExecutor(_POSTERS, thread_name_prefix="poster")
         self._stopped = threading.Event()
         self._thread = threading.Thread(target=self._run, name="simulator", daemon=True)
@@ -90,9 +93,13 @@ class Simulator:
     def send(self, post: Post) -> str:
         """Send a request, and say what came back."""
         try:
-            answer = self._client.post(
-                post.event.url, content=post.event.body, headers=post.headers
-            )
+            with (
+                time_limit(ANSWER_WITHIN),
+                self._client.stream(
+                    "POST", post.event.url, content=post.event.body, headers=post.headers
+                ) as answer,
+            ):
+                read_at_most(answer, LARGEST_ANSWER)
         except httpx.TimeoutException:
             return "no answer in time"
         except (httpx.HTTPError, httpx.InvalidURL, ValueError) as error:
