@@ -368,8 +368,10 @@ def test_any_2xx_is_done(send: Any, target: Target, status: int) -> None:
     assert len(target.requests) == 1
 
 
-@pytest.mark.parametrize("status", [400, 401, 403, 404, 405, 409, 410, 413, 422, 451, 499])
-def test_a_4xx_is_permanent(send: Any, target: Target, status: int) -> None:
+@pytest.mark.parametrize(
+    "status", [400, 401, 403, 404, 405, 409, 410, 413, 422, 451, 499, 301, 308]
+)
+def test_a_4xx_and_a_move_for_good_are_permanent(send: Any, target: Target, status: int) -> None:
     target.status = status
     error = failure(send)
     assert error.permanent is True
@@ -377,9 +379,9 @@ def test_a_4xx_is_permanent(send: Any, target: Target, status: int) -> None:
     assert len(target.requests) == 1
 
 
-@pytest.mark.parametrize("status", [408, 429, 500, 502, 503, 504, 599, 300, 301, 302, 304, 307])
+@pytest.mark.parametrize("status", [408, 429, 500, 502, 503, 504, 599, 300, 302, 303, 304, 307])
 def test_the_rest_is_tried_again(send: Any, target: Target, status: int) -> None:
-    """A redirect too: whoever moves the target should say so in FORWARD_URL."""
+    """A redirect for now, too."""
     target.status = status
     target.headers = {"Location": target.url}
     error = failure(send)

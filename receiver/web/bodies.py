@@ -10,6 +10,8 @@ from receiver.errors import Refused
 
 log = logging.getLogger(__name__)
 
+#: Bytes of a body that goes on to ZimSend: what its documents allow, whatever MAX_BODY_BYTES is.
+LARGEST_PASSED_ON = 2 * 1024 * 1024
 #: What is read and thrown away of a body over the limit, so that its sender gets to read the 413
 #: instead of a connection reset in the middle of its sending.
 _THROWN_AWAY = 4 * 1024 * 1024

@@ -33,61 +33,72 @@ class Chunks:
         :returns: whether the body is whole; what is left in the buffer then is not of it.
         :raises Malformed: and nothing more can be read.
         """
-        while not self._ended and buffer:
-            if not self._take(buffer, body):
+        at = 0
+        while not self._ended and at < len(buffer):
+            to = self._take(buffer, body, at)
+            if to < 0:
                 break
+            at = to
+        del buffer[:at]
         return self._ended
 
-    def _size_line(self, buffer: bytearray, body: bytearray) -> bool:
-        line = _line(buffer)
-        if line is None:
-            return False
-        found = _SIZE.fullmatch(line)
+    # Each takes what is at a place, and returns what place comes next; -1: it is not whole.
+
+    def _size_line(self, buffer: bytearray, body: bytearray, at: int) -> int:
+        end = _line(buffer, at)
+        if end < 0:
+            return end
+        found = _SIZE.fullmatch(buffer, at, end - 2)
         if found is None:
             raise Malformed("a chunk's size")
-        self._missing = int(found[1], 16)
-        self._take = self._data if self._missing else self._trailer
-        return True
+        size = int(found[1], 16)
+        if not size:
+            self._take = self._trailer
+            return end
+        to = end + size
+        if buffer[to : to + 2] == b"\r\n":  # all of it is here
+            body += buffer[end:to]
+            return to + 2
+        self._missing = size
+        self._take = self._data
+        return end
 
-    def _data(self, buffer: bytearray, body: bytearray) -> bool:
-        before = len(buffer)
-        body += buffer[: self._missing]
-        del buffer[: self._missing]
-        self._missing -= before - len(buffer)
+    def _data(self, buffer: bytearray, body: bytearray, at: int) -> int:
+        to = min(at + self._missing, len(buffer))
+        body += buffer[at:to]
+        self._missing -= to - at
         if not self._missing:
             self._take = self._end_of_data
-        return True
+        return to
 
-    def _end_of_data(self, buffer: bytearray, body: bytearray) -> bool:
-        if len(buffer) < 2 and buffer.startswith(b"\r"):
-            return False
-        if not buffer.startswith(b"\r\n"):
+    def _end_of_data(self, buffer: bytearray, body: bytearray, at: int) -> int:
+        found = buffer[at : at + 2]
+        if found == b"\r":
+            return -1
+        if found != b"\r\n":
             raise Malformed("a chunk's end")
-        del buffer[:2]
         self._take = self._size_line
-        return True
+        return at + 2
 
-    def _trailer(self, buffer: bytearray, body: bytearray) -> bool:
+    def _trailer(self, buffer: bytearray, body: bytearray, at: int) -> int:
         """Passed over: what comes behind a body is no header."""
-        line = _line(buffer)
-        if line is None:
-            return False
-        if not line:
+        end = _line(buffer, at)
+        if end < 0:
+            return end
+        if end - at == 2:
             self._ended = True
-        elif not _TRAILER.fullmatch(line):
+        elif not _TRAILER.fullmatch(buffer, at, end - 2):
             raise Malformed("a trailer")
-        return True
+        return end
 
 
-def _line(buffer: bytearray) -> bytes | None:
-    """The next line, without its end; `None` while it is not whole."""
-    end = buffer.find(b"\n", 0, LONGEST_LINE)
+def _line(buffer: bytearray, at: int) -> int:
+    """Where the line at a place ends, CRLF included; -1 while it is not whole."""
+    end = buffer.find(b"\n", at, at + LONGEST_LINE)
     if end < 0:
-        if len(buffer) >= LONGEST_LINE:
+        if len(buffer) - at >= LONGEST_LINE:
             raise Malformed("a line that is too long")
-        return None
-    if not buffer.endswith(b"\r", 0, end):
+        return -1
+    if end == at or buffer[end - 1] != 13:
         raise Malformed("a line's end")
-    line = bytes(buffer[: end - 1])
-    del buffer[: end + 1]
-    return line
+    return end + 1

@@ -56,6 +56,9 @@ _HOP_BY_HOP = {"connection", "keep-alive", "transfer-encoding"}
 WITHOUT_BODY = {204, 304}
 #: For SO_LINGER: on, and no seconds.
 _NO_LINGER = struct.pack("ii", 1, 0)
+#: Bytes that the chunks of a body may cost beyond the body itself; and as many more as it has. Who
+#: sends a few bytes in each is honest up to there.
+_OVERHEAD = 64 * 1024
 #: Bytes of a chunked body that are taken apart in one step.
 _SLICE = 4 * 1024
 
@@ -438,7 +441,7 @@ class Connection(asyncio.Protocol):
         if len(self._body) > request.limit:
             self._whole = False
             self._cut(request)
-        elif self._raw > 4 * request.limit + _AHEAD:
+        elif self._raw > 2 * len(self._body) + _OVERHEAD:
             raise Refuse(400, "the body comes in chunks that are too small")
 
     def _ask_for_more(self, request: Request) -> None:

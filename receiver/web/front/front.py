@@ -25,7 +25,7 @@ from receiver.providers.zimsend.webhook import SIGNATURE
 from receiver.receiving import ELSEWHERE, Steps
 from receiver.web import ops
 from receiver.web.answers import json_answer, refusal
-from receiver.web.bodies import too_large
+from receiver.web.bodies import LARGEST_PASSED_ON, too_large
 from receiver.web.front.connection import Connection
 from receiver.web.front.flask_threads import FlaskThreads
 from receiver.web.front.requests import Request
@@ -37,9 +37,8 @@ log = logging.getLogger(__name__)
 MOST_CONNECTIONS = 4_000
 #: Bytes of requests that are not whole, over all connections.
 MOST_HELD = 16 * 1024 * 1024
-#: Bytes of a body that Flask is given at most: what a program may ask ZimSend to send, and one more
-#: to tell that there is more.
-LARGEST_FOR_FLASK = 2 * 1024 * 1024 + 1
+#: Bytes of a body that Flask is given at most: one more than it takes, to tell that there is more.
+LARGEST_FOR_FLASK = LARGEST_PASSED_ON + 1
 #: Seconds between two looks at what is late; and how many connections one look closes.
 LOOK = 0.25
 _CLOSED_AT_ONCE = 200

@@ -7,6 +7,7 @@ error shape, with whether the SMS may have been sent.
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Callable, Iterable
 from functools import partial
 from urllib.parse import quote
@@ -25,7 +26,7 @@ from receiver.status import STATES
 from receiver.strict_json import read_json
 from receiver.times import DAY, HOUR
 from receiver.web.answers import RETRY_AFTER
-from receiver.web.bodies import read_body
+from receiver.web.bodies import LARGEST_PASSED_ON, read_body
 from receiver.web.v1 import ApiError, authenticate
 
 log = logging.getLogger(__name__)
@@ -37,6 +38,8 @@ ASK_WITHIN = 2.0
 #: Of a request's headers, what ZimSend is told; of an answer's, what the caller is told.
 _PASSED_ON = ("Content-Type", "Content-Encoding", "X-Device-ID")
 _PASSED_BACK = ("content-type", "retry-after")
+#: A value that is passed back. A server may refuse any other, and the SMS is on its way by then.
+_CLEAN = re.compile(r"[!-~](?:[ -~]{0,254}[!-~])?")
 
 
 class MessageId(BaseConverter):
@@ -161,7 +164,7 @@ def _send(path: str, *, takes_webhook: bool = False, shows_text: bool = True) ->
 
 
 def _body() -> bytes:
-    return read_body(request.environ, parts().config.max_body_bytes)
+    return read_body(request.environ, max(LARGEST_PASSED_ON, parts().config.max_body_bytes))
 
 
 def _pass_on(path: str, body: bytes) -> Answer:
@@ -196,7 +199,7 @@ def _pass_on(path: str, body: bytes) -> Answer:
         raise _no_answer(504 if timed_out else 502, error.message, error.maybe_sent) from None
     finally:
         receiver.waiting.release()
-    if not _is_theirs(answer):
+    if not 200 <= answer.status <= 599 or not _is_theirs(answer):
         # A page for people, of ZimSend's proxy or another's: no program expects that here.
         told = f"HTTP {answer.status}, and no JSON"
         raise _no_answer(502, told, answer.status >= 500 or _is_success(answer))
@@ -228,7 +231,7 @@ def _is_success(answer: Answer) -> bool:
 def _passed_back(answer: Answer) -> Response:
     response = Response(answer.body, answer.status, content_type="application/json")
     for name, value in answer.headers:
-        if name in _PASSED_BACK:
+        if name in _PASSED_BACK and _CLEAN.fullmatch(value):
             response.headers[name] = value
     return response
 

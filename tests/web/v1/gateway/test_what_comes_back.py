@@ -137,3 +137,33 @@ def test_who_does_not_fit_is_told_at_once(start: Callable[..., Gateway], zimsend
     zimsend.answers(sent())
     for _ in range(3):
         assert here.send().status_code == 200
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        "Content-Type: application/json\x01; a=b",
+        "Content-Type: application/json\x7f",
+        "Content-Type: \xe9",
+        f"Content-Type: application/json; a={'b' * 300}",
+        "Content-Type:",
+    ],
+)
+def test_a_header_that_no_server_would_send_does_not_spoil_the_answer(
+    here: Gateway, zimsend: Canned, header: str
+) -> None:
+    """The SMS is on its way by then."""
+    step = b"HTTP/1.1 200 OK\r\n%b\r\nRetry-After: 5\x02\r\nContent-Length: 17\r\n\r\n%b"
+    zimsend.answers(raw(step % (header.encode("latin-1"), b'{"success": true}')))
+    answer = here.send()
+    if answer.status_code == 200:
+        assert answer.content_type == "application/json"
+        assert "Retry-After" not in answer.headers
+    else:  # the client refuses such a head
+        assert MAYBE in problem(answer, 502, "NETWORK_ERROR")
+
+
+@pytest.mark.parametrize("code", [600, 999])
+def test_a_status_that_is_none_is_no_answer(here: Gateway, zimsend: Canned, code: int) -> None:
+    zimsend.answers(status(code, b'{"success": true}'))
+    assert here.send().status_code == 502

@@ -9,7 +9,18 @@ import pytest
 
 from app import create_app
 from tests.canned import Canned
-from tests.web.v1.gateway.asking import ALL, CALLS, HEADERS, HOOK, NUMBER, TEXT, Gateway, problem
+from tests.conftest import Clock
+from tests.web.v1.gateway.asking import (
+    ALL,
+    CALLS,
+    HEADERS,
+    HOOK,
+    KEYS,
+    NUMBER,
+    TEXT,
+    Gateway,
+    problem,
+)
 
 
 @ALL
@@ -96,10 +107,34 @@ def test_without_an_account_it_is_closed(environ: dict[str, str]) -> None:
 
 def test_what_cannot_be_passed_on(start: Callable[..., Gateway], zimsend: Canned) -> None:
     here = start(MAX_BODY_BYTES="2000")
-    response = here.call("POST", "/sms/send", data=b"x" * 2_001)
+    response = here.call("POST", "/sms/send", data=b"x" * (2 * 1024 * 1024 + 1))
     problem(response, 413, "REQUEST_ENTITY_TOO_LARGE")
     response = here.call("POST", "/sms/send", json={}, headers={"X-Device-ID": "dev_é"})
     problem(response, 400, "INVALID_REQUEST")
     response = here.call("DELETE", "/sms/%2E%2E")
     problem(response, 400, "INVALID_REQUEST")
     assert zimsend.seen == []
+
+
+@pytest.mark.parametrize("chunked", [False, True])
+def test_as_much_as_zimsend_takes_is_passed_on_whatever_a_webhook_may_have(
+    environ: dict[str, str], clock: Clock, fresh_canned: Canned, chunked: bool
+) -> None:
+    """100 texts of 1,600 `é`, which JSON may write with six characters each."""
+    settings = {"MAX_BODY_BYTES": "1024", "ZIMSEND_API_URL": f"{fresh_canned.url}/v1", **KEYS}
+    here = Gateway({**environ, **settings}, clock)
+    texts = [{"to": f"+336000000{n:02}", "message": "é" * 1_600} for n in range(100)]
+    body = json.dumps({"messages": texts}).encode()
+    assert len(body) > 960_000
+    more = {"Transfer-Encoding": "chunked"} if chunked else {}
+    answer = here.call(
+        "POST",
+        "/sms/send-bulk-personalized",
+        data=body,
+        headers={"Content-Type": "application/json", **more},
+        environ_overrides={"wsgi.input_terminated": True},
+    )
+    assert answer.status_code == 200
+    assert fresh_canned.last.body == body
+    assert here.call("POST", "/sms/send", data=b"x" * (2 * 1024 * 1024 + 1)).status_code == 413
+    here.parts.store.close()
