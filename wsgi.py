@@ -2,6 +2,7 @@
 
 import logging.config
 import sys
+from pathlib import Path
 
 from dotenv import load_dotenv
 
@@ -18,3 +19,11 @@ except ConfigError as error:
     sys.exit(f"zimsend-receiver cannot start. {error}")
 _config = app.extensions["receiver"].config
 logging.config.dictConfig(logging_config(_config.log_format, _config.log_level))
+# gunicorn looks for its settings in the folder where it is started, and says nothing without them.
+_settings = sys.modules.get("__config__")
+if "gunicorn.arbiter" in sys.modules and not hasattr(_settings, "post_worker_init"):
+    logging.getLogger("receiver").warning(
+        "gunicorn runs without the settings of this service, so without its event loop and its"
+        " handlers: start it with `-c %s`",
+        Path(__file__).with_name("gunicorn.conf.py"),
+    )

@@ -350,3 +350,23 @@ def test_links_lead_somewhere() -> None:
         assert linked.exists(), target
         assert not anchor or anchor in anchors(linked.read_text()), target
     assert "](docs/deploy.md)" in (ROOT / "README.md").read_text()
+
+
+def test_gunicorn_without_its_settings_is_told_of(environ: dict[str, str], tmp_path: Path) -> None:
+    """Started in another folder it does not find them, and runs without handlers."""
+    server = Server({**environ, "HANDLERS": "handlers.log"}, tmp_path, SECRET)
+    server.spawn(["-m", "gunicorn", "--bind", f"127.0.0.1:{server.port}", "wsgi:app"])
+    try:
+        eventually(lambda: "gunicorn runs without the settings" in server.log.read_text())
+        assert f"-c {ROOT / 'gunicorn.conf.py'}" in server.log.read_text()
+    finally:
+        server.close()
+    server = Server({**environ, "DATABASE_URL": "sqlite:////proc/receiver.db"}, tmp_path, SECRET)
+    server.spawn(["-m", "gunicorn", "-c", str(ROOT / "gunicorn.conf.py"), "wsgi:app"])
+    try:
+        assert server.process is not None
+        assert server.process.wait(30) == 1
+        assert "DATABASE_URL: /proc/receiver.db" in server.log.read_text()
+        assert "folder" in server.log.read_text()
+    finally:
+        server.close()

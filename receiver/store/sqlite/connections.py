@@ -54,7 +54,10 @@ class Connections:
                 check_same_thread=False,
             )
         except sqlite3.OperationalError as error:
-            raise StoreUnavailable(f"DATABASE_URL: {self.path}: {error}") from error
+            raise StoreUnavailable(
+                f"DATABASE_URL: {self.path}: {error}: let the user of this process write into its "
+                "folder, or name a file in another one"
+            ) from error
         try:
             db = Database(connection, execute_plugins=False)
             # Asked first: to set it, even to what it is, waits for whoever writes.
