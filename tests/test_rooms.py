@@ -34,6 +34,7 @@ LEVELS = (
         "receiver.config",
         "receiver.times",
         "receiver.bucket",
+        "receiver.ids",
         "receiver.logs",
         "receiver.pipes",
     },
