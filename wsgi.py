@@ -2,19 +2,20 @@
 
 import logging.config
 import sys
-
-from dotenv import load_dotenv
+from pathlib import Path
 
 from app import create_app
-from receiver import ConfigError
-from receiver.logs import logging_config
+from receiver import ConfigError, environment
+from receiver.config import NAMES, unknown_in
+from receiver.logs import logging_config, tell_at_the_start
 
 __all__ = ["app"]
 
-load_dotenv()
 try:
-    app = create_app()
+    _environ = environment.load(Path(__file__).parent, NAMES)
+    app = create_app(_environ)
 except ConfigError as error:
     sys.exit(f"zimsend-receiver cannot start. {error}")
 _config = app.extensions["receiver"].config
 logging.config.dictConfig(logging_config(_config.log_format, _config.log_level))
+tell_at_the_start(unknown_in(_environ))

@@ -12,7 +12,13 @@ import sys
 import threading
 import time
 from collections import deque
+from collections.abc import Iterable
 from typing import Any, TextIO
+
+log = logging.getLogger(__name__)
+
+#: In the environment of a process whose parent has told the warnings.
+_TOLD = "RECEIVER_WARNINGS_TOLD"
 
 
 class Patient(logging.Handler):
@@ -144,6 +150,14 @@ def logging_config(log_format: str, log_level: str) -> dict[str, Any]:
             "httpx": {"level": "WARNING"},
         },
     }
+
+
+def tell_at_the_start(warnings: Iterable[str]) -> None:
+    """Log what the settings are warned of, once for a service and all its processes."""
+    if _TOLD not in os.environ:
+        os.environ[_TOLD] = "1"
+        for warning in warnings:
+            log.warning("%s", warning)
 
 
 class Sparingly:

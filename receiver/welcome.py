@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import os
 import sys
+from pathlib import Path
 
-from dotenv import load_dotenv
-
-from receiver.config import Config
+from receiver import environment
+from receiver.config import NAMES, Config
 from receiver.errors import ConfigError
 
 _TEXT = """
@@ -24,9 +23,8 @@ zimsend-receiver
 
 
 def main() -> None:
-    load_dotenv()
     try:
-        config = Config.from_env(os.environ)
+        config = Config.from_env(environment.load(Path(__file__).parent.parent, NAMES))
     except ConfigError as error:
         sys.exit(f"zimsend-receiver cannot start. {error}")
     print(_TEXT.format(port=config.port), flush=True)
