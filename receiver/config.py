@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
+from zoneinfo import ZoneInfo, available_timezones
 
 from receiver import sqlite_file
 from receiver.environment import Environment, clean
@@ -69,6 +70,7 @@ class Config:
     device_id: str | None
     api_url: str
     public_url: str | None
+    timezone: ZoneInfo
     log_format: str
     log_level: str
 
@@ -238,6 +240,16 @@ def _public_url(text: str) -> str | None:
     return address
 
 
+def _zone(text: str) -> ZoneInfo:
+    try:
+        return ZoneInfo(text)
+    except (KeyError, ValueError, OSError):  # a name may also be that of a folder
+        for name in available_timezones():
+            if name.casefold() == text.casefold():
+                return ZoneInfo(name)
+    raise ValueError("must be the name of a time zone, like Europe/Paris or UTC")
+
+
 def _days(text: str) -> int:
     return _number(1, 3_650)(text) * DAY
 
@@ -352,6 +364,13 @@ SETTINGS = (
         "",
         "this service's own https address, as ZimSend reaches it",
         _public_url,
+    ),
+    Setting(
+        "TIMEZONE",
+        "timezone",
+        "UTC",
+        "the zone in which commands show times, and understand `today`, `yesterday` and dates",
+        _zone,
     ),
     Setting(
         "LOG_FORMAT", "log_format", "text", "`json`: one object a line", _one_of("text", "json")

@@ -7,7 +7,14 @@ from typing import Any
 
 import click
 
-from receiver.commands.common import command, echo_columns, echo_json, format_option
+from receiver.commands.common import (
+    command,
+    echo_columns,
+    echo_json,
+    format_option,
+    shown,
+    width_of_times,
+)
 from receiver.errors import StoreUnavailable, Unusable
 from receiver.parts import parts
 from receiver.providers.zimsend.webhook import parse
@@ -23,15 +30,16 @@ def quarantine() -> None:
 @format_option
 def list_quarantine(style: str) -> None:
     """All of them, oldest first."""
+    width = width_of_times()
     if style == "table":
-        echo_columns(("ID", 12), ("RECEIVED", 27), ("TIMES", 5), ("BYTES", 7), ("REASON", 0))
+        echo_columns(("ID", 12), ("RECEIVED", width), ("TIMES", 5), ("BYTES", 7), ("REASON", 0))
     for entry in parts().store.quarantined():
         if style == "jsonl":
             echo_json(_facts(entry))
         else:
             echo_columns(
                 (entry["digest"][:12], 12),
-                (iso(entry["received_at"]), 27),
+                (shown(entry["received_at"]), width),
                 (entry["receipts"], 5),
                 (entry["length"], 7),
                 (entry["reason"], 0),

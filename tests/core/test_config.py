@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import pytest
 
@@ -62,6 +63,7 @@ DEFAULTS: dict[str, Any] = {
     "device_id": None,
     "api_url": "https://api.zimsend.com/v1",
     "public_url": None,
+    "timezone": ZoneInfo("UTC"),
     "log_format": "text",
     "log_level": "info",
 }
@@ -129,6 +131,9 @@ GOOD: list[tuple[str, str, str, Any]] = [
     ("STORE_TEXT", "full", "text_mode", "full"),
     ("STORE_TEXT", "masked", "text_mode", "masked"),
     ("STORE_TEXT", " None ", "text_mode", "none"),
+    ("TIMEZONE", "Europe/Paris", "timezone", ZoneInfo("Europe/Paris")),
+    ("TIMEZONE", "america/new_york", "timezone", ZoneInfo("America/New_York")),
+    ("TIMEZONE", "utc", "timezone", ZoneInfo("UTC")),
     ("LOG_FORMAT", "json", "log_format", "json"),
     ("LOG_FORMAT", "TEXT", "log_format", "text"),
     ("LOG_LEVEL", "debug", "log_level", "debug"),
@@ -213,6 +218,10 @@ BAD: list[tuple[str, str]] = [
     ],
     ("PUBLIC_URL", "https://sms.example.com/webhooks/zimsend"),
     ("PUBLIC_URL", "https://sms.example.com/webhooks/zimsend/"),
+    *[
+        ("TIMEZONE", text)
+        for text in ("Paris", "Europe", "Europe/", "../etc/passwd", "/etc/localtime", "+01:00", "é")
+    ],
     ("LOG_FORMAT", "xml"),
     ("LOG_LEVEL", "loud"),
     ("LOG_LEVEL", "10"),
@@ -236,6 +245,7 @@ def test_every_setting_is_tried_above(setting: Any) -> None:
         ("PORT", "70000", "1 to 65535"),
         ("RETENTION_DAYS", "0", "1 to 3650"),
         ("STORE_TEXT", "some", "full, masked, none"),
+        ("TIMEZONE", "Paris", "Europe/Paris"),
         ("LOG_LEVEL", "loud", "debug, info, warning, error"),
         ("HANDLERS", "a,my-app", "'my-app'"),
         ("HANDLERS", "a,b,a", "'a' stands there twice"),
