@@ -17,5 +17,5 @@ try:
 except ConfigError as error:
     sys.exit(f"zimsend-receiver cannot start. {error}")
 _config = app.extensions["receiver"].config
-logging.config.dictConfig(logging_config(_config.log_format, _config.log_level))
+logging.config.dictConfig(logging_config(_config.log_format, _config.log_level, _config.handlers))
 tell_at_the_start(unknown_in(_environ))

@@ -12,6 +12,7 @@ from flask import Flask
 
 from receiver import commands, times
 from receiver.config import Config
+from receiver.environment import Environment
 from receiver.errors import ConfigError
 from receiver.ingest import Ingest
 from receiver.parts import Receiver
@@ -39,7 +40,7 @@ def create_app(
     :param now: the clock.
     :raises ConfigError: if a setting is missing or wrong.
     """
-    environ = os.environ if environ is None else environ
+    environ = Environment.of(os.environ if environ is None else environ)
     config = Config.from_env(environ)
     store = open_store(config.database_url)
     registry = Registry()
@@ -69,6 +70,7 @@ def create_app(
         waiting,
         reconciler,
         now,
+        environ,
     )
     app.extensions["receiver"] = receiver
     app.register_blueprint(webhook.blueprint)

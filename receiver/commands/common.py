@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import io
 import json
 import re
 import sys
@@ -31,6 +32,9 @@ class _Command(click.Command):
     """Inside the application; a known error is one line and exit status 1."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        for stream in (sys.stdout, sys.stderr):
+            if isinstance(stream, io.TextIOWrapper):
+                stream.reconfigure(errors="backslashreplace")  # an emoji, and a Latin-1 terminal
         for argument in args:
             try:
                 argument.encode()
@@ -203,11 +207,11 @@ def progress() -> Iterator[Callable[[str], None]]:
 
 
 def echo_json(value: Any, *, indent: int | None = None) -> None:
-    """JSON on standard output, readable where it is UTF-8 and never broken by what it holds."""
+    """JSON on standard output, readable as far as that can show it, and never broken by it."""
     text = json.dumps(value, ensure_ascii=False, indent=indent)
     text = _RAW_IN_JSON.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
     try:
-        text.encode()
+        text.encode(sys.stdout.encoding or "utf-8")
     except UnicodeEncodeError:
         text = json.dumps(value, indent=indent)
     click.echo(text)
