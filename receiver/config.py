@@ -23,7 +23,7 @@ from receiver.times import DAY
 SHORTEST_SECRET = 16
 
 #: Names that begin so are ours, or nobody's.
-PREFIXES = ("ZIMSEND_",)
+PREFIXES = ("ZIMSEND_", "FORWARD_")
 
 #: What the built-in handlers read by themselves.
 OF_HANDLERS = ("FORWARD_URL", "FORWARD_SECRET")
@@ -118,13 +118,12 @@ def unknown_in(environ: Mapping[str, str]) -> list[str]:
     """A line for each variable that is probably meant for us, and that no setting has."""
     environment = Environment.of(environ)
     misspelt = misspelt_in(environment)
-    known = {setting.name for setting in SETTINGS}
     return [
         f"{name}: no setting has this name"
         + (f"; is {misspelt[name]} meant?" if name in misspelt else ", so it does nothing")
         for name in environment
         if environment.value(name)
-        and (name in misspelt or (name.startswith(PREFIXES) and name not in known))
+        and (name in misspelt or (name.startswith(PREFIXES) and name not in NAMES))
     ]
 
 

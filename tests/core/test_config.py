@@ -11,7 +11,7 @@ from zoneinfo import ZoneInfo
 import pytest
 
 from receiver import ConfigError, times
-from receiver.config import SETTINGS, Config, unknown_in
+from receiver.config import NAMES, SETTINGS, Config, unknown_in
 from receiver.environment import Environment
 from receiver.sqlite_file import EPHEMERAL_HOSTS
 from tests.server import ROOT
@@ -352,6 +352,7 @@ def test_it_stops_also_beside_the_right_one_unless_both_say_the_same() -> None:
         ("FORWARD_URI", "FORWARD_URL"),
         ("ZIMSEND_SECRET", None),
         ("ZIMSEND_TIMEOUT", None),
+        ("FORWARD_TIMEOUT", None),
     ],
 )
 def test_another_misspelt_name_is_a_warning(wrong: str, right: str | None) -> None:
@@ -419,6 +420,7 @@ def test_no_other_programs_variable_is_taken_for_a_misspelling() -> None:
     environ = {NAME: SECRET, "DATABASE_URL": "postgres://h/d", "RETENTION_DAYS": "30"}
     others = dict.fromkeys(_OF_OTHERS.split(), "something") | {"PORT": "80", "WEB_CONCURRENCY": "2"}
     assert unknown_in(environ | others) == []
+    assert unknown_in(environ | dict.fromkeys(NAMES, "something")) == []
     assert Config.from_env(environ | others).retention == 30 * times.DAY
 
 

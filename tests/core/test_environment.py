@@ -171,9 +171,19 @@ def test_from_another_folder_there_is_one_database(tmp_path: Path) -> None:
     assert line.startswith("zimsend-receiver cannot start. DATABASE_URL: ")
 
 
-def test_gunicorn_stops_with_one_line_at_another_encoding(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("gunicorn", "-c", str(ROOT / "gunicorn.conf.py"), "wsgi:app"),
+        ("flask", "--app", str(ROOT / "wsgi.py"), "migrate"),  # as in make's environment
+        ("receiver.welcome",),
+    ],
+)
+def test_each_door_stops_with_one_line_at_another_encoding(
+    tmp_path: Path, command: tuple[str, ...]
+) -> None:
     (tmp_path / ".env").write_bytes("ZIMSEND_WEBHOOK_SECRET=whsec_é_0123456789".encode("latin-1"))
-    stopped = run(tmp_path, "-m", "gunicorn", "-c", str(ROOT / "gunicorn.conf.py"), "wsgi:app")
+    stopped = run(tmp_path, "-m", *command, FLASK_SKIP_DOTENV="1")
     assert stopped.returncode == 1
     (line,) = stopped.stderr.splitlines()
     assert line.startswith(f"zimsend-receiver cannot start. {tmp_path}/.env: is not UTF-8")

@@ -184,6 +184,8 @@ def told(error: psycopg.Error) -> str:
     line = " ".join((error.diag.message_primary or str(error)).split())
     if "does not support SSL" in line:
         line += " (in a network of your own, add ?sslmode=disable to DATABASE_URL)"
+    if "unsupported startup parameter" in line:
+        line += " (this pooler does not pass it on: set it by ALTER ROLE, not in DATABASE_URL)"
     return line
 
 

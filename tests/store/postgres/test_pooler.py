@@ -17,6 +17,7 @@ from psycopg.conninfo import conninfo_to_dict
 
 from app import create_app
 from receiver import ConfigError, times, upkeep
+from receiver.errors import StoreUnavailable
 from receiver.parts import Receiver
 from receiver.store import Selection, open_store
 from receiver.store.postgres.pool import settings_of, without_others
@@ -175,6 +176,13 @@ def test_nothing_stays_in_a_session_for_the_next_who_gets_it(
     finally:
         for other in others:
             other.close()
+
+
+def test_a_parameter_that_it_does_not_pass_on_is_told_in_words(pooler: tuple[str, str]) -> None:
+    store = open_store(f"{pooler[1]}?options=-csearch_path%3Dmine")
+    with pytest.raises(StoreUnavailable, match=r"options.*ALTER ROLE"):
+        store.migrate()
+    store.close()
 
 
 @pytest.mark.parametrize(
