@@ -93,9 +93,10 @@ class _Moment(click.ParamType[int]):
         if receiver is not None and value in _DAYS_AGO:
             today = times.to_datetime(receiver.now()).astimezone(zone).date()
             return self._of_day(today - timedelta(days=_DAYS_AGO[value]), zone)
-        if not value.isdigit():
-            with suppress(ValueError):
-                return self._of_day(date.fromisoformat(value), zone)
+        if value.isdigit():
+            return None  # a day, or seconds, or milliseconds: nobody knows
+        with suppress(ValueError):
+            return self._of_day(date.fromisoformat(value), zone)
         moment = times.parse(value)
         if moment is not None and times.parse(f"{value}Z") is not None:  # it has named no zone
             return _since_epoch(times.to_datetime(moment).replace(tzinfo=zone))
