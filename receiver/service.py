@@ -17,6 +17,7 @@ from receiver.errors import ConfigError
 from receiver.ingest import Ingest
 from receiver.parts import Receiver
 from receiver.pipes import GAP, WORK, bell
+from receiver.providers import PROVIDERS
 from receiver.providers.zimsend.api import ZimSend
 from receiver.providers.zimsend.api.exchange import Budget
 from receiver.providers.zimsend.budget import Counted, Half
@@ -48,6 +49,7 @@ def create_app(
     worker = Worker(store, registry, now)
     upkeep = Upkeep(store, config.retention, now)
     ingest = Ingest(store, registry.wanting, bell(environ, WORK) or worker.wake)
+    set_up = list(PROVIDERS.values())
     zimsend = make_client(config, Counted(store, now))
     waiting = threading.BoundedSemaphore(max(4, config.web_threads // 2))
     reconciler = make_reconciliation(config, zimsend, store, ingest, now)
@@ -63,7 +65,7 @@ def create_app(
         store,
         registry,
         ingest,
-        Receiving(config, now),
+        Receiving(config, set_up, now),
         worker,
         upkeep,
         zimsend,
@@ -73,7 +75,7 @@ def create_app(
         environ,
     )
     app.extensions["receiver"] = receiver
-    app.register_blueprint(webhook.blueprint)
+    app.register_blueprint(webhook.routes(provider.door for provider in set_up if provider.door))
     app.register_blueprint(mirror.blueprint)
     app.register_blueprint(gateway.blueprint)
     app.register_blueprint(reconciliation.blueprint)

@@ -37,11 +37,10 @@ LEVELS = (
         "receiver.misspelt",
         "receiver.times",
         "receiver.bucket",
-        "receiver.ids",
         "receiver.logs",
         "receiver.pipes",
     },
-    {"receiver.errors"},
+    {"receiver.errors", "receiver.ids"},
 )
 LEVEL = {room: number for number, rooms in enumerate(LEVELS) for room in rooms}
 

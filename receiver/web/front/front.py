@@ -17,17 +17,19 @@ from functools import partial
 from typing import Any
 from urllib.parse import unquote_to_bytes
 
+from werkzeug.exceptions import NotFound
+
 from receiver.errors import StoreUnavailable
 from receiver.ingest import Ticket, deadline_for
 from receiver.logs import Sparingly
 from receiver.parts import Receiver
 from receiver.receiving import ELSEWHERE, Steps
-from receiver.web import ops, webhook
+from receiver.web import ops
 from receiver.web.answers import json_answer, refusal
 from receiver.web.bodies import too_large
 from receiver.web.front.connection import Connection
 from receiver.web.front.flask_threads import FlaskThreads
-from receiver.web.front.requests import Request
+from receiver.web.front.requests import Refuse, Request
 
 log = logging.getLogger(__name__)
 
@@ -44,7 +46,8 @@ _CLOSED_AT_ONCE = 200
 #: Seconds for those who have sent much ahead, until it is everybody's turn.
 _TURN = 0.005
 
-_SIGNATURE = webhook.SIGNATURE.lower().encode()
+#: Below it errors have the shape that belongs to webhooks.
+_WEBHOOKS = "/webhooks"
 
 
 class Front:
@@ -174,8 +177,15 @@ class Front:
     # --- requests
 
     def head(self, connection: Connection, request: Request) -> None:
-        if request.method == "POST" and path_of(request) == webhook.PATH:
-            request.limit = self._receiver.receiving.largest_body
+        path = path_of(request)
+        receiving = self._receiver.receiving
+        found = receiving.find(path)
+        if found is not None and found.accepts(request.method):
+            request.limit = receiving.largest_body
+        elif found is None and receiving.needs_secret(
+            path
+        ):  # before a byte of the body is asked for
+            raise Refuse(404, str(NotFound.description))
         else:
             request.limit = max(LARGEST_FOR_FLASK, self._receiver.config.max_body_bytes + 1)
 
@@ -183,14 +193,16 @@ class Front:
         if self._stopping:
             connection.close_after_answer()
         path = path_of(request)
-        if path == webhook.PATH and request.method == "POST":
+        found = self._receiver.receiving.find(path)
+        if found is not None and found.accepts(request.method):
             if request.cut:
                 connection.answer(*refusal(path, too_large(request.limit)))
                 return
-            claimed = request.header(_SIGNATURE)
-            steps = self._receiver.receiving.receive(
-                request.body, None if claimed is None else claimed.decode("latin-1")
-            )
+            claimed = found.claimed
+            if found.door.header is not None:
+                shown = request.header(found.door.header.lower().encode())
+                claimed = None if shown is None else shown.decode("latin-1")
+            steps = self._receiver.receiving.receive(found.provider, request.body, claimed)
             self._go_on(connection, request, steps, lambda: next(steps))
         elif path == "/healthz" and request.method in ("GET", "HEAD"):
             connection.answer(*ops.HEALTHY)
@@ -216,7 +228,7 @@ class Front:
             connection.answer(*json_answer(200, end.value))
             return
         except Exception as error:
-            connection.answer(*refusal(webhook.PATH, error))
+            connection.answer(*refusal(_WEBHOOKS, error))
             return
         self._known(connection)  # it was authenticated, or there were nothing to do for it
         if items is ELSEWHERE:
@@ -289,8 +301,6 @@ def _what_became_of(ticket: Ticket, steps: Steps) -> object:
 def path_of(request: Request) -> str:
     """The decoded path of a request, as WSGI has it: bytes as Latin-1."""
     target = request.target
-    if target == webhook.PATH.encode():
-        return webhook.PATH
     path = target.partition(b"#")[0].partition(b"?")[0]
     if not path.startswith(b"/"):  # http://host/path, as proxies are asked
         _, separator, rest = path.partition(b"://")
