@@ -47,12 +47,18 @@ $(VENV)/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed, this is " + sys.version.split()[0] + "; try: make PYTHON=python3.12 ...") if sys.version_info < (3, 11) else None'
 	@$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); echo "No virtual environment could be made. On Debian: apt install python3-venv"; exit 1; }
 
-$(VENV)/.run: $(VENV)/bin/python requirements.txt
+# The flask command reads .env before our code does: it would expand it, and fail at Latin-1 with a
+# traceback. So in this environment it leaves the file to receiver/environment.py.
+$(VENV)/.dotenv: $(VENV)/bin/python
+	@$(BIN)/python -c "import pathlib, sysconfig; pathlib.Path(sysconfig.get_path('purelib'), 'receiver_dotenv.pth').write_text('import os; os.environ.setdefault(\"FLASK_SKIP_DOTENV\", \"1\")\n')"
+	@touch $@
+
+$(VENV)/.run: $(VENV)/.dotenv requirements.txt
 	@echo "Installing requirements.txt into $(VENV) ..."
 	@$(BIN)/pip install --quiet --disable-pip-version-check -r requirements.txt
 	@touch $@
 
-$(VENV)/.test: $(VENV)/bin/python requirements.txt requirements-dev.txt
+$(VENV)/.test: $(VENV)/.dotenv requirements.txt requirements-dev.txt
 	@echo "Installing requirements-dev.txt into $(VENV) ..."
 	@$(BIN)/pip install --quiet --disable-pip-version-check -r requirements-dev.txt
 	@touch $@ $(VENV)/.run

@@ -11,22 +11,23 @@ import sys
 import time
 import traceback
 from functools import partial
+from pathlib import Path
 
-from dotenv import load_dotenv
 from gunicorn.glogging import Logger
 from gunicorn.http.errors import NoMoreData, ParseException
 
-from receiver.config import Config
+from receiver import environment
+from receiver.config import NAMES, Config, unknown_in
 from receiver.errors import ConfigError, ReceiverError
-from receiver.logs import Sparingly, logging_config
+from receiver.logs import Sparingly, logging_config, tell_at_the_start
 from receiver.pipes import WAKING
 from receiver.web.front.child import WorkerProcess, command_of
 from receiver.web.front.doors import addresses, obstacle, separate_ip_versions
 
-load_dotenv()
 try:
     # Here, in the master: a worker that stops at this would be started again and again.
-    _config = Config.from_env(os.environ)
+    _environ = environment.load(Path(__file__).parent, NAMES)
+    _config = Config.from_env(_environ)
 except ConfigError as error:
     sys.exit(f"zimsend-receiver cannot start. {error}")
 
@@ -109,7 +110,7 @@ class _Logger(Logger):
 logger_class = _Logger
 # Where it is asked for: without the query, which may hold a number or a text, and the referer.
 access_log_format = '%(h)s %(l)s %(u)s %(t)s "%(m)s %(U)s %(H)s" %(s)s %(b)s "%(a)s"'
-logconfig_dict = logging_config(_config.log_format, _config.log_level)
+logconfig_dict = logging_config(_config.log_format, _config.log_level, _config.handlers)
 
 
 def on_starting(server):
@@ -126,6 +127,7 @@ def on_starting(server):
             " slower, and slow senders can take all of them",
             _no_event_loop,
         )
+    tell_at_the_start(unknown_in(_environ))
     child = os.fork()
     if child == 0:
         status = 1
@@ -133,7 +135,7 @@ def on_starting(server):
             from receiver.parts import parts
             from receiver.service import create_app
 
-            for step in parts(create_app()).store.migrate():
+            for step in parts(create_app(_environ)).store.migrate():
                 server.log.info("migrated the database: %s", step)
             status = 0
         except ReceiverError as error:

@@ -4,21 +4,21 @@ import logging.config
 import sys
 from pathlib import Path
 
-from dotenv import load_dotenv
-
 from app import create_app
-from receiver import ConfigError
-from receiver.logs import logging_config
+from receiver import ConfigError, environment
+from receiver.config import NAMES, unknown_in
+from receiver.logs import logging_config, tell_at_the_start
 
 __all__ = ["app"]
 
-load_dotenv()
 try:
-    app = create_app()
+    _environ = environment.load(Path(__file__).parent, NAMES)
+    app = create_app(_environ)
 except ConfigError as error:
     sys.exit(f"zimsend-receiver cannot start. {error}")
 _config = app.extensions["receiver"].config
-logging.config.dictConfig(logging_config(_config.log_format, _config.log_level))
+logging.config.dictConfig(logging_config(_config.log_format, _config.log_level, _config.handlers))
+tell_at_the_start(unknown_in(_environ))
 # gunicorn looks for its settings in the folder where it is started, and says nothing without them.
 _settings = sys.modules.get("__config__")
 if "gunicorn.arbiter" in sys.modules and not hasattr(_settings, "post_worker_init"):

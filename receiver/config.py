@@ -10,26 +10,23 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
+from zoneinfo import ZoneInfo, available_timezones
 
+from receiver import sqlite_file
+from receiver.environment import Environment, clean
 from receiver.errors import ConfigError
 from receiver.event import TEXT_MODES
+from receiver.misspelt import meant
 from receiver.times import DAY
 
 #: HMAC-SHA256 is as strong as its key; a shorter one can be guessed.
 SHORTEST_SECRET = 16
 
-#: Variables that a host sets by itself, and the hosts. There, a disk begins empty with each
-#: release or restart, except where a volume is mounted.
-EPHEMERAL_HOSTS = {
-    "DYNO": "Heroku or Dokku",
-    "RENDER": "Render",
-    "RAILWAY_ENVIRONMENT_NAME": "Railway",
-    "FLY_APP_NAME": "Fly",
-    "K_SERVICE": "Cloud Run",
-}
+#: Names that begin so are ours, or nobody's.
+PREFIXES = ("ZIMSEND_", "FORWARD_")
 
-#: Often mount points, and never volumes.
-_NO_VOLUMES = (Path("/"), Path("/tmp"), Path("/var/tmp"), Path("/dev/shm"))  # noqa: S108 - only compared
+#: What the built-in handlers read by themselves.
+OF_HANDLERS = ("FORWARD_URL", "FORWARD_SECRET")
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +35,9 @@ class Setting:
 
     :param default: the text that stands for an unset or empty variable; `None` = required.
     :param read: raises `ValueError` with what is wrong, never with a secret.
+    :param needs: another setting, without which this one is refused.
+    :param careful: whether texts could be exposed, or data lost, if its name were misspelt.
+    :param secret: whether its value is shown to nobody.
     """
 
     name: str
@@ -45,6 +45,9 @@ class Setting:
     default: str | None
     meaning: str
     read: Callable[[str], Any]
+    needs: str | None = None
+    careful: bool = False
+    secret: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +72,7 @@ class Config:
     device_id: str | None
     api_url: str
     public_url: str | None
+    timezone: ZoneInfo
     log_format: str
     log_level: str
 
@@ -88,51 +92,55 @@ class Config:
         :raises ConfigError: at the first that is missing or wrong, or if the host would delete
             the database.
         """
+        environment = Environment.of(environ)
+        misspelt = misspelt_in(environment)
         values = {}
         for setting in SETTINGS:
-            text = environ.get(setting.name) or setting.default
-            if text is None:
-                raise ConfigError(setting.name, f"not set; give it {setting.meaning}")
+            text = environment.value(setting.name)
+            wrong = [name for name, right in misspelt.items() if right == setting.name]
+            if setting.careful and any(environment.value(name) != text for name in wrong):
+                raise ConfigError(wrong[0], f"no setting has this name; write {setting.name}")
+            if not text and setting.default is None:
+                told = f"; {wrong[0]} is set, but no setting has this name" if wrong else ""
+                raise ConfigError(setting.name, f"not set; give it {setting.meaning}{told}")
+            if text and setting.needs is not None and not environment.value(setting.needs):
+                raise ConfigError(setting.needs, f"not set, and {setting.name} needs it")
             try:
-                values[setting.field] = setting.read(text)
+                values[setting.field] = setting.read(text or setting.default or "")
             except ValueError as error:
                 raise ConfigError(setting.name, str(error)) from None
+        values["database_url"] = sqlite_file.placed(values["database_url"], environment.folder)
         config = cls(**values)
-        mark = None if config.allow_ephemeral_sqlite else _ephemeral(config, environ, ismount)
-        if mark is not None:
-            raise ConfigError(
-                "DATABASE_URL",
-                f"{EPHEMERAL_HOSTS[mark]} ({mark} is set) empties the disk of this SQLite file "
-                "at a release or restart, and every event is lost; use PostgreSQL, or a path on "
-                "a volume, or set ALLOW_EPHEMERAL_SQLITE=1 if all may be lost",
-            )
+        if not config.allow_ephemeral_sqlite:
+            sqlite_file.refuse_ephemeral(config.database_url, environment, ismount)
         return config
 
 
-def _ephemeral(
-    config: Config, environ: Mapping[str, str], ismount: Callable[[Path], bool]
-) -> str | None:
-    """The mark of the host that would delete the database, if there is one.
-
-    A volume is a mount point of its own: neither that of the root, nor the one that the program
-    lies on, which comes and goes with a release.
-    """
-    mark = next((mark for mark in EPHEMERAL_HOSTS if environ.get(mark)), None)
-    if mark is None or not config.database_url.startswith("sqlite:"):
-        return None
-    mount = _mount_point(config.database_url.removeprefix("sqlite:///"), ismount)
-    return mark if mount in (*_NO_VOLUMES, _mount_point(__file__, ismount)) else None
+def unknown_in(environ: Mapping[str, str]) -> list[str]:
+    """A line for each variable that is probably meant for us, and that no setting has."""
+    environment = Environment.of(environ)
+    misspelt = misspelt_in(environment)
+    return [
+        f"{name}: no setting has this name"
+        + (f"; is {misspelt[name]} meant?" if name in misspelt else ", so it does nothing")
+        for name in environment
+        if environment.value(name)
+        and (name in misspelt or (name.startswith(PREFIXES) and name not in NAMES))
+    ]
 
 
-def _mount_point(file: str, ismount: Callable[[Path], bool]) -> Path:
-    """Where the file system begins that holds a file, or would hold it."""
-    folders = Path(os.path.realpath(file)).parents
-    return next((folder for folder in folders if ismount(folder)), Path("/"))
+def misspelt_in(environment: Environment) -> dict[str, str]:
+    """The variables whose names are misspellings, and what is meant."""
+    return {
+        name: right
+        for name in environment
+        if environment.value(name) and (right := meant(name, NAMES))
+    }
 
 
 def _secrets(text: str) -> tuple[bytes, ...]:
     secrets = tuple(
-        part.strip().replace("%2C", ",").encode("utf-8", "surrogateescape")
+        clean(part).replace("%2C", ",").encode("utf-8", "surrogateescape")
         for part in text.split(",")
     )
     for position, secret in enumerate(secrets, 1):
@@ -252,6 +260,16 @@ def _public_url(text: str) -> str | None:
     return address
 
 
+def _zone(text: str) -> ZoneInfo:
+    try:
+        return ZoneInfo(text)
+    except (KeyError, ValueError, OSError):  # a name may also be that of a folder
+        for name in available_timezones():
+            if name.casefold() == text.casefold():
+                return ZoneInfo(name)
+    raise ValueError("must be the name of a time zone, like Europe/Paris or UTC")
+
+
 def _days(text: str) -> int:
     return _number(1, 3_650)(text) * DAY
 
@@ -264,6 +282,7 @@ SETTINGS = (
         None,
         "the webhook's signing secret; several, separated by commas, while one is rotated",
         _secrets,
+        secret=True,
     ),
     Setting(
         "DATABASE_URL",
@@ -272,6 +291,7 @@ SETTINGS = (
         "where everything is kept: `sqlite:///relative.db`, `sqlite:////absolute.db` or "
         "`postgres://user:password@host/database`",
         _database_url,
+        careful=True,
     ),
     Setting(
         "ALLOW_EPHEMERAL_SQLITE",
@@ -323,6 +343,7 @@ SETTINGS = (
         "90",
         "how long messages, events and event ids are kept; older events are not let in",
         _days,
+        careful=True,
     ),
     Setting(
         "MAX_BODY_BYTES",
@@ -337,6 +358,7 @@ SETTINGS = (
         "full",
         "what is kept of an SMS's text: `full`, `masked` (its digits hidden) or `none`",
         _one_of(*TEXT_MODES),
+        careful=True,
     ),
     Setting(
         "ZIMSEND_API_KEY",
@@ -344,6 +366,8 @@ SETTINGS = (
         "",
         "your key at ZimSend; with `ZIMSEND_CLIENT_ID` it also opens this service's `/v1`",
         _credential,
+        needs="ZIMSEND_CLIENT_ID",
+        secret=True,
     ),
     Setting(
         "ZIMSEND_CLIENT_ID",
@@ -351,6 +375,8 @@ SETTINGS = (
         "",
         "your client id at ZimSend; without key and id, `/v1` is closed",
         _credential,
+        needs="ZIMSEND_API_KEY",
+        secret=True,
     ),
     Setting(
         "ZIMSEND_DEVICE_ID",
@@ -374,6 +400,13 @@ SETTINGS = (
         _public_url,
     ),
     Setting(
+        "TIMEZONE",
+        "timezone",
+        "UTC",
+        "the zone in which commands show times, and understand `today`, `yesterday` and dates",
+        _zone,
+    ),
+    Setting(
         "LOG_FORMAT", "log_format", "text", "`json`: one object a line", _one_of("text", "json")
     ),
     Setting(
@@ -384,3 +417,6 @@ SETTINGS = (
         _one_of("debug", "info", "warning", "error"),
     ),
 )
+
+#: All that README's table has.
+NAMES = (*(setting.name for setting in SETTINGS), *OF_HANDLERS)

@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from datetime import datetime
 from functools import cached_property
 from typing import Any, NamedTuple, NoReturn
 
-from receiver import status
+from receiver import ids, status
 from receiver.strict_json import read_json
 
 #: The names that one of the provider's documents gives the events of a per-message webhook.
@@ -50,6 +50,7 @@ class Incoming(NamedTuple):
 class Rejected(NamedTuple):
     """A signed body on its way into quarantine."""
 
+    #: SHA-256 of the body as it came, in hex, as a key of its provider's (`receiver.ids`).
     digest: str
     length: int
     reason: str
@@ -58,10 +59,17 @@ class Rejected(NamedTuple):
     body: bytes | None
 
 
-def reject(body: bytes, reason: str, *, received_at: int, text_mode: str = "full") -> Rejected:
+def reject(
+    body: bytes,
+    reason: str,
+    *,
+    received_at: int,
+    text_mode: str = "full",
+    provider: str = ids.FIRST,
+) -> Rejected:
     """What quarantine keeps of a verified body that is of no use."""
     return Rejected(
-        digest=hashlib.sha256(body).hexdigest(),
+        digest=ids.key(provider, hashlib.sha256(body).hexdigest()),
         length=len(body),
         reason=reason,
         received_at=received_at,
@@ -78,9 +86,11 @@ EXPIRED = (
 
 def reject_expired(item: Incoming) -> Rejected:
     """What quarantine keeps of an event that came too late to tell whether it is a replay."""
+    provider = ids.split(item.id)[0]
     if item.original is not None:
-        return Rejected(*item.original, EXPIRED, item.received_at, None)
-    return reject(item.body, EXPIRED, received_at=item.received_at)
+        digest, length = item.original
+        return Rejected(ids.key(provider, digest), length, EXPIRED, item.received_at, None)
+    return reject(item.body, EXPIRED, received_at=item.received_at, provider=provider)
 
 
 def clean_id(value: str) -> str:
@@ -143,6 +153,17 @@ def _thaw(value: Any) -> Any:
 
 # --- what a handler gets
 
+#: What a stored body tells, as it came; and the same by the names that ZimSend has for it (`to`,
+#: `status`, `device_id`, `error`, `metadata`).
+Read = Callable[[bytes], tuple[Mapping[str, Any], Mapping[str, Any]]]
+
+
+def read_envelope(raw: bytes) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
+    """The `data` of ZimSend's envelope; empty if it is not an object."""
+    data = read_json(raw).get("data")
+    data = data if isinstance(data, dict) else {}
+    return data, data
+
 
 @dataclass(frozen=True)
 class Event:
@@ -169,12 +190,27 @@ class Event:
     raw: bytes
     #: 1 for the first attempt of this handler at this event.
     attempt: int
+    #: Who reported it: `zimsend`, `smscx`, `sipgate`.
+    provider: str = ids.FIRST
+    #: How `raw` is read; the provider says.
+    _read_raw: Read = field(default=read_envelope, repr=False, compare=False)
 
     @cached_property
+    def _read(self) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
+        data, fields = self._read_raw(self.raw)
+        frozen = FrozenDict(_freeze(data))
+        return frozen, frozen if fields is data else FrozenDict(_freeze(fields))
+
+    @property
     def data(self) -> Mapping[str, Any]:
-        """The envelope's `data` as it came; empty if it was not an object."""
-        data = read_json(self.raw).get("data")
-        return FrozenDict(_freeze(data)) if isinstance(data, dict) else FrozenDict()
+        """What the provider told, as it came: the envelope's `data` where there is one; empty if it
+        was not an object."""
+        return self._read[0]
+
+    @property
+    def _fields(self) -> Mapping[str, Any]:
+        """`data` by ZimSend's names."""
+        return self._read[1]
 
     @property
     def to(self) -> str | None:
@@ -192,20 +228,20 @@ class Event:
 
     @property
     def error_code(self) -> str | None:
-        error = status.read_error(self.type, self.data)
+        error = status.read_error(self.type, self._fields)
         return error["code"] if error else None
 
     @property
     def error_message(self) -> str | None:
-        error = status.read_error(self.type, self.data)
+        error = status.read_error(self.type, self._fields)
         return error["message"] if error else None
 
     @property
     def metadata(self) -> Mapping[str, Any]:
         """The object that was given when the message was sent; empty if there was none."""
-        metadata = self.data.get("metadata")
+        metadata = self._fields.get("metadata")
         return metadata if isinstance(metadata, dict) else FrozenDict()
 
     def _text(self, key: str) -> str | None:
-        value = self.data.get(key)
+        value = self._fields.get(key)
         return value if isinstance(value, str) else None

@@ -12,7 +12,16 @@ import sys
 import threading
 import time
 from collections import deque
+from collections.abc import Iterable
+from datetime import UTC, datetime
 from typing import Any, TextIO
+
+from pythonjsonlogger.json import JsonFormatter
+
+log = logging.getLogger(__name__)
+
+#: In the environment of a process whose parent has told the warnings.
+_TOLD = "RECEIVER_WARNINGS_TOLD"
 
 
 class Patient(logging.Handler):
@@ -111,15 +120,28 @@ class Patient(logging.Handler):
             pass  # whoever read has gone
 
 
-def logging_config(log_format: str, log_level: str) -> dict[str, Any]:
+class _Json(JsonFormatter):
+    """One object a line, with the time in UTC."""
+
+    def formatTime(self, record: logging.LogRecord, datefmt: str | None = None) -> str:  # noqa: N802
+        at = datetime.fromtimestamp(record.created, UTC)
+        return at.replace(tzinfo=None).isoformat(timespec="milliseconds") + "Z"
+
+
+def logging_config(log_format: str, log_level: str, handlers: Iterable[str] = ()) -> dict[str, Any]:
     """A configuration for `logging.config.dictConfig`, for gunicorn's loggers as well.
 
-    Everything goes to standard error, where hosts collect it.
+    Everything goes to standard error, where hosts collect it. What libraries have to say for
+    their own debugging is kept out.
+
+    :param handlers: the modules with handlers, whose lines are as ours.
     """
+    level = log_level.upper()
+    ours = {"receiver", *(name.partition(".")[0] for name in handlers)}
     formatters: dict[str, Any] = {
         "text": {"format": "%(asctime)s %(levelname)-7s %(name)s: %(message)s"},
         "json": {
-            "()": "pythonjsonlogger.json.JsonFormatter",
+            "()": _Json,
             "fmt": "%(asctime)s %(levelname)s %(name)s %(process)d %(message)s",
             "rename_fields": {"asctime": "time", "levelname": "level", "name": "logger"},
         },
@@ -134,9 +156,10 @@ def logging_config(log_format: str, log_level: str) -> dict[str, Any]:
                 "formatter": log_format,
             }
         },
-        "root": {"level": log_level.upper(), "handlers": ["stderr"]},
+        "root": {"level": "INFO" if level == "DEBUG" else level, "handlers": ["stderr"]},
         "loggers": {
-            "gunicorn.error": {"level": log_level.upper(), "propagate": True, "handlers": []},
+            **{name: {"level": level} for name in ours},
+            "gunicorn.error": {"level": level, "propagate": True, "handlers": []},
             # Off by default: the sender's requests are in the store, and a line each costs more
             # than the rest of a request. `--access-logfile -` turns it on.
             "gunicorn.access": {"level": "INFO", "propagate": True, "handlers": []},
@@ -144,6 +167,14 @@ def logging_config(log_format: str, log_level: str) -> dict[str, Any]:
             "httpx": {"level": "WARNING"},
         },
     }
+
+
+def tell_at_the_start(warnings: Iterable[str]) -> None:
+    """Log what the settings are warned of, once for a service and all its processes."""
+    if _TOLD not in os.environ:
+        os.environ[_TOLD] = "1"
+        for warning in warnings:
+            log.warning("%s", warning)
 
 
 class Sparingly:

@@ -10,6 +10,7 @@ from typing import cast
 from flask import Flask, current_app
 
 from receiver.config import Config
+from receiver.environment import Environment
 from receiver.ingest import Ingest
 from receiver.providers.zimsend.api import ZimSend
 from receiver.receiving import Receiving
@@ -39,6 +40,8 @@ class Receiver:
     reconciliation: Reconciliation | None
     #: The wall clock, in microseconds.
     now: Callable[[], int]
+    #: What the settings were read from.
+    environment: Environment
 
     def start(self) -> None:
         """Start what works beside the worker, in threads. After a fork, never before one."""

@@ -8,23 +8,22 @@ an ordinary Flask route, which blocks for it (`blocking`).
 
 from __future__ import annotations
 
-import json
 import logging
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from functools import partial
+from typing import NamedTuple
 
-from receiver import event
+from receiver import event, ids
 from receiver.config import Config
 from receiver.errors import Refused, StoreUnavailable, Unusable
-from receiver.event import Incoming, Rejected
+from receiver.event import Incoming
 from receiver.logs import Sparingly
-from receiver.providers.zimsend.diagnosis import likely_cause
-from receiver.providers.zimsend.webhook import PATH, parse, verify
-from receiver.refusals import Refusals
+from receiver.providers import Door, Item, Provider
+from receiver.refusals import LARGEST, Refusals
 from receiver.store import Outcome
 
 log = logging.getLogger(__name__)
 
-Item = Incoming | Rejected
 #: Yields what is to be stored or `ELSEWHERE`, is sent the outcomes or `None`, and returns the JSON
 #: of the 200. Raises what becomes any other answer.
 Steps = Generator["Sequence[Item] | None", "Sequence[Outcome] | None", str]
@@ -35,74 +34,159 @@ ELSEWHERE = None
 LARGE = 16_384
 
 
+class Visit(NamedTuple):
+    """Whose requests come to a path.
+
+    :param claimed: the secret in the path, if there is one.
+    """
+
+    provider: Provider
+    door: Door
+    claimed: str | None = None
+
+    def accepts(self, method: str) -> bool:
+        """Whether such a request brings events."""
+        return method in self.door.methods
+
+
 class Receiving:
     """The way of a request, for each provider that sends some.
 
+    :param providers: those that are set up.
     :param now: the wall clock, in microseconds.
     """
 
-    def __init__(self, config: Config, now: Callable[[], int]) -> None:
+    def __init__(
+        self, config: Config, providers: Iterable[Provider], now: Callable[[], int]
+    ) -> None:
         self._config = config
         self._now = now
         self._retries = Sparingly()
-        self.refusals = Refusals(likely_cause, config.webhook_secrets, PATH)
+        #: By the path of their requests; and those where the secret is one more part of it.
+        self._fixed: dict[str, Visit] = {}
+        self._secret: dict[str, Visit] = {}
+        for provider in providers:
+            if provider.door is not None:
+                known = self._secret if provider.door.header is None else self._fixed
+                known[provider.door.path] = Visit(provider, provider.door)
+        self.refusals = Refusals([*self._fixed, *self._secret])
 
     @property
     def largest_body(self) -> int:
         """Bytes; a larger body is answered 413."""
         return self._config.max_body_bytes
 
-    def authenticate(self, body: bytes, claimed: str | None) -> None:
+    def find(self, path: str) -> Visit | None:
+        """Whose requests come to a path; `None` for a path of nobody's, and for a wrong secret."""
+        visit = self._fixed.get(path)
+        if visit is not None or not self._secret:
+            return visit
+        parent, _, claimed = path.rpartition("/")
+        visit = self._secret.get(parent)
+        if visit is None or not visit.door.authenticate(self._config, b"", claimed):
+            return None
+        return visit._replace(claimed=claimed)
+
+    def needs_secret(self, path: str) -> bool:
+        """Whether a path is one of those that only `find` with a right secret."""
+        return path.rpartition("/")[0] in self._secret
+
+    def authenticate(self, provider: Provider, body: bytes, claimed: str | None) -> None:
         """
-        :param claimed: the signature's header as the server joined it, or `None`.
-        :raises Refused: the same for a signature that is missing, malformed, or of another secret.
+        :param claimed: the header as the server joined it, or the secret in the path, or `None`.
+        :raises Refused: the same for what is missing, malformed, or made with another secret.
         """
-        if not verify(self._config.webhook_secrets, body, claimed):
+        door = provider.door
+        if door is None or not door.authenticate(self._config, body, claimed):
             raise Refused(401, "the signature is missing, or does not match the body")
 
-    def receive(self, body: bytes, claimed: str | None) -> Steps:
+    def refused(self, visit: Visit, body: bytes, headers: Mapping[str, str]) -> None:
+        """Count a request that was answered 401. Why is looked for later, and elsewhere.
+
+        :param headers: names in lower case.
+        """
+        look = partial(visit.door.likely_cause, self._config, body[: LARGEST + 1], headers)
+        self.refusals.signature(look)
+
+    def receive(self, provider: Provider, body: bytes, claimed: str | None) -> Steps:
         """Authenticate the raw bytes, parse them, let them be stored, and say so.
 
         :raises Refused, StoreUnavailable: where the answer is not 200.
         """
-        self.authenticate(body, claimed)
-        config, now = self._config, self._now()
+        self.authenticate(provider, body, claimed)
+        now = self._now()
         if len(body) > LARGE:
             yield ELSEWHERE
-        item: Item
+        items = self._items(provider, body, now)
         try:
-            item = parse(
-                body, received_at=now, retention=config.retention, text_mode=config.text_mode
-            )
-        except Unusable as unusable:
-            item = event.reject(body, unusable.reason, received_at=now, text_mode=config.text_mode)
-        try:
-            outcomes = yield (item,)
+            outcomes = yield items
         except StoreUnavailable:
             raise
         except Exception:
-            # Whatever is signed is kept, also where this program has a defect.
+            # Whatever is authenticated is kept, also where this program has a defect.
             log.exception("an event could not be stored and goes into quarantine")
-            reason = "the store refused it; after an update, `flask quarantine retry` may take it"
-            item = event.reject(body, reason, received_at=now, text_mode=config.text_mode)
-            outcomes = yield (item,)
+            items, outcomes = yield from self._one_by_one(provider, items, now)
         assert outcomes is not None
-        (outcome,) = outcomes
-        if isinstance(item, Rejected):
-            raise Refused(400, item.reason)
-        if outcome == "quarantined":
-            raise Refused(400, event.EXPIRED)
-        if outcome == "duplicate":
-            self._tell_of_a_retry(item.id)
-        return f'{{"status": "{outcome}", "event_id": {json.dumps(item.id)}}}'
+        if provider.tries is not None:
+            for item, outcome in zip(items, outcomes, strict=True):
+                if outcome == "duplicate" and isinstance(item, Incoming):
+                    self._tell_of_a_retry(provider, item.id)
+        assert provider.door is not None
+        return provider.door.answer(items, outcomes)
 
-    def _tell_of_a_retry(self, event_id: str) -> None:
-        """An event that comes again is one whose first answer ZimSend did not see in time."""
+    def _items(self, provider: Provider, body: bytes, now: int) -> Sequence[Item]:
+        """What a body says; where it says nothing of use, what quarantine keeps of it."""
+        config = self._config
+        try:
+            return provider.parse(
+                body, received_at=now, retention=config.retention, text_mode=config.text_mode
+            )
+        except Unusable as unusable:
+            return [self._reject(provider, body, unusable.reason, now)]
+
+    def _one_by_one(
+        self, provider: Provider, items: Sequence[Item], now: int
+    ) -> Generator[Sequence[Item], Sequence[Outcome] | None, tuple[list[Item], list[Outcome]]]:
+        """Let items be stored each by itself; what the store refuses goes into quarantine."""
+        stored: list[Item] = []
+        ends: list[Outcome] = []
+        for item in items:
+            try:
+                outcomes = (yield [item]) if len(items) > 1 else None
+            except StoreUnavailable:
+                raise
+            except Exception:
+                outcomes = None
+            if outcomes is None and isinstance(item, Incoming):
+                reason = (
+                    "the store refused it; after an update, `flask quarantine retry` may take it"
+                )
+                item = self._reject(provider, item.body, reason, now)
+            if outcomes is None:
+                outcomes = yield [item]
+            assert outcomes is not None
+            stored.append(item)
+            ends += outcomes
+        return stored, ends
+
+    def _reject(self, provider: Provider, body: bytes, reason: str, now: int) -> event.Rejected:
+        return event.reject(
+            body,
+            reason,
+            received_at=now,
+            text_mode=self._config.text_mode,
+            provider=provider.name,
+        )
+
+    def _tell_of_a_retry(self, provider: Provider, key: str) -> None:
+        """An event that comes again is one whose first answer its provider did not see in time."""
         held_back = self._retries.admit()
         if held_back is not None:
             log.warning(
-                "event %s came again: ZimSend gives up after its third try%s",
-                event_id,
+                "event %s came again: %s gives up after %d tries%s",
+                ids.written(key),
+                provider.title,
+                provider.tries,
                 f" ({held_back} more came again since the last such line)" if held_back else "",
             )
 

@@ -11,12 +11,15 @@ import re
 import threading
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 
 log = logging.getLogger(__name__)
 
 #: Why a request was refused.
 SIGNATURE, SIZE, PATH = "signature", "size", "path"
+
+#: Bytes of a refused body that are looked at; of a larger one, so many and one more are kept.
+LARGEST = 64 * 1024
 
 #: A path that one may print: too short in each part to hold a secret or a number.
 _HARMLESS = re.compile(r"(?:/[A-Za-z_-]{0,12}){1,4}", re.ASCII)
@@ -26,47 +29,34 @@ _NEARLY = re.compile(r"webhook|zimsend", re.IGNORECASE)
 class Refusals:
     """Those of this process.
 
-    :param likely_cause: of a refused signature, by body, headers and the secrets.
-    :param right_path: the webhook's.
+    :param right: the paths of the webhooks.
     """
 
     #: Seconds between two lines in the log; and for which a refusal is one of lately.
     EVERY = 60.0
     LATELY = 900.0
-    #: Refused requests between two lines that are looked at, and bytes of a body that is kept.
+    #: Refused requests between two lines that are looked at.
     LOOKED_AT = 4
-    LARGEST = 64 * 1024
 
-    def __init__(
-        self,
-        likely_cause: Callable[[bytes, Mapping[str, str], Sequence[bytes]], str],
-        secrets: Sequence[bytes],
-        right_path: str,
-        clock: Callable[[], float] = time.monotonic,
-    ) -> None:
-        self._likely_cause = likely_cause
-        self._secrets = secrets
-        self._right_path = right_path
+    def __init__(self, right: Sequence[str], clock: Callable[[], float] = time.monotonic) -> None:
+        self._right = right
         self._clock = clock
         self._guard = threading.Lock()
         #: In all; and since the last line.
         self.counts: Counter[str] = Counter()
         self._untold: Counter[str] = Counter()
-        self._samples: deque[tuple[bytes, Mapping[str, str]]] = deque(maxlen=self.LOOKED_AT)
+        self._samples: deque[Callable[[], str]] = deque(maxlen=self.LOOKED_AT)
         self._paths: set[str] = set()
         self._last: float | None = None
         self._telling = False
 
-    def signature(self, body: bytes, headers: Mapping[str, str]) -> None:
+    def signature(self, look: Callable[[], str]) -> None:
         """A signature did not fit.
 
-        :param headers: names in lower case.
+        :param look: finds its likely cause; called in another thread, if at all.
         """
         with self._guard:
-            if len(body) <= self.LARGEST:
-                self._samples.append((body, headers))
-            else:  # its first bytes say as much: that it is too large to be looked at
-                self._samples.append((body[: self.LARGEST + 1], headers))
+            self._samples.append(look)
         self._count(SIGNATURE)
 
     def size(self) -> None:
@@ -124,13 +114,14 @@ class Refusals:
             self._paths.clear()
         parts = []
         if number := counts[SIGNATURE]:
-            causes = {self._likely_cause(*sample, self._secrets): None for sample in samples}
+            causes = {look(): None for look in samples}
             parts.append(f"{number} for their signature (likely: {'; '.join(causes)})")
         if number := counts[SIZE]:
             parts.append(f"{number} larger than MAX_BODY_BYTES")
         if number := counts[PATH]:
+            right = " or ".join(self._right)
             seen = f", like {', '.join(paths)}" if paths else ""
-            parts.append(f"{number} to a path that does not exist{seen}: it is {self._right_path}")
+            parts.append(f"{number} to a path that does not exist{seen}: right is {right}")
         if not parts:
             return None
         line = f"webhooks were refused: {', '.join(parts)}"

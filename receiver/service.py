@@ -13,10 +13,12 @@ from flask import Flask
 
 from receiver import commands, times
 from receiver.config import Config
+from receiver.environment import Environment
 from receiver.errors import ConfigError
 from receiver.ingest import Ingest
 from receiver.parts import Receiver
 from receiver.pipes import GAP, WORK, bell
+from receiver.providers import PROVIDERS
 from receiver.providers.zimsend.api import ZimSend
 from receiver.providers.zimsend.api.exchange import Budget
 from receiver.providers.zimsend.budget import Counted, Half
@@ -43,7 +45,7 @@ def create_app(
     :param now: the clock.
     :raises ConfigError: if a setting is missing or wrong.
     """
-    environ = os.environ if environ is None else environ
+    environ = Environment.of(os.environ if environ is None else environ)
     config = Config.from_env(environ)
     store = open_store(config.database_url)
     registry = Registry()
@@ -51,6 +53,7 @@ def create_app(
     worker = Worker(store, registry, now)
     upkeep = Upkeep(store, config.retention, now)
     ingest = Ingest(store, registry.wanting, bell(environ, WORK) or worker.wake)
+    set_up = list(PROVIDERS.values())
     zimsend = make_client(config, Counted(store, now))
     waiting = threading.BoundedSemaphore(max(4, config.web_threads // 2))
     reconciler = make_reconciliation(config, zimsend, store, ingest, now)
@@ -66,19 +69,20 @@ def create_app(
         store,
         registry,
         ingest,
-        Receiving(config, now),
+        Receiving(config, set_up, now),
         worker,
         upkeep,
         zimsend,
         waiting,
         reconciler,
         now,
+        environ,
     )
     app.extensions["receiver"] = receiver
     app.wsgi_app = _at_the_path_meant(app.wsgi_app)  # type: ignore[assignment,method-assign]
     if config.trusted_proxies:
         app.wsgi_app = behind(config.trusted_proxies, app.wsgi_app)  # type: ignore[method-assign]
-    app.register_blueprint(webhook.blueprint)
+    app.register_blueprint(webhook.routes(set_up))
     app.register_blueprint(mirror.blueprint)
     app.register_blueprint(gateway.blueprint)
     app.register_blueprint(reconciliation.blueprint)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import sys
+from pathlib import Path
 
-from dotenv import load_dotenv
 from gunicorn.util import parse_address
 
-from receiver.config import Config
+from receiver import environment
+from receiver.config import NAMES, Config
 from receiver.errors import ConfigError
 from receiver.web.front.doors import addresses, obstacle
 
@@ -26,9 +26,8 @@ zimsend-receiver
 
 
 def main() -> None:
-    load_dotenv()
     try:
-        config = Config.from_env(os.environ)
+        config = Config.from_env(environment.load(Path(__file__).parent.parent, NAMES))
     except ConfigError as error:
         sys.exit(f"zimsend-receiver cannot start. {error}")
     told = obstacle(parse_address(place) for place in addresses(config.bind, config.port))

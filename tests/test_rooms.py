@@ -33,13 +33,16 @@ LEVELS = (
         "receiver.status",
         "receiver.mirror",
         "receiver.config",
+        "receiver.sqlite_file",
+        "receiver.environment",
+        "receiver.misspelt",
         "receiver.times",
         "receiver.bucket",
         "receiver.logs",
         "receiver.pipes",
         "receiver.outgoing",
     },
-    {"receiver.errors"},
+    {"receiver.errors", "receiver.ids"},
 )
 LEVEL = {room: number for number, rooms in enumerate(LEVELS) for room in rooms}
 

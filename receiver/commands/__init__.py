@@ -8,6 +8,7 @@ from flask import Flask
 def register(app: Flask) -> None:
     """Add all of them to the application."""
     from receiver.commands import (
+        config,
         copy,
         events,
         quarantine,
@@ -31,5 +32,6 @@ def register(app: Flask) -> None:
         replay.replay,
         reconcile.reconcile,
         webhooks.webhooks,
+        config.config,
     ):
         app.cli.add_command(command)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import errno
+import io
 import json
 import re
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from datetime import UTC, date, datetime, timedelta, tzinfo
 from typing import Any
 
 import click
@@ -19,6 +21,7 @@ from receiver.event import clean_id
 from receiver.parts import parts
 
 _AGO = re.compile(r"(\d{1,9})([dhms])", re.ASCII)
+_DAYS_AGO = {"today": 0, "yesterday": 1}
 _UNITS = {"d": times.DAY, "h": times.HOUR, "m": times.MINUTE, "s": times.SECOND}
 
 #: In JSON only within strings. Many readers end a line at some of them, and terminals obey others.
@@ -29,6 +32,9 @@ class _Command(click.Command):
     """Inside the application; a known error is one line and exit status 1."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        for stream in (sys.stdout, sys.stderr):
+            if isinstance(stream, io.TextIOWrapper):
+                stream.reconfigure(errors="backslashreplace")  # an emoji, and a Latin-1 terminal
         for argument in args:
             try:
                 argument.encode()
@@ -51,23 +57,85 @@ class _Command(click.Command):
 
 
 class _Moment(click.ParamType[int]):
+    """A time; of a whole day the first moment, or the last one.
+
+    What names no zone is meant in TIMEZONE: a date, `today`, a time of the day.
+
+    :param last: whether a day means its last microsecond.
+    """
+
     name = "time"
 
+    def __init__(self, *, last: bool = False) -> None:
+        self._last = last
+
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
-        ago = _AGO.fullmatch(value)
-        if ago is not None and ctx is not None:
-            # Parameters are read before there is an application context.
-            app = ctx.ensure_object(ScriptInfo).load_app()
-            moment: int | None = parts(app).now() - int(ago[1]) * _UNITS[ago[2]]
-        else:
-            moment = times.parse(value)
-        if moment is None:
-            self.fail(f"{value!r} is no time: write 2026-11-20T08:15:42Z, or 90d, 24h, 15m ago")
         try:
-            times.to_datetime(moment)
+            moment = self._moment(value, ctx)
+            times.to_datetime(moment or 0)
         except OverflowError:
             self.fail(f"{value!r} is not within the years 1 to 9999")
+        if moment is None:
+            self.fail(
+                f"{value!r} is no time: write 2026-11-20T08:15:42Z, 2026-11-20, today, yesterday, "
+                "or 90d, 24h, 15m ago"
+            )
         return moment
+
+    def _moment(self, value: str, ctx: click.Context | None) -> int | None:
+        # Parameters are read before there is an application context.
+        app = None if ctx is None else ctx.ensure_object(ScriptInfo).load_app()
+        receiver = None if app is None else parts(app)
+        zone = UTC if receiver is None else receiver.config.timezone
+        ago = _AGO.fullmatch(value)
+        if receiver is not None and ago is not None:
+            return receiver.now() - int(ago[1]) * _UNITS[ago[2]]
+        if receiver is not None and value in _DAYS_AGO:
+            today = times.to_datetime(receiver.now()).astimezone(zone).date()
+            return self._of_day(today - timedelta(days=_DAYS_AGO[value]), zone)
+        if value.isdigit():
+            return None  # a day, or seconds, or milliseconds: nobody knows
+        with suppress(ValueError):
+            return self._of_day(date.fromisoformat(value), zone)
+        moment = times.parse(value)
+        if moment is not None and times.parse(f"{value}Z") is not None:  # it has named no zone
+            return _since_epoch(times.to_datetime(moment).replace(tzinfo=zone))
+        return moment
+
+    def _of_day(self, day: date, zone: tzinfo) -> int:
+        if self._last:
+            day += timedelta(days=1)
+        return _since_epoch(datetime(day.year, day.month, day.day, tzinfo=zone)) - self._last
+
+
+def _since_epoch(moment: datetime) -> int:
+    gone = moment.astimezone(UTC) - times.to_datetime(0)
+    return gone // timedelta(microseconds=1)
+
+
+def shown(moment: int | str) -> str:
+    """A time for people: ISO 8601 in TIMEZONE, which every command understands.
+
+    :param moment: microseconds, or ISO 8601 as the store tells it.
+    """
+    time_us = moment if isinstance(moment, int) else times.parse(moment)
+    assert time_us is not None
+    zone = parts().config.timezone
+    in_utc = times.iso(time_us)
+    if zone.key == "UTC":
+        return in_utc
+    try:
+        there = times.to_datetime(time_us).astimezone(zone)
+    except OverflowError:  # the first day of the year 1, or the last one of 9999
+        return in_utc
+    bare = there.replace(tzinfo=None).isoformat()
+    # The fraction of a second is the same everywhere.
+    return bare[:19] + in_utc[19:-1] + there.isoformat()[len(bare) :]
+
+
+def width_of_times() -> int:
+    """Of a column that holds what `shown` returns."""
+    return len(shown(1))
 
 
 class _Id(click.ParamType[str]):
@@ -80,6 +148,7 @@ class _Id(click.ParamType[str]):
 
 
 MOMENT = _Moment()
+LAST_MOMENT = _Moment(last=True)
 ID = _Id()
 
 format_option = click.option(
@@ -109,8 +178,14 @@ def command(
 def selection_options(function: Callable[..., Any]) -> Callable[..., Any]:
     """`--type`, `--since`, `--until`: which events are meant."""
     for option in (
-        click.option("--until", type=MOMENT, help="received then or before"),
-        click.option("--since", type=MOMENT, help="received then or later (or 90d, 24h, 15m ago)"),
+        click.option(
+            "--until", type=LAST_MOMENT, help="received then or before; a date is the whole day"
+        ),
+        click.option(
+            "--since",
+            type=MOMENT,
+            help="received then or later (or a date, today, yesterday, 90d, 24h, 15m ago)",
+        ),
         click.option("--type", "event_type", help="a type, or a family like 'sms.*'"),
     ):
         function = option(function)
@@ -133,11 +208,11 @@ def progress() -> Iterator[Callable[[str], None]]:
 
 
 def echo_json(value: Any, *, indent: int | None = None) -> None:
-    """JSON on standard output, readable where it is UTF-8 and never broken by what it holds."""
+    """JSON on standard output, readable as far as that can show it, and never broken by it."""
     text = json.dumps(value, ensure_ascii=False, indent=indent)
     text = _RAW_IN_JSON.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
     try:
-        text.encode()
+        text.encode(sys.stdout.encoding or "utf-8")
     except UnicodeEncodeError:
         text = json.dumps(value, indent=indent)
     click.echo(text)

@@ -13,6 +13,8 @@ from receiver.commands.common import (
     echo_json,
     format_option,
     selection_options,
+    shown,
+    width_of_times,
 )
 from receiver.errors import Unusable
 from receiver.event import ALIASES
@@ -20,7 +22,7 @@ from receiver.parts import parts
 from receiver.store import DeliveryState, Selection
 from receiver.strict_json import read_json
 
-_WIDTHS = (27, 19, 24, 24)
+_WIDTHS = (19, 24, 24)
 
 
 @click.group()
@@ -63,7 +65,7 @@ def list_events(
             if event["receipts"] > 1:
                 marks.append(f"received {event['receipts']} times")
             _echo_row(
-                event["received_at"],
+                shown(event["received_at"]),
                 event["type"],
                 event["event_id"],
                 event["message_id"],
@@ -94,4 +96,4 @@ def _in_words(delivery: dict[str, Any]) -> str:
 
 
 def _echo_row(*values: object) -> None:
-    echo_columns(*zip(values, (*_WIDTHS, 0), strict=True))
+    echo_columns(*zip(values, (width_of_times(), *_WIDTHS, 0), strict=True))

@@ -7,10 +7,19 @@ from typing import Any
 
 import click
 
-from receiver.commands.common import command, echo_columns, echo_json, format_option
+from receiver import ids
+from receiver.commands.common import (
+    command,
+    echo_columns,
+    echo_json,
+    format_option,
+    shown,
+    width_of_times,
+)
 from receiver.errors import StoreUnavailable, Unusable
+from receiver.event import Incoming
 from receiver.parts import parts
-from receiver.providers.zimsend.webhook import parse
+from receiver.providers import provider_of
 from receiver.times import iso
 
 
@@ -23,15 +32,16 @@ def quarantine() -> None:
 @format_option
 def list_quarantine(style: str) -> None:
     """All of them, oldest first."""
+    width = width_of_times()
     if style == "table":
-        echo_columns(("ID", 12), ("RECEIVED", 27), ("TIMES", 5), ("BYTES", 7), ("REASON", 0))
+        echo_columns(("ID", 12), ("RECEIVED", width), ("TIMES", 5), ("BYTES", 7), ("REASON", 0))
     for entry in parts().store.quarantined():
         if style == "jsonl":
             echo_json(_facts(entry))
         else:
             echo_columns(
-                (entry["digest"][:12], 12),
-                (iso(entry["received_at"]), 27),
+                (_short(entry), 12),
+                (shown(entry["received_at"]), width),
                 (entry["receipts"], 5),
                 (entry["length"], 7),
                 (entry["reason"], 0),
@@ -69,7 +79,7 @@ def retry_quarantine(digests: tuple[str, ...]) -> None:
             raise
         except Exception:  # the defect that has brought it here is still there
             outcome = None
-        click.echo(f"{entry['digest'][:12]}: {outcome or 'still not usable'}")
+        click.echo(f"{_short(entry)}: {outcome or 'still not usable'}")
         failed += outcome is None
     if failed:
         raise click.ClickException(f"{failed} could not be used and stay in quarantine")
@@ -81,7 +91,7 @@ def _retry(entry: dict[str, Any]) -> str | None:
     if entry["body"] is None:
         return None
     try:
-        item = parse(
+        items = provider_of(entry["digest"]).parse(
             entry["body"],
             # Later than now if the clock was wrong when it came, which made it look too old.
             received_at=min(entry["received_at"], receiver.now()),
@@ -90,15 +100,28 @@ def _retry(entry: dict[str, Any]) -> str | None:
         )
     except Unusable:
         return None
-    outcome = receiver.ingest.submit(item)
-    if outcome == "quarantined":
+    if not any(isinstance(item, Incoming) for item in items):
+        return None
+    outcomes = receiver.ingest.submit_all(items)
+    ends = [
+        (item.id, outcome)
+        for item, outcome in zip(items, outcomes, strict=True)
+        if isinstance(item, Incoming)
+    ]
+    if all(outcome == "quarantined" for _, outcome in ends):
         return None
     receiver.store.release(entry["digest"])
-    return f"{outcome} as {item.id}"
+    return ", ".join(f"{outcome} as {ids.written(key)}" for key, outcome in ends)
+
+
+def _short(entry: dict[str, Any]) -> str:
+    """As much of its id as tells it from others."""
+    provider, digest = ids.split(entry["digest"])
+    return ids.written(ids.key(provider, digest[:12]))
 
 
 def _find(prefix: str) -> dict[str, Any]:
-    found = list(parts().store.quarantined(prefix)) if prefix else []
+    found = list(parts().store.quarantined(ids.read(prefix))) if prefix else []
     if len(found) != 1:
         many = "several begin" if found else "none begins"
         raise click.ClickException(f"{many} with {prefix!r}; see `flask quarantine list`")
@@ -107,7 +130,7 @@ def _find(prefix: str) -> dict[str, Any]:
 
 def _facts(entry: dict[str, Any]) -> dict[str, Any]:
     return {
-        "id": entry["digest"],
+        "id": ids.written(entry["digest"]),
         "received_at": iso(entry["received_at"]),
         "receipts": entry["receipts"],
         "length": entry["length"],

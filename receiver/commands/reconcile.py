@@ -4,8 +4,14 @@ from __future__ import annotations
 
 import click
 
-from receiver import times
-from receiver.commands.common import MOMENT, command, echo_columns, progress
+from receiver.commands.common import (
+    MOMENT,
+    command,
+    echo_columns,
+    progress,
+    shown,
+    width_of_times,
+)
 from receiver.errors import ConfigError, ReceiverError
 from receiver.parts import parts
 from receiver.reconciliation import losses
@@ -14,7 +20,9 @@ from receiver.reconciliation.passes import Pass
 
 
 @command()
-@click.option("--since", type=MOMENT, help="ask for everything since then (or 90d, 24h, 15m ago)")
+@click.option(
+    "--since", type=MOMENT, help="ask for everything since then (or a date, 90d, 24h, 15m ago)"
+)
 @click.option("--dry-run", is_flag=True, help="only say what would be learnt")
 def reconcile(since: int | None, dry_run: bool) -> None:
     """Ask ZimSend for the reports that did not arrive.
@@ -22,7 +30,7 @@ def reconcile(since: int | None, dry_run: bool) -> None:
     The service does so by itself, every 10 minutes. What is learnt reaches the handlers."""
     receiver = parts()
     if since is not None and since > receiver.now():
-        raise click.BadParameter(f"{times.iso(since)} is in the future", param_hint=["--since"])
+        raise click.BadParameter(f"{shown(since)} is in the future", param_hint=["--since"])
     reconciliation = receiver.reconciliation
     if reconciliation is None:
         raise ConfigError("ZIMSEND_API_KEY", "not set, nor ZIMSEND_CLIENT_ID: nobody can be asked")
@@ -43,19 +51,21 @@ def _so_far(made: Pass) -> str:
 
 
 def _tell(made: Pass, dry_run: bool) -> None:
-    gaps = made.gaps
+    gaps, width = made.gaps, width_of_times()
     if gaps:
-        echo_columns(("FROM", 27), ("TO", 27), ("MESSAGES", 8), *((k.upper(), 9) for k in KINDS))
+        echo_columns(
+            ("FROM", width), ("TO", width), ("MESSAGES", 8), *((k.upper(), 9) for k in KINDS)
+        )
     for gap in gaps:
         echo_columns(
-            (times.iso(gap.first), 27),
-            (times.iso(gap.last), 27),
+            (shown(gap.first), width),
+            (shown(gap.last), width),
             (gap.messages, 8),
             *((gap.counts[kind], 9) for kind in KINDS),
         )
     whole = losses.total(gaps)
     if whole is not None or made.problem is None:
-        click.echo(f"since {times.iso(made.since)}: {_told(whole, dry_run)}")
+        click.echo(f"since {shown(made.since)}: {_told(whole, dry_run)}")
     if made.waiting:
         click.echo(
             f"{made.waiting} more changed so lately that ZimSend may still report them by itself; "

@@ -52,7 +52,14 @@ def open_store(url: str) -> Store:
             raise ConfigError("DATABASE_URL", f"{path!r} is no file; SQLite takes no options here")
         return SqliteStore(path)
     if url.startswith(("postgres://", "postgresql://")):
-        from receiver.store.postgres import PostgresStore
+        try:
+            from receiver.store.postgres import PostgresStore
+        except ImportError as error:
+            raise ConfigError(
+                "DATABASE_URL",
+                f"PostgreSQL's library is not here ({_in_one_line(error)}); install it, on Debian "
+                "with `apt install libpq5`, and run `pip install -r requirements.txt` again",
+            ) from error
 
         return PostgresStore(url)
     raise ConfigError(
@@ -60,3 +67,8 @@ def open_store(url: str) -> Store:
         "not a database that this release stores in; use sqlite:///relative/path.db, "
         "sqlite:////absolute/path.db or postgres://user:password@host/database",
     )
+
+
+def _in_one_line(error: ImportError) -> str:
+    """Where nothing will do, psycopg tells of each of its ways on a line."""
+    return str(error).partition("\n")[0].rstrip(":")

@@ -17,8 +17,7 @@ from receiver.errors import SchemaMismatch, StoreUnavailable
 from receiver.event import reject
 from receiver.logs import Sparingly
 from receiver.parts import Receiver, parts
-from receiver.providers.zimsend.samples import sample
-from receiver.providers.zimsend.webhook import parse
+from receiver.providers import PROVIDERS
 from receiver.store.contract import MOST_TOLD
 from receiver.times import SECOND
 from receiver.web.answers import json_answer
@@ -125,8 +124,11 @@ class _Store:
             return
         self._tried_at = None
         name = f"readiness-{secrets.token_hex(8)}"
-        body = sample("sms.sent", event_id=name, message_id=name, to="+33600000000", now=now)
-        item = parse(body, received_at=now, retention=receiver.config.retention)
+        provider = next(iter(PROVIDERS.values()))
+        body = provider.sample(
+            "sms.sent", event_id=name, message_id=name, to="+33600000000", now=now
+        )
+        (item,) = provider.parse(body, received_at=now, retention=receiver.config.retention)
         unusable = reject(name.encode(), "a trial", received_at=now)
         # Twice: a copy is counted, which is another statement.
         items = (item, item, unusable)

@@ -7,15 +7,12 @@ from __future__ import annotations
 
 import re
 
-from receiver.providers.zimsend import webhook
-
-WEBHOOK = webhook.PATH
 HEALTH = "/healthz"
 READINESS = "/readyz"
 
 #: Paths that hold no id.
 _FIXED = {
-    *(WEBHOOK, HEALTH, READINESS, "/", "/v1/reconciliation"),
+    *(HEALTH, READINESS, "/", "/v1/reconciliation"),
     *("/v1/sms/history", "/v1/sms/stats", "/v1/sms/verify-otp", "/v1/sms/send-otp"),
     *("/v1/sms/send", "/v1/sms/send-bulk", "/v1/sms/send-bulk-personalized"),
 }
@@ -31,7 +28,7 @@ def meant(path: str) -> str:
         return path
     single = _SLASHES.sub("/", path)
     without = single.rstrip("/") or "/"
-    if without in _FIXED:
+    if without in _FIXED or without.startswith("/webhooks/"):
         return without
     before = _BEFORE_AN_ID.match(path)
     if before is None:  # under /v1 an error has another shape

@@ -7,7 +7,7 @@ from flask import Flask, Response, request
 from werkzeug.exceptions import HTTPException
 
 from receiver.parts import parts
-from receiver.providers.zimsend.webhook import SIGNATURE
+from receiver.providers import PROVIDERS
 from receiver.web.answers import Answer, api_error, error_answer, in_api, refusal
 from receiver.web.v1 import ApiError, authenticate
 
@@ -44,7 +44,8 @@ def register_errors(app: Flask) -> None:
             except ApiError as refused:
                 return api_refused(refused)
         elif error.code == 404:
-            signed = SIGNATURE in request.headers
+            doors = (provider.door for provider in PROVIDERS.values())
+            signed = any(d and d.header and d.header in request.headers for d in doors)
             parts(app).receiving.refusals.path(request.path, signed=signed)
         return refused_by_the_framework(error)
 

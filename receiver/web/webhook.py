@@ -1,53 +1,80 @@
-"""The webhook as an ordinary Flask route: for every WSGI server, and for tests.
+"""Requests that bring events as ordinary Flask routes: for every WSGI server, and for tests.
 
-Under gunicorn the event loop answers it (`receiver/web/front/`), from the same description.
+Under gunicorn the event loop answers them (`receiver/web/front/`), from the same description.
 """
 
 from __future__ import annotations
 
 import time
+from collections.abc import Iterable, Sequence
+from functools import partial
 
-from flask import Blueprint, Response, request
+from flask import Blueprint, Response, abort, request
 
 from receiver.errors import Refused
 from receiver.ingest import deadline_for
 from receiver.parts import parts
-from receiver.providers.zimsend.webhook import SIGNATURE
+from receiver.providers import Provider
 from receiver.receiving import blocking
 from receiver.web.answers import json_answer
 from receiver.web.bodies import read_body
-from receiver.web.paths import WEBHOOK
 from receiver.web.problems import response
 
-blueprint = Blueprint("webhook", __name__)
+
+def routes(providers: Iterable[Provider]) -> Blueprint:
+    """A route for each door, and a word at it for who looks before it is registered."""
+    blueprint = Blueprint("webhook", __name__)
+    for provider in providers:
+        door = provider.door
+        if door is None:
+            continue
+        if door.header is not None and "GET" not in door.methods:
+            blueprint.add_url_rule(
+                door.path,
+                endpoint=f"{provider.name} is there",
+                view_func=partial(_there, provider.title, door.methods),
+                provide_automatic_options=False,
+            )
+        blueprint.add_url_rule(
+            door.path if door.header is not None else f"{door.path}/<secret>",
+            endpoint=door.path.rpartition("/")[2],
+            view_func=_receive,
+            methods=door.methods,
+            provide_automatic_options=False,
+        )
+    return blueprint
 
 
-@blueprint.post(WEBHOOK, provide_automatic_options=False)
-def zimsend() -> Response:
+def _there(title: str, methods: Sequence[str]) -> Response:
+    return Response(
+        f"The webhooks of {title} are received here, by {' or '.join(methods)}.\n",
+        content_type="text/plain; charset=utf-8",
+    )
+
+
+def _receive(secret: str | None = None) -> Response:
     """Acknowledge nothing that is not on the disk. No handler runs in here."""
     began = time.monotonic()
     receiver = parts()
-    refusals = receiver.receiving.refusals
+    found = receiver.receiving.find(request.path)
+    if found is None:
+        abort(404)
+    claimed = found.claimed
+    if found.door.header is not None:
+        claimed = request.headers.get(found.door.header)
     try:
         body = read_body(request.environ, receiver.receiving.largest_body)
     except Refused as error:
         if error.status == 413:
-            refusals.size()
+            receiver.receiving.refusals.size()
         raise
     deadline = deadline_for(began, time.monotonic())
-    steps = receiver.receiving.receive(body, request.headers.get(SIGNATURE))
+    steps = receiver.receiving.receive(found.provider, body, claimed)
     try:
         text = blocking(steps, lambda items: receiver.ingest.submit_all(items, deadline))
     except Refused as error:
         if error.status == 401:
-            refusals.signature(body, {n.lower(): v for n, v in request.headers.items()})
+            headers = {name.lower(): value for name, value in request.headers.items()}
+            receiver.receiving.refused(found, body, headers)
         raise
     return response(json_answer(200, text))
-
-
-@blueprint.get(WEBHOOK, provide_automatic_options=False)
-def there() -> Response:
-    """For who tries the address before it is registered."""
-    return Response(
-        "ZimSend's webhooks are received here, by POST.\n", content_type="text/plain; charset=utf-8"
-    )

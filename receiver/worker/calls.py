@@ -6,9 +6,10 @@ import threading
 from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Generator
 from enum import Enum, auto
 
-from receiver import times
+from receiver import ids, times
 from receiver.errors import HandlerError
 from receiver.event import Event
+from receiver.providers import provider_of
 from receiver.registry import Handler
 from receiver.store import Claim
 from receiver.worker.ends import Failure, failure_of
@@ -97,15 +98,18 @@ def _failure(handler: Handler, claim: Claim) -> Failure | None:
 
 def event_of(claim: Claim) -> Event:
     """The event as a handler sees it."""
+    provider = provider_of(claim.event_id)
     return Event(
-        id=claim.event_id,
+        id=ids.written(claim.event_id),
         type=claim.event_type,
         occurred_at=times.to_datetime(claim.occurred_at),
         received_at=times.to_datetime(claim.received_at),
-        message_id=claim.message_id,
+        message_id=None if claim.message_id is None else ids.split(claim.message_id)[1],
         source=claim.source,
         late=bool(claim.late),
         redacted=bool(claim.redacted),
         raw=claim.body,
         attempt=claim.attempt,
+        provider=provider.name,
+        _read_raw=provider.read,
     )

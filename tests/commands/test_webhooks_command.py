@@ -104,7 +104,7 @@ def test_a_secret_that_is_no_text(flask: Flask) -> None:
 
 @pytest.mark.parametrize("command", ["register", "list", "delete wh_1", "test"])
 def test_what_is_not_set_is_named(flask: Flask, canned: Canned, command: str) -> None:
-    line = last_line(flask(*command.split(), ZIMSEND_API_KEY=""), 1)
+    line = last_line(flask(*command.split(), ZIMSEND_API_KEY="", ZIMSEND_CLIENT_ID=""), 1)
     assert line.startswith("Error: ZIMSEND_API_KEY: not set")
     if command in ("register", "test"):
         line = last_line(flask(command, PUBLIC_URL=""), 1)

@@ -12,6 +12,7 @@ from receiver import times
 from receiver.config import Config
 from receiver.errors import Refused, StoreUnavailable
 from receiver.event import EXPIRED, Incoming, Rejected
+from receiver.providers.zimsend import PROVIDER as ZIMSEND
 from receiver.providers.zimsend.webhook import sign
 from receiver.receiving import ELSEWHERE, LARGE, Item, Receiving, Steps, blocking
 from tests.conftest import SECRET
@@ -22,7 +23,7 @@ NOW = times.now()
 
 @pytest.fixture(scope="module")
 def receiving() -> Receiving:
-    return Receiving(Config.from_env({"ZIMSEND_WEBHOOK_SECRET": SECRET}), lambda: NOW)
+    return Receiving(Config.from_env({"ZIMSEND_WEBHOOK_SECRET": SECRET}), [ZIMSEND], lambda: NOW)
 
 
 def event(**changes: Any) -> bytes:
@@ -30,7 +31,7 @@ def event(**changes: Any) -> bytes:
 
 
 def begin(receiving: Receiving, body: bytes) -> Steps:
-    return receiving.receive(body, sign(SECRET.encode(), body))
+    return receiving.receive(ZIMSEND, body, sign(SECRET.encode(), body))
 
 
 def the_item(asked: Sequence[Item] | None) -> Item:
@@ -83,7 +84,7 @@ def test_without_a_signature_nothing_is_asked_for(
     receiving: Receiving, claimed: str | None, size: int
 ) -> None:
     with pytest.raises(Refused) as refused:
-        next(receiving.receive(b"x" * size, claimed))
+        next(receiving.receive(ZIMSEND, b"x" * size, claimed))
     assert refused.value.status == 401
 
 
@@ -137,7 +138,7 @@ def test_what_quarantine_cannot_hold_either_is_an_error(
 
 def test_hidden_texts_are_in_nothing_that_is_stored() -> None:
     settings = {"ZIMSEND_WEBHOOK_SECRET": SECRET, "STORE_TEXT": "none"}
-    receiving = Receiving(Config.from_env(settings), lambda: NOW)
+    receiving = Receiving(Config.from_env(settings), [ZIMSEND], lambda: NOW)
     for body in event(), b'{"data": {"message": "Bonjour"}}':
         item = the_item(next(begin(receiving, body)))
         assert b"Bonjour" not in (item.body or b"")

@@ -22,7 +22,7 @@ from flask.testing import FlaskClient
 
 from app import create_app
 from handlers import forward
-from receiver import Event, Registry, config
+from receiver import Event, Registry, config, sqlite_file
 from receiver.parts import Receiver
 from receiver.times import HOUR, MINUTE, SECOND
 from receiver.web import ops
@@ -301,7 +301,7 @@ def test_settings_that_it_names_exist() -> None:
 
 def test_marks_of_hosts_are_all_told() -> None:
     rows = re.findall(r"^\| `([A-Z_]+)` \| ([^|]+) \|$", DEPLOY, re.MULTILINE)
-    assert dict(rows) == config.EPHEMERAL_HOSTS
+    assert dict(rows) == sqlite_file.EPHEMERAL_HOSTS
 
 
 def test_commands_that_it_names_exist(app: Flask) -> None:

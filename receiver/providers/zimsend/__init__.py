@@ -1,1 +1,30 @@
 """All that knows how ZimSend itself speaks: its webhook, its API, and a simulated ZimSend."""
+
+from __future__ import annotations
+
+from receiver.event import read_envelope
+from receiver.providers.contract import Door, Provider
+from receiver.providers.zimsend import diagnosis, samples, webhook
+
+#: ZimSend, as the service knows it.
+PROVIDER = Provider(
+    name="zimsend",
+    title="ZimSend",
+    door=Door(
+        path=webhook.PATH,
+        header=webhook.SIGNATURE,
+        methods=("POST",),
+        authenticate=lambda config, body, claimed: webhook.verify(
+            config.webhook_secrets, body, claimed
+        ),
+        answer=webhook.answer,
+        likely_cause=lambda config, body, headers: diagnosis.likely_cause(
+            body, headers, config.webhook_secrets
+        ),
+    ),
+    parse=webhook.parse_all,
+    read=read_envelope,
+    tries=3,
+    samples=tuple(samples.SAMPLES),
+    sample=samples.sample,
+)

@@ -14,8 +14,10 @@ from typing import Any
 from itsdangerous import HMACAlgorithm
 
 from receiver import status, times
-from receiver.errors import Unusable
-from receiver.event import ALIASES, LONGEST_ID, NOT_IN_AN_ID, Incoming, clean_id
+from receiver.errors import Refused, Unusable
+from receiver.event import ALIASES, EXPIRED, LONGEST_ID, NOT_IN_AN_ID, Incoming, Rejected, clean_id
+from receiver.providers.contract import Item
+from receiver.store.contract import Outcome
 from receiver.strict_json import read_json
 
 #: Where its events are received, and the header of their signature.
@@ -170,3 +172,23 @@ def _redact(payload: dict[str, Any], text_mode: str) -> bytes:
             masked = text_mode == "masked" and isinstance(text, str)
             holder["message"] = _DIGIT.sub("*", text) if masked else None
     return json.dumps(payload, separators=(",", ":")).encode("ascii")
+
+
+# --- as the service asks it (receiver/providers/contract.py)
+
+
+def parse_all(body: bytes, **how: Any) -> list[Item]:
+    """A body is one event."""
+    return [parse(body, **how)]
+
+
+def answer(items: Sequence[Item], outcomes: Sequence[Outcome]) -> str:
+    """
+    :raises Refused: 400 for what went into quarantine.
+    """
+    (item,), (outcome,) = items, outcomes
+    if isinstance(item, Rejected):
+        raise Refused(400, item.reason)
+    if outcome == "quarantined":
+        raise Refused(400, EXPIRED)
+    return f'{{"status": "{outcome}", "event_id": {json.dumps(item.id)}}}'

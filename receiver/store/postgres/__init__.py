@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+
 import psycopg
 
 from receiver.errors import StoreUnavailable
@@ -15,15 +17,21 @@ from receiver.store.postgres.transactions import SHORT_PATIENCE, as_unavailable,
 from receiver.store.postgres.upkeep import Upkeep
 from receiver.store.postgres.work import Work
 
+log = logging.getLogger(__name__)
+
 
 class PostgresStore(Ingest, Work, Mirror, Upkeep, Marks, Records, Copy):
     """See `receiver.store.Store`."""
 
     def migrate(self) -> list[str]:
+        if self._pool.ignored:
+            log.warning("DATABASE_URL: of other tools, and ignored: %s", self._pool.ignored)
         # Not from the pool: it is told at once why it cannot connect, and may wait for long.
         with as_unavailable():
             try:
-                connection = psycopg.connect(autocommit=True, **self._pool.settings)
+                connection = psycopg.connect(
+                    autocommit=True, prepare_threshold=None, **self._pool.settings
+                )
             except psycopg.Error as error:
                 raise StoreUnavailable(f"DATABASE_URL: {told(error)}") from error
             with connection:

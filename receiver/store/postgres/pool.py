@@ -15,6 +15,7 @@ from typing import Any, ClassVar, Self
 import psycopg
 from psycopg.abc import PQGen
 from psycopg.conninfo import conninfo_to_dict
+from psycopg.pq import Conninfo
 from psycopg.rows import TupleRow
 from psycopg.types.string import StrDumperUnknown
 from psycopg_pool import ConnectionPool, PoolTimeout
@@ -58,6 +59,7 @@ def settings_of(url: str) -> dict[str, Any]:
 
     :raises ConfigError: if it is no such URL; what is wrong with it might be the password.
     """
+    url, _ = without_others(url)
     try:
         given = conninfo_to_dict(url)
         if not re.fullmatch("[0-9,]*", str(given.get("port", ""))):
@@ -74,6 +76,59 @@ def settings_of(url: str) -> dict[str, Any]:
     if not all(map(_is_local, hosts.split(","))) and "PGSSLMODE" not in os.environ:
         given.setdefault("sslmode", "require")
     return _DEFAULTS | given
+
+
+#: Parameters by which other tools set their own pools and caches: nothing is lost without them.
+_OF_OTHERS = {
+    *("connection_limit", "pgbouncer", "pool_timeout", "socket_timeout", "statement_cache_size"),
+    *("supa", "workaround", "checkout_timeout", "encoding", "pool", "prepared_statements"),
+    *("reaping_frequency", "conn_max_age", "conn_health_checks", "pool_size", "max_overflow"),
+    *("pool_recycle", "pool_pre_ping", "max_conns", "pool_max_conns", "pool_min_conns"),
+    *("prepared_statement_cache_size", "statement_timeout", "prepareThreshold", "ApplicationName"),
+    "uselibpqcompat",
+}
+#: Parameters that mean something here, and how it is written for PostgreSQL.
+_MEANT = {
+    "schema": "options=-csearch_path%3DNAME",
+    "currentSchema": "options=-csearch_path%3DNAME",
+    "ssl": "sslmode=require or sslmode=disable",
+    "sslaccept": "sslmode=require or sslmode=verify-full",
+    "sslcertificate": "sslrootcert=FILE",
+    "sslfactory": "sslmode=require",
+}
+#: What changes nothing: what would be so without it.
+_AS_EVER = {("schema", "public"), ("currentSchema", "public")}
+_SSL_MODES = ("disable", "allow", "prefer", "require", "verify-ca", "verify-full")
+
+
+def without_others(url: str) -> tuple[str, list[str]]:
+    """A `DATABASE_URL` without the parameters of other tools, and their names.
+
+    :raises ConfigError: at one that means something here, or that nobody knows.
+    """
+    head, _, query = url.rpartition("?")
+    pairs = [part.partition("=")[::2] for part in query.split("&")]
+    # What looks different is a password with a question mark, and nothing of it may be told.
+    if not head or "@" in query or not all(re.fullmatch("[A-Za-z_]+", name) for name, _ in pairs):
+        return url, []
+    known = {option.keyword.decode() for option in Conninfo.get_defaults()}
+    kept, ignored = [], []
+    for name, value in pairs:
+        if (name, value) in _AS_EVER or name in _OF_OTHERS:
+            ignored.append(name)
+        elif (name, value) == ("ssl", "true"):
+            kept.append("sslmode=require")
+        elif name in _MEANT:
+            raise ConfigError("DATABASE_URL", f"?{name}= is not PostgreSQL's: write {_MEANT[name]}")
+        elif name not in known:
+            raise ConfigError(
+                "DATABASE_URL", f"?{name}= is no parameter of PostgreSQL's; take it out"
+            )
+        elif name == "sslmode" and value not in _SSL_MODES:
+            raise ConfigError("DATABASE_URL", f"sslmode is one of {', '.join(_SSL_MODES)}")
+        else:
+            kept.append(f"{name}={value}")
+    return head + ("?" + "&".join(kept) if kept else ""), ignored
 
 
 def _is_local(host: str) -> bool:
@@ -97,6 +152,8 @@ class Connection(psycopg.Connection[TupleRow]):
     used_at: float = 0.0
     #: Seconds to the server and back, as its first statement took.
     round_trip: float = 0.0
+    #: Whether a pooler may give each transaction to another session of the server.
+    pooled: bool = False
     #: It was given up with a link that may be sound, so nothing is said about the others'.
     discarded: bool = False
     #: Why the last attempt to connect failed.
@@ -140,6 +197,8 @@ class Pool:
 
     def __init__(self, url: str) -> None:
         self.settings = settings_of(url)
+        #: Parameters of the URL that are other tools'.
+        self.ignored = ", ".join(without_others(url)[1])
         self._opening = threading.Lock()
         self._pool: ConnectionPool[Connection] | None = None
         self._others = threading.BoundedSemaphore(_OTHERS)
@@ -236,7 +295,17 @@ def _configure(connection: Connection) -> None:
     began = time.monotonic()
     connection.deadline = began + 2 * _CHECK_PATIENCE
     connection.adapters.register_dumper(str, _Text)
-    # For what is read without a transaction of its own.
-    connection.execute("SET statement_timeout = '30s'")
+    # A pooler like PgBouncer tells another number than the server's own. The session is not ours
+    # then: nothing may be set in it, nor prepared.
+    ((bounded,),) = connection.execute(_BOUND, (connection.info.backend_pid,))
+    connection.pooled = bounded is None
+    if connection.pooled:
+        connection.prepare_threshold = None
     connection.used_at = time.monotonic()
     connection.round_trip = connection.used_at - began
+
+
+# For what is read without a transaction of its own.
+_BOUND = """
+SELECT CASE WHEN pg_backend_pid() = %s THEN set_config('statement_timeout', '30s', false) END
+"""

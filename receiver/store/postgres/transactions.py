@@ -85,8 +85,8 @@ class Transactions:
     @contextmanager
     def _reading(self) -> Iterator[Connection]:
         """One read transaction: all that is read is of one moment."""
-        with self._reader() as connection:
-            connection.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
+        with self._lent_to_reader() as connection:
+            connection.execute(_BEGIN_READING.format("REPEATABLE READ"), prepare=False)
             try:
                 yield connection
             finally:
@@ -94,6 +94,12 @@ class Transactions:
 
     @contextmanager
     def _reader(self) -> Iterator[Connection]:
+        """For single statements."""
+        with self._lent_to_reader() as connection, _bounded(connection):
+            yield connection
+
+    @contextmanager
+    def _lent_to_reader(self) -> Iterator[Connection]:
         deadline = time.monotonic() + PATIENCE
         with as_unavailable(), self._pool.shared(deadline, reading=True) as connection:
             connection.deadline = time.monotonic() + READER_PATIENCE
@@ -107,7 +113,11 @@ class Transactions:
     def _row(self, query: str, values: Sequence[object] | Mapping[str, object]) -> tuple[Any, ...]:
         """The one row that a worker asks for, or who takes turns: no reader is in its way."""
         deadline = time.monotonic() + PATIENCE
-        with as_unavailable(), self._pool.shared(deadline) as connection:
+        with (
+            as_unavailable(),
+            self._pool.shared(deadline) as connection,
+            _bounded(connection),
+        ):
             row = connection.execute(query, values).fetchone()
         assert row is not None
         return row
@@ -125,6 +135,19 @@ def _begin(
         "SELECT number, breaking FROM schema_steps WHERE number > %s",
         (len(schema.STEPS),),
     )
+
+
+@contextmanager
+def _bounded(connection: Connection) -> Iterator[None]:
+    """What no transaction is needed for, except where nothing can be set without one."""
+    if not connection.pooled:
+        yield
+        return
+    connection.execute(_BEGIN_READING.format("READ COMMITTED"), prepare=False)
+    try:
+        yield
+    finally:
+        _roll_back(connection)
 
 
 def _roll_back(connection: Connection) -> None:
@@ -161,6 +184,8 @@ def told(error: psycopg.Error) -> str:
     line = " ".join((error.diag.message_primary or str(error)).split())
     if "does not support SSL" in line:
         line += " (in a network of your own, add ?sslmode=disable to DATABASE_URL)"
+    if "unsupported startup parameter" in line:
+        line += " (this pooler does not pass it on: set it by ALTER ROLE, not in DATABASE_URL)"
     return line
 
 
@@ -186,6 +211,9 @@ SELECT set_config('statement_timeout', %s, true), set_config('lock_timeout', %s,
             SELECT DISTINCT hashtextextended(id, 0) AS key
             FROM jsonb_array_elements_text(%s::jsonb) AS id ORDER BY key) AS keys)
 """
+
+# Two statements in one round trip, which cannot be prepared.
+_BEGIN_READING = "BEGIN ISOLATION LEVEL {} READ ONLY; SET LOCAL statement_timeout = '30s'"
 
 # Whoever has the lock of message and handler is alone in leasing and parking work of that message.
 LOCK_OF_QUEUE = "hashtextextended(m.message_id, hashtextextended({handler}, 1))"

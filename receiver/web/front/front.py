@@ -17,19 +17,20 @@ from functools import partial
 from typing import Any
 from urllib.parse import unquote_to_bytes
 
+from werkzeug.exceptions import NotFound
+
 from receiver.errors import Refused, StoreUnavailable
 from receiver.ingest import Ticket, deadline_for
 from receiver.logs import Sparingly
 from receiver.parts import Receiver
-from receiver.providers.zimsend.webhook import SIGNATURE
 from receiver.receiving import ELSEWHERE, Steps
 from receiver.web import ops
 from receiver.web.answers import json_answer, refusal
 from receiver.web.bodies import LARGEST_PASSED_ON, too_large
 from receiver.web.front.connection import Connection
 from receiver.web.front.flask_threads import FlaskThreads
-from receiver.web.front.requests import Request
-from receiver.web.paths import HEALTH, WEBHOOK, meant
+from receiver.web.front.requests import Refuse, Request
+from receiver.web.paths import HEALTH, meant
 
 log = logging.getLogger(__name__)
 
@@ -45,7 +46,8 @@ _CLOSED_AT_ONCE = 200
 #: Seconds for those who have sent much ahead, until it is everybody's turn.
 _TURN = 0.005
 
-_SIGNATURE = SIGNATURE.lower().encode()
+#: Below it errors have the shape that belongs to webhooks.
+_WEBHOOKS = "/webhooks"
 
 
 class Front:
@@ -175,8 +177,15 @@ class Front:
     # --- requests
 
     def head(self, connection: Connection, request: Request) -> None:
-        if request.method == "POST" and path_of(request) == WEBHOOK:
-            request.limit = self._receiver.receiving.largest_body
+        path = path_of(request)
+        receiving = self._receiver.receiving
+        found = receiving.find(path)
+        if found is not None and found.accepts(request.method):
+            request.limit = receiving.largest_body
+        elif found is None and receiving.needs_secret(
+            path
+        ):  # before a byte of the body is asked for
+            raise Refuse(404, str(NotFound.description))
         else:
             request.limit = max(LARGEST_FOR_FLASK, self._receiver.config.max_body_bytes + 1)
 
@@ -184,15 +193,17 @@ class Front:
         if self._stopping:
             connection.close_after_answer()
         path = path_of(request)
-        if path == WEBHOOK and request.method == "POST":
+        found = self._receiver.receiving.find(path)
+        if found is not None and found.accepts(request.method):
             if request.cut:
                 self._receiver.receiving.refusals.size()
                 connection.answer(*refusal(path, too_large(request.limit)))
                 return
-            claimed = request.header(_SIGNATURE)
-            steps = self._receiver.receiving.receive(
-                request.body, None if claimed is None else claimed.decode("latin-1")
-            )
+            claimed = found.claimed
+            if found.door.header is not None:
+                shown = request.header(found.door.header.lower().encode())
+                claimed = None if shown is None else shown.decode("latin-1")
+            steps = self._receiver.receiving.receive(found.provider, request.body, claimed)
             self._go_on(connection, request, steps, lambda: next(steps))
         elif path == HEALTH and request.method in ("GET", "HEAD"):
             connection.answer(*ops.HEALTHY)
@@ -218,10 +229,11 @@ class Front:
             connection.answer(*json_answer(200, end.value))
             return
         except Exception as error:
-            connection.answer(*refusal(WEBHOOK, error))
-            if isinstance(error, Refused) and error.status == 401:
+            connection.answer(*refusal(_WEBHOOKS, error))
+            found = self._receiver.receiving.find(path_of(request))
+            if isinstance(error, Refused) and error.status == 401 and found is not None:
                 told = {n.decode("latin-1"): v.decode("latin-1") for n, v in request.headers}
-                self._receiver.receiving.refusals.signature(request.body, told)
+                self._receiver.receiving.refused(found, request.body, told)
             return
         self._known(connection)  # it was authenticated, or there were nothing to do for it
         if items is ELSEWHERE:
@@ -294,8 +306,6 @@ def _what_became_of(ticket: Ticket, steps: Steps) -> object:
 def path_of(request: Request) -> str:
     """The decoded path that a request means, as WSGI has it: bytes as Latin-1."""
     target = request.target
-    if target == WEBHOOK.encode():
-        return WEBHOOK
     path = target.partition(b"#")[0].partition(b"?")[0]
     if not path.startswith(b"/"):  # http://host/path, as proxies are asked
         _, separator, rest = path.partition(b"://")
