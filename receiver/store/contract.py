@@ -54,12 +54,14 @@ class Want(NamedTuple):
     :param limit: work items at most.
     :param lease: microseconds for which they are its own.
     :param max_attempts: the handler's.
+    :param owner: who holds the leases, for `Work.leases`.
     """
 
     handler: str
     limit: int
     lease: int
     max_attempts: int
+    owner: str = ""
 
 
 class Claim(NamedTuple):
@@ -170,6 +172,17 @@ class Work(Protocol):
         is, and `next_due` then tells of the rest.
 
         :param patience: seconds to wait for other writers' locks, and not for the database itself.
+        """
+
+    def leases(self, owner: str) -> list[Claim]:
+        """What an owner has leased and not ended: also where a lease has run out, as long as
+        nobody else has taken the item."""
+
+    def renew(self, claim: Claim, until: int, patience: float) -> Claim | None:
+        """Lease an item anew without a new attempt; `None` if the claim no longer holds it.
+
+        :param until: when the new lease ends.
+        :param patience: as for `work`.
         """
 
     def next_due(self, handler: str, after: int) -> int | None:

@@ -12,6 +12,7 @@ from receiver.event import Event
 from receiver.providers import provider_of
 from receiver.registry import Handler
 from receiver.store import Claim
+from receiver.worker.begun import Begun
 from receiver.worker.ends import Failure, failure_of
 
 #: What a call returns that has not run yet.
@@ -35,13 +36,19 @@ class Call:
     """One claimed item. Whoever runs it begins it; the worker's loop gives it back or overtakes it.
 
     :param claimed: when it was claimed, by the worker's clock.
+    :param begun: where it is written down that it runs.
     """
 
-    __slots__ = ("_changing", "claim", "claimed", "failure", "started", "state", "took")
+    __slots__ = (
+        *("_begun", "_changing", "_slot"),
+        *("claim", "claimed", "failure", "started", "state", "took"),
+    )
 
-    def __init__(self, claim: Claim, claimed: float) -> None:
+    def __init__(self, claim: Claim, claimed: float, begun: Begun) -> None:
         self.claim = claim
         self.claimed = claimed
+        self._begun = begun
+        self._slot: int | None = None
         self.state = State.WAITING
         #: When it began; it says nothing before that.
         self.started = 0.0
@@ -64,11 +71,15 @@ class Call:
     def begin(self, now: float) -> bool:
         """Whether it has begun now, and must be brought to its end: not if it was given back."""
         self.started = now  # before the state says so
-        return self.change(State.WAITING, State.RUNNING)
+        if not self.change(State.WAITING, State.RUNNING):
+            return False
+        self._slot = self._begun.begin(self.claim)
+        return True
 
     def end(self, handler: Handler, clock: Callable[[], float]) -> None:
         """Call the handler, and note what came of it. Raises nothing."""
         self.failure = _failure(handler, self.claim)
+        self._begun.end(self._slot)
         self.took = clock() - self.started
 
     @property

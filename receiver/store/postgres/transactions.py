@@ -110,14 +110,20 @@ class Transactions:
         with self._reader() as connection:
             return connection.execute(query, values).fetchone()
 
-    def _row(self, query: str, values: Sequence[object] | Mapping[str, object]) -> tuple[Any, ...]:
-        """The one row that a worker asks for, or who takes turns: no reader is in its way."""
+    @contextmanager
+    def _worker_reads(self) -> Iterator[Connection]:
+        """A connection for a read by a worker, or who takes turns: no reader is in its way."""
         deadline = time.monotonic() + PATIENCE
         with (
             as_unavailable(),
             self._pool.shared(deadline) as connection,
             _bounded(connection),
         ):
+            yield connection
+
+    def _row(self, query: str, values: Sequence[object] | Mapping[str, object]) -> tuple[Any, ...]:
+        """The one row that a worker asks for, or who takes turns."""
+        with self._worker_reads() as connection:
             row = connection.execute(query, values).fetchone()
         assert row is not None
         return row

@@ -63,6 +63,16 @@ class Work(Transactions):
             claims += [Claim(*lease, *events[lease[0]]) for lease in in_order]
         return claims
 
+    def leases(self, owner: str) -> list[Claim]:
+        with self._worker_reads() as connection:
+            return [Claim(*found) for found in connection.execute(_LEASES, (owner,), binary=True)]
+
+    def renew(self, claim: Claim, until: int, patience: float) -> Claim | None:
+        held = (until, claim.event_seq, claim.handler, claim.fence)
+        with self._transaction(_WHOLE, lock_patience=patience) as connection:
+            renewed = connection.execute(_RENEW, held)
+        return claim._replace(fence=claim.fence + 1) if renewed.rowcount else None
+
     def next_due(self, handler: str, after: int) -> int | None:
         (due_at,) = self._row(_NEXT_DUE, (handler, after))
         return None if due_at is None else int(due_at)
@@ -145,6 +155,7 @@ class _Found:
             "handler": self.want.handler,
             "now": now,
             "until": now + self.want.lease,
+            "owner": self.want.owner,
             "most": self.want.max_attempts + SILENT_ATTEMPTS,
             "messages": list(self._messages),
             "firsts": [seq for seq, _ in self._messages.values()],
@@ -293,12 +304,26 @@ UPDATE deliveries AS d SET
     due_since = NULL,
     fence = d.fence + 1,
     attempts = d.attempts + (d.attempts < %(most)s)::integer,
+    owner = %(owner)s,
     last_error = CASE WHEN d.attempts < %(most)s THEN d.last_error ELSE
         format('given up: %%s attempts, the last ones ended without a word', d.attempts) END
 WHERE d.handler = %(handler)s
   AND d.event_seq = ANY (%(loose)s::bigint[] || ARRAY(SELECT event_seq FROM first))
   AND {_PENDING} AND (d.due_at <= %(now)s OR d.due_at >= {NEVER})
 RETURNING d.event_seq, d.message_id, d.fence, d.attempts, d.state = 'dead'
+"""
+
+_LEASES = """
+SELECT d.event_seq, d.handler, d.fence, d.attempts, e.id, e.type, e.message_id, e.occurred_at,
+       e.received_at, e.source, e.late, e.redacted, e.body
+FROM deliveries AS d JOIN events AS e ON e.seq = d.event_seq
+WHERE d.owner = %s AND d.leased
+ORDER BY d.event_seq, d.handler
+"""
+
+_RENEW = """
+UPDATE deliveries SET fence = fence + 1, due_at = %s
+WHERE event_seq = %s AND handler = %s AND fence = %s AND leased
 """
 
 # The events of what this transaction has leased.
@@ -323,7 +348,7 @@ SELECT count(pg_advisory_xact_lock(key)) FROM (
 _SETTLE = """
 UPDATE deliveries AS d
 SET state = ended.state, due_at = ended.due_at, last_error = ended.error,
-    attempts = d.attempts - ended.given_back::integer, leased = false
+    attempts = d.attempts - ended.given_back::integer, leased = false, owner = NULL
 FROM jsonb_to_recordset(%s::jsonb) AS ended (
     seq bigint, handler text, fence bigint, state text, due_at bigint, error text,
     given_back boolean)

@@ -71,6 +71,11 @@ def items_behind_others_are_parked(db: Database) -> None:
     _run(db, _PARKED)
 
 
+@migrations()
+def leases_have_owners(db: Database) -> None:
+    _run(db, _OWNERS)
+
+
 @cache
 def step_names() -> set[str]:
     """All steps that this release knows: those that an empty database lacks."""
@@ -366,4 +371,10 @@ CREATE INDEX deliveries_of_message
 -- The messages of which something is parked, and since when; mostly there is nothing in it.
 CREATE INDEX deliveries_parked ON deliveries (handler, message_id, due_since)
     WHERE state = 'pending' AND due_at = {NEVER};
+"""
+
+_OWNERS = """
+-- Who has leased an item; null once the lease has ended. And what somebody has leased: little.
+ALTER TABLE deliveries ADD COLUMN owner TEXT;
+CREATE INDEX deliveries_leased ON deliveries (owner) WHERE leased;
 """

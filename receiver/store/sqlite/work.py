@@ -52,6 +52,16 @@ class Work(Connections):
             tell_given_up(handler, items)
         return [Claim(*lease, *events[lease[0]]) for lease in leased]
 
+    def leases(self, owner: str) -> list[Claim]:
+        with as_unavailable():
+            return [Claim(*found) for found in self._reader.execute(_LEASES, (owner,))]
+
+    def renew(self, claim: Claim, until: int, patience: float) -> Claim | None:
+        held = (until, claim.event_seq, claim.handler, claim.fence)
+        with self._transaction(patience) as connection:
+            renewed = connection.execute(_RENEW, held).rowcount
+        return claim._replace(fence=claim.fence + 1) if renewed else None
+
     def next_due(self, handler: str, after: int) -> int | None:
         with as_unavailable():
             found = self._reader.execute(_NEXT_DUE, (handler, after)).fetchone()
@@ -169,7 +179,8 @@ class _Found:
         handler = self._want.handler
         seqs = [seq for seq, *_ in self.leased]
         if seqs:
-            connection.execute(_LEASE, (self._now + self._want.lease, handler, json.dumps(seqs)))
+            until = self._now + self._want.lease
+            connection.execute(_LEASE, (until, self._want.owner, handler, json.dumps(seqs)))
         for seq, _, attempts in self.given_up:
             error = f"given up: {attempts} attempts, the last ones ended without a word"
             connection.execute(_GIVE_UP, (self._now, error, seq, handler))
@@ -298,15 +309,28 @@ FROM events WHERE seq IN (SELECT value FROM json_each(?))
 
 _LEASE = """
 UPDATE deliveries
-SET leased = 1, due_at = ?, due_since = NULL, fence = fence + 1, attempts = attempts + 1
+SET leased = 1, due_at = ?, due_since = NULL, fence = fence + 1, attempts = attempts + 1, owner = ?
 WHERE handler = ? AND event_seq IN (SELECT value FROM json_each(?))
+"""
+
+_LEASES = """
+SELECT d.event_seq, d.handler, d.fence, d.attempts, e.id, e.type, e.message_id, e.occurred_at,
+       e.received_at, e.source, e.late, e.redacted, e.body
+FROM deliveries AS d INDEXED BY deliveries_leased JOIN events AS e ON e.seq = d.event_seq
+WHERE d.owner = ? AND d.leased
+ORDER BY d.event_seq, d.handler
+"""
+
+_RENEW = """
+UPDATE deliveries SET fence = fence + 1, due_at = ?
+WHERE event_seq = ? AND handler = ? AND fence = ? AND leased
 """
 
 # Only while the lease is the one that is settled: the fence says so.
 _SETTLE = """
 UPDATE deliveries AS d
 SET state = ended.state, due_at = ended.due_at, last_error = ended.error,
-    attempts = attempts - ended.given_back, leased = 0
+    attempts = attempts - ended.given_back, leased = 0, owner = NULL
 FROM (SELECT value ->> 0 AS seq, value ->> 1 AS handler, value ->> 2 AS fence, value ->> 3 AS state,
              value ->> 4 AS due_at, value ->> 5 AS error, value ->> 6 AS given_back
       FROM json_each(?)) AS ended
