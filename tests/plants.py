@@ -43,6 +43,13 @@ class Shop:
 
         return guarded
 
+    def renew(self, claim: Claim, until: int, patience: float) -> Claim | None:
+        renewed: Claim | None = self._simulation.at_risk(
+            lambda: self._store.renew(claim, until, patience),
+            after=lambda renewed: self._simulation.renewed(claim, until, renewed),
+        )
+        return renewed
+
     def version(self) -> object:
         version = self._simulation.at_risk(self._store.version)
         if isinstance(version, tuple):  # PostgreSQL's: the commits of the process, and the second
