@@ -194,6 +194,9 @@ class Work(Protocol):
     def version(self) -> object:
         """A cheap token that changes when other connections have committed."""
 
+    def owed(self) -> list[str]:
+        """The names of the handlers for which work is pending, in order."""
+
     def bury(self, now: int, known: Sequence[str], wait: int) -> int:
         """End the work of handlers that nobody knows and that has been due for `wait`."""
 

@@ -18,7 +18,7 @@ from receiver.parts import Receiver, parts
 from receiver.times import SECOND
 from receiver.web.answers import json_answer
 from receiver.web.problems import response
-from receiver.worker import last_heartbeat, stuck_handlers
+from receiver.worker import last_heartbeat, stuck_handlers, warnings_of_handlers
 
 log = logging.getLogger(__name__)
 blueprint = Blueprint("ops", __name__)
@@ -49,6 +49,8 @@ class _Seen:
     stuck: Sequence[str] = ()
     #: Seconds since a process that runs handlers was last alive.
     silent: float = 0.0
+    #: What is told and makes nobody unready.
+    warnings: Sequence[str] = ()
 
 
 class _Store:
@@ -88,10 +90,12 @@ class _Store:
         store, now = receiver.store, receiver.now()
         try:
             store.prove_writable()
-            waiting, age = store.backlog(now, [handler.name for handler in receiver.registry])
+            names = [handler.name for handler in receiver.registry]
+            waiting, age = store.backlog(now, names)
             stuck = stuck_handlers(store, now)
             silent = self._silence(last_heartbeat(store))
-            return _Seen(None, waiting, round(age / SECOND, 1), stuck, silent)
+            warnings = warnings_of_handlers(store, now, names)
+            return _Seen(None, waiting, round(age / SECOND, 1), stuck, silent, warnings)
         except SchemaMismatch as error:
             return _Seen(str(error))
         except StoreUnavailable as error:
@@ -138,6 +142,8 @@ def readyz() -> Response:
     body: dict[str, object] = {"status": "failing" if failing else "ok", "failing": failing}
     if seen.problem is None:
         body["backlog"] = {"waiting": seen.waiting, "oldest_seconds": seen.oldest}
+    if seen.warnings:
+        body["warnings"] = list(seen.warnings)
     return _answer(503 if failing else 200, body)
 
 

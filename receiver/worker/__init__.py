@@ -11,7 +11,7 @@ from __future__ import annotations
 from receiver.worker.begun import memory_for
 from receiver.worker.calls import Call, event_of
 from receiver.worker.ends import FIRST_BACKOFF, backoff
-from receiver.worker.notes import last_heartbeat, stuck_handlers
+from receiver.worker.notes import last_heartbeat, stuck_handlers, warnings_of_handlers
 from receiver.worker.threads import Executor, Executors, Threads
 from receiver.worker.worker import LEASE_SPARE, Worker
 
@@ -28,4 +28,5 @@ __all__ = [
     "last_heartbeat",
     "memory_for",
     "stuck_handlers",
+    "warnings_of_handlers",
 ]

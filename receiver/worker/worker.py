@@ -23,7 +23,7 @@ from receiver.worker.calls import Call, State
 from receiver.worker.ends import failure_of, settlement
 from receiver.worker.lane import Lane
 from receiver.worker.leases import Leases
-from receiver.worker.notes import Heartbeat, StuckNote, bury
+from receiver.worker.notes import LOOK_AT_HANDLERS, Handlers, Heartbeat, StuckNote
 from receiver.worker.threads import Executors, Threads
 
 log = logging.getLogger(__package__)
@@ -78,7 +78,8 @@ class Worker:
         #: Somebody has said that there is work, which the store's version need not show yet.
         self._woken = False
         self._version: object = None
-        self._bury_at = 0
+        self._look_at_handlers = 0
+        self._handlers_note = Handlers(store, self._lanes)
         self._stuck_note = StuckNote(store)
         self._heartbeat = Heartbeat(store)
         self._thread: threading.Thread | None = None
@@ -166,6 +167,7 @@ class Worker:
         self._leases.begun.clear()  # an end like this one is nobody's fault
         with suppress(ReceiverError):
             self._stuck_note.tell(self._now(), [])  # it ends with this process
+            self._handlers_note.leave(self._leases.owner, self._now())
 
     def _round(self, pause: float) -> float:
         """One step that survives whatever the step does; returns the pause before the next."""
@@ -220,9 +222,9 @@ class Worker:
             self._hand_out(claims, wants, now)
         if not self._stopping:
             self._call_suspect(now)
-        if now >= self._bury_at and not self._stopping:
-            self._bury_at = now + times.MINUTE
-            bury(self._store, now, self._lanes)
+        if now >= self._look_at_handlers and not self._stopping:
+            self._look_at_handlers = now + LOOK_AT_HANDLERS
+            self._handlers_note.look(self._leases.owner, now)
             self._store.unpark(now)
         self._stuck_note.tell(now, self.stuck)
         self._heartbeat.beat(now)

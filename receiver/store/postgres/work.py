@@ -81,6 +81,10 @@ class Work(Transactions):
         # What other processes commit is not heard of, but looked for each second.
         return self._commits, int(time.monotonic())
 
+    def owed(self) -> list[str]:
+        with self._worker_reads() as connection:
+            return [name for (name,) in connection.execute(_OWED)]
+
     def bury(self, now: int, known: Sequence[str], wait: int) -> int:
         with self._transaction() as connection:
             buried = connection.execute(_BURY, {"known": list(known), "before": now - wait})
@@ -391,6 +395,17 @@ SELECT coalesce(jsonb_agg(left_parked), '[]') FROM (
     WHERE NOT EXISTS ({_queue("m.handler", LEASED, 1)})
       AND NOT EXISTS {_first("m.handler", FRESH)} AND NOT EXISTS {_first("m.handler", AGAIN)}
     LIMIT 500) AS left_parked
+"""
+
+# From each handler to the next.
+_OWED = """
+WITH RECURSIVE owed (handler) AS (
+    (SELECT handler FROM deliveries WHERE state = 'pending' ORDER BY handler LIMIT 1)
+    UNION ALL
+    SELECT (SELECT d.handler FROM deliveries AS d
+            WHERE d.state = 'pending' AND d.handler > owed.handler ORDER BY d.handler LIMIT 1)
+    FROM owed WHERE owed.handler IS NOT NULL)
+SELECT handler FROM owed WHERE handler IS NOT NULL
 """
 
 _NEXT_DUE = f"""

@@ -72,6 +72,10 @@ class Work(Connections):
         with as_unavailable():
             return self._reader.execute("PRAGMA data_version").fetchone()[0]
 
+    def owed(self) -> list[str]:
+        with as_unavailable():
+            return [name for (name,) in self._reader.execute(_OWED)]
+
     def bury(self, now: int, known: Sequence[str], wait: int) -> int:
         unknown = f"handler NOT IN ({placeholders(known)}) AND state = 'pending'"
         waited = (*known, now - wait)
@@ -341,6 +345,17 @@ WHERE d.event_seq = ended.seq AND d.handler = ended.handler AND d.fence = ended.
 _GIVE_UP = """
 UPDATE deliveries SET state = 'dead', leased = 0, due_at = ?, due_since = NULL, last_error = ?
 WHERE event_seq = ? AND handler = ?
+"""
+
+# From each handler to the next.
+_OWED = """
+WITH RECURSIVE owed (handler) AS (
+    SELECT min(handler) FROM deliveries INDEXED BY deliveries_due WHERE state = 'pending'
+    UNION ALL
+    SELECT (SELECT min(handler) FROM deliveries INDEXED BY deliveries_due
+            WHERE state = 'pending' AND handler > owed.handler)
+    FROM owed WHERE handler IS NOT NULL)
+SELECT handler FROM owed WHERE handler IS NOT NULL
 """
 
 _NEXT_DUE = f"""
