@@ -8,7 +8,8 @@ from collections.abc import Sequence
 from receiver import mirror
 from receiver.store.contract import Table
 from receiver.store.copying import Values
-from receiver.store.postgres.transactions import READER_PATIENCE, Transactions
+from receiver.store.postgres.pool import LONGEST_READ
+from receiver.store.postgres.transactions import Transactions
 
 _TEXT_KEYS = {"id", "handler", "device_id", "status", "digest", "name"}
 #: A cell is the sum of its rows.
@@ -40,7 +41,7 @@ class Copy(Transactions):
             columns.append("spread")
             key.append("spread")
         changed = ", ".join(f"{name} = excluded.{name}" for name in columns if name not in key)
-        with self._transaction(READER_PATIENCE) as connection, connection.cursor() as cursor:
+        with self._transaction(LONGEST_READ) as connection, connection.cursor() as cursor:
             cursor.executemany(
                 f"INSERT INTO {table.name} ({', '.join(columns)})"
                 f" VALUES ({', '.join(['%s'] * len(columns))})"
