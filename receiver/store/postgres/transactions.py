@@ -221,7 +221,8 @@ SELECT set_config('statement_timeout', %s, true), set_config('lock_timeout', %s,
 # Statements in one round trip, which cannot be prepared.
 _BEGIN_READING = (
     "BEGIN ISOLATION LEVEL {} READ ONLY;"
-    f" SET LOCAL statement_timeout = '{LONGEST_READ:g}s'; SET LOCAL lock_timeout = '{LOCKED_READ:g}s'"
+    f" SET LOCAL statement_timeout = '{LONGEST_READ:g}s';"
+    f" SET LOCAL lock_timeout = '{LOCKED_READ:g}s'"
 )
 
 # Whoever has the lock of message and handler is alone in leasing and parking work of that message.
