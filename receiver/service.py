@@ -43,10 +43,11 @@ def create_app(
     """
     environ = Environment.of(os.environ if environ is None else environ)
     config = Config.from_env(environ)
+    app = Flask("receiver", static_folder=None)
     store = open_store(config.database_url)
     registry = Registry()
     register_handlers(registry, config.handlers)
-    worker = Worker(store, registry, now)
+    worker = Worker(store, registry, now, inside=app.app_context)
     upkeep = Upkeep(store, config.retention, now)
     ingest = Ingest(store, registry.wanting, bell(environ, WORK) or worker.wake)
     set_up = list(PROVIDERS.values())
@@ -56,7 +57,6 @@ def create_app(
     if reconciler is not None:
         ingest.on_recovery = bell(environ, GAP) or reconciler.notice_gap
 
-    app = Flask("receiver", static_folder=None)
     app.url_map.merge_slashes = False  # an id may hold any of them
     app.url_map.converters["anytext"] = mirror.AnyText
     app.url_map.converters["messageid"] = gateway.MessageId

@@ -91,7 +91,7 @@ class Shop:
                 )
 
     def work(
-        self, now: int, settlements: list[Settlement], wants: list[Want], patience: float
+        self, now: int, settlements: list[Settlement], wants: list[Want], *more: Any
     ) -> list[Claim]:
         plant = self._simulation.plant
         real = settlements
@@ -107,7 +107,7 @@ class Shop:
             ]
         before = self._simulation.states()
         claims = self._simulation.at_risk(
-            lambda: self._store.work(now, settlements, wants, patience),
+            lambda: self._store.work(now, settlements, wants, *more),
             after=lambda claims: self._simulation.worked(now, before, real, claims),
         )
         if plant == "done before it ran" and claims:

@@ -10,6 +10,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, date, datetime, timedelta, tzinfo
+from difflib import get_close_matches
 from typing import Any
 
 import click
@@ -19,6 +20,8 @@ from receiver import times
 from receiver.errors import ReceiverError
 from receiver.event import clean_id
 from receiver.parts import parts
+from receiver.providers.zimsend.samples import SAMPLES
+from receiver.registry import Handler, Registry
 
 _AGO = re.compile(r"(\d{1,9})([dhms])", re.ASCII)
 _DAYS_AGO = {"today": 0, "yesterday": 1}
@@ -190,6 +193,27 @@ def selection_options(function: Callable[..., Any]) -> Callable[..., Any]:
     ):
         function = option(function)
     return function
+
+
+def registered(registry: Registry, name: str) -> Handler:
+    """The handler of a name that was typed.
+
+    :raises click.BadParameter: if there is none.
+    """
+    handler = registry.get(name)
+    if handler is None:
+        known = ", ".join(h.name for h in registry) or "none at all"
+        raise click.BadParameter(f"no handler {name!r} is registered: {known}")
+    return handler
+
+
+def patterns_without_a_type(registry: Registry) -> Iterator[str]:
+    """A sentence for each pattern that no documented type matches: mostly a slip."""
+    families = {f"{event_type.partition('.')[0]}.*" for event_type in SAMPLES}
+    for name, pattern in registry.unmatched(SAMPLES):
+        near = get_close_matches(pattern, [*SAMPLES, *families], 1)
+        hint = f": is {near[0]!r} meant?" if near else ""
+        yield f"handler {name} wants {pattern!r}, which is no documented type of event{hint}"
 
 
 @contextmanager

@@ -85,6 +85,10 @@ def show_event(event_id: str) -> None:
                 event["body"] = read_json(body)
             except Unusable:
                 event["body"] = body.decode("utf-8", "replace")
+        tracebacks = store.tracebacks(event_id)
+        for delivery in event["deliveries"]:
+            if delivery["handler"] in tracebacks:
+                delivery["traceback"] = tracebacks[delivery["handler"]].splitlines()
         echo_json(event, indent=2)
         return
     raise click.ClickException(f"there is no event {event_id!r}; see `flask events list`")

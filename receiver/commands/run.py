@@ -8,7 +8,7 @@ import os
 import click
 
 from receiver import upkeep, working
-from receiver.commands.common import command, progress
+from receiver.commands.common import command, patterns_without_a_type, progress
 from receiver.parts import parts
 from receiver.store import Expired
 
@@ -33,6 +33,8 @@ def work() -> None:
     receiver = parts()
     names = ", ".join(handler.name for handler in receiver.registry)
     log.info("working for: %s", names or "no handler at all; see HANDLERS")
+    for told in patterns_without_a_type(receiver.registry):
+        log.warning("%s", told)
     working.work(receiver, os.environ)
 
 

@@ -27,13 +27,13 @@ DeliveryState = Literal["pending", "done", "dead"]
 SILENT_ATTEMPTS = 3
 
 
-def tell_given_up(handler: str, items: int) -> None:
+def tell_given_up(handler: str, seqs: Sequence[int]) -> None:
     """Work that dies has been told of by its failures; this has none."""
-    if items:
+    if seqs:
         log.error(
             "%d work items of handler %s are dead: their attempts ended without a word, as where a "
             "call ends its process (`flask events list --state dead` shows them)",
-            items,
+            len(seqs),
             handler,
         )
 
@@ -87,6 +87,7 @@ class Settlement(NamedTuple):
 
     :param due_at: when the item may run again; for ended items it does not matter.
     :param given_back: the handler was not called, so the attempt does not count.
+    :param traceback: where the error came from.
     """
 
     claim: Claim
@@ -94,6 +95,7 @@ class Settlement(NamedTuple):
     due_at: int
     error: str | None = None
     given_back: bool = False
+    traceback: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,7 +165,12 @@ class Work(Protocol):
     """What the worker asks: to take work, to end it, and to see how much there is."""
 
     def work(
-        self, now: int, settlements: Sequence[Settlement], wants: Sequence[Want], patience: float
+        self,
+        now: int,
+        settlements: Sequence[Settlement],
+        wants: Sequence[Want],
+        patience: float,
+        given_up: Callable[[str, Sequence[int]], None] = tell_given_up,
     ) -> list[Claim]:
         """Write the ends of leases and take new ones, in one transaction.
 
@@ -172,6 +179,8 @@ class Work(Protocol):
         is, and `next_due` then tells of the rest.
 
         :param patience: seconds to wait for other writers' locks, and not for the database itself.
+        :param given_up: told after the commit which items of a handler are dead because their
+            attempts have ended without a word.
         """
 
     def leases(self, owner: str) -> list[Claim]:
@@ -184,6 +193,12 @@ class Work(Protocol):
         :param until: when the new lease ends.
         :param patience: as for `work`.
         """
+
+    def died(self, handler: str, seqs: Sequence[int]) -> list[tuple[Claim, str]]:
+        """Those of these items that are dead, with their last errors."""
+
+    def work_counts(self) -> list[tuple[str, int, int]]:
+        """How many items of each handler wait or are leased, and how many are dead, by name."""
 
     def next_due(self, handler: str, after: int) -> int | None:
         """When the handler's first item that is due later than `after` is due; leases count.
@@ -303,6 +318,12 @@ class Records(Protocol):
 
     def body(self, event_id: str) -> bytes | None:
         """The stored body of an event."""
+
+    def tracebacks(self, event_id: str) -> Mapping[str, str]:
+        """Where the last errors of an event's handlers came from, by the handlers' names."""
+
+    def unclaimed(self, event_id: str, handler: str) -> Claim | None:
+        """An event as a handler's first claim would have it; nothing is claimed."""
 
     def replay(
         self,

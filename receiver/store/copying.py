@@ -38,7 +38,7 @@ TABLES = (
     )),
     Table("deliveries", 2, (
         "event_seq", "handler", "message_id", "occurred_at", "state", "due_at", "leased", "fence",
-        "attempts", "last_error", "due_since",
+        "attempts", "last_error", "due_since", "traceback",
     )),
     Table("statistics", 3, ("day", "device_id", "status", "total", "live")),
     Table("quarantine", 1, (

@@ -9,7 +9,7 @@ tell each other.
 from __future__ import annotations
 
 from receiver.worker.begun import memory_for
-from receiver.worker.calls import Call, event_of
+from receiver.worker.calls import Call, call, event_of
 from receiver.worker.ends import FIRST_BACKOFF, backoff
 from receiver.worker.notes import last_heartbeat, stuck_handlers, warnings_of_handlers
 from receiver.worker.threads import Executor, Executors, Threads
@@ -24,6 +24,7 @@ __all__ = [
     "Threads",
     "Worker",
     "backoff",
+    "call",
     "event_of",
     "last_heartbeat",
     "memory_for",

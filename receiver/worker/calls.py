@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Generator
+from contextlib import AbstractContextManager, nullcontext
 from enum import Enum, auto
 
 from receiver import ids, times
@@ -14,6 +15,9 @@ from receiver.registry import Handler
 from receiver.store import Claim
 from receiver.worker.begun import Begun
 from receiver.worker.ends import Failure, failure_of
+
+#: What a handler runs inside: made anew for each call.
+Surroundings = Callable[[], AbstractContextManager[object]]
 
 #: What a call returns that has not run yet.
 _NOT_RUN = (Awaitable, Generator, AsyncGenerator)
@@ -40,11 +44,14 @@ class Call:
     """
 
     __slots__ = (
-        *("_begun", "_changing", "_slot"),
+        *("_begun", "_changing", "_inside", "_slot"),
         *("claim", "claimed", "failure", "started", "state", "took"),
     )
 
-    def __init__(self, claim: Claim, claimed: float, begun: Begun) -> None:
+    def __init__(
+        self, claim: Claim, claimed: float, begun: Begun, inside: Surroundings = nullcontext
+    ) -> None:
+        self._inside = inside
         self.claim = claim
         self.claimed = claimed
         self._begun = begun
@@ -78,7 +85,11 @@ class Call:
 
     def end(self, handler: Handler, clock: Callable[[], float]) -> None:
         """Call the handler, and note what came of it. Raises nothing."""
-        self.failure = _failure(handler, self.claim)
+        try:
+            with self._inside():
+                call(handler, event_of(self.claim))
+        except BaseException as error:  # also SystemExit: it ends no thread of ours
+            self.failure = failure_of(error, handler)
         self._begun.end(self._slot)
         self.took = clock() - self.started
 
@@ -93,18 +104,17 @@ class Call:
         return self.state is State.GIVEN_BACK or self.state is State.OVERTAKEN
 
 
-def _failure(handler: Handler, claim: Claim) -> Failure | None:
-    """Call a handler, and return what came of it."""
-    try:
-        returned = handler.function(event_of(claim))
-        if isinstance(returned, _NOT_RUN):  # a wrapper hid what the registry refuses
-            if isinstance(returned, Coroutine):
-                returned.close()  # or Python warns of it
-            kind = type(returned).__name__
-            raise HandlerError(f"its call returned a {kind}, which nobody runs")
-    except BaseException as error:  # also SystemExit: it ends no thread of ours
-        return failure_of(error)
-    return None
+def call(handler: Handler, event: Event) -> None:
+    """Call a handler.
+
+    :raises BaseException: whatever the handler raises.
+    """
+    returned = handler.function(event)
+    if isinstance(returned, _NOT_RUN):  # a wrapper hid what the registry refuses
+        if isinstance(returned, Coroutine):
+            returned.close()  # or Python warns of it
+        kind = type(returned).__name__
+        raise HandlerError(f"its call returned a {kind}, which nobody runs")
 
 
 def event_of(claim: Claim) -> Event:

@@ -12,14 +12,15 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 
 from receiver import times
 from receiver.errors import ReceiverError
 from receiver.registry import Handler, Registry
 from receiver.store import Claim, Settlement, Store, Want
 from receiver.worker.begun import Begun, memory_for
-from receiver.worker.calls import Call, State
+from receiver.worker.calls import Call, State, Surroundings
+from receiver.worker.deaths import Deaths
 from receiver.worker.ends import failure_of, settlement
 from receiver.worker.lane import Lane
 from receiver.worker.leases import Leases
@@ -41,6 +42,7 @@ class Worker:
     :param now: the wall clock, in microseconds; compared with the store's times only.
     :param executor: makes what runs the calls of a handler.
     :param clock: seconds that no wall clock can turn back, as the executors measure them, too.
+    :param inside: what each handler is called inside of, as an application's context.
     """
 
     #: Seconds between two looks at whether other processes have committed.
@@ -63,7 +65,9 @@ class Worker:
         now: Callable[[], int] = times.now,
         executor: Executors = Threads,
         clock: Callable[[], float] = time.monotonic,
+        inside: Surroundings = nullcontext,
     ) -> None:
+        self._inside = inside
         self._store = store
         self._now = now
         self._clock = clock
@@ -82,6 +86,7 @@ class Worker:
         self._handlers_note = Handlers(store, self._lanes)
         self._stuck_note = StuckNote(store)
         self._heartbeat = Heartbeat(store)
+        self._deaths = Deaths(store, registry.dead_functions, inside)
         self._thread: threading.Thread | None = None
         self._stopping = False
         self._patience_ends = float("inf")  # when stopping: until then what runs may end
@@ -168,6 +173,7 @@ class Worker:
         with suppress(ReceiverError):
             self._stuck_note.tell(self._now(), [])  # it ends with this process
             self._handlers_note.leave(self._leases.owner, self._now())
+        self._deaths.wait()
 
     def _round(self, pause: float) -> float:
         """One step that survives whatever the step does; returns the pause before the next."""
@@ -217,7 +223,10 @@ class Worker:
         self._careful = bool(self._leases.suspects or (self._careful and self._unsettled()))
         wants = [] if self._stopping or self._careful else self._wants(now)
         if self._settlements or wants:
-            claims = self._store.work(now, self._settlements, wants, self.PATIENCE)
+            claims = self._store.work(
+                now, self._settlements, wants, self.PATIENCE, self._deaths.given_up
+            )
+            self._deaths.settled(self._settlements)
             self._settlements = []
             self._hand_out(claims, wants, now)
         if not self._stopping:
@@ -241,7 +250,7 @@ class Worker:
             claim = self._store.renew(suspects[0], now + _lease(lane.handler), self.PATIENCE)
             suspects.popleft()
             if claim is not None:
-                lane.add(Call(claim, self._clock(), self._leases.begun))
+                lane.add(Call(claim, self._clock(), self._leases.begun, self._inside))
                 lane.ring()
 
     def _collect(self, now: int) -> None:
@@ -329,7 +338,8 @@ class Worker:
         got = dict.fromkeys((want.handler for want in wants), 0)
         for claim in claims:
             got[claim.handler] += 1
-            self._lanes[claim.handler].add(Call(claim, clock, self._leases.begun))
+            call = Call(claim, clock, self._leases.begun, self._inside)
+            self._lanes[claim.handler].add(call)
         for want in wants:
             lane = self._lanes[want.handler]
             lane.ring()

@@ -138,6 +138,11 @@ def _leases_have_owners(connection: Connection) -> None:
     connection.execute(_OWNERS)
 
 
+def _keep_tracebacks(connection: Connection) -> None:
+    # Additive: an older release writes an error and leaves the traceback of the one before.
+    connection.execute("ALTER TABLE deliveries ADD COLUMN traceback text")
+
+
 _STEPS_TAKEN = """
 CREATE TABLE IF NOT EXISTS schema_steps (
     number   integer PRIMARY KEY,
@@ -315,4 +320,5 @@ STEPS = (
     Step("create_tables", _create_tables),
     Step("park_items_behind_others", _park_items_behind_others),
     Step("leases_have_owners", _leases_have_owners),
+    Step("keep_tracebacks", _keep_tracebacks),
 )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import psycopg
@@ -34,7 +34,12 @@ class Work(Transactions):
     """See `receiver.store.contract.Work`."""
 
     def work(
-        self, now: int, settlements: Sequence[Settlement], wants: Sequence[Want], patience: float
+        self,
+        now: int,
+        settlements: Sequence[Settlement],
+        wants: Sequence[Want],
+        patience: float,
+        given_up: Callable[[str, Sequence[int]], None] = tell_given_up,
     ) -> list[Claim]:
         with self._transaction(_WHOLE, lock_patience=patience) as connection:
             connection.execute(_PLANS)
@@ -51,14 +56,14 @@ class Work(Transactions):
         claims = []
         for f, answer in zip(found, answers, strict=True):
             leases: dict[str | int, tuple[int, str, int, int]] = {}
-            given_up = 0
+            given_up_here: list[int] = []
             for seq, message_id, fence, attempt, dead in answer:
                 if dead:
-                    given_up += 1
+                    given_up_here.append(seq)
                 else:
                     name = seq if message_id is None else message_id
                     leases[name] = seq, f.want.handler, fence, attempt
-            tell_given_up(f.want.handler, given_up)
+            given_up(f.want.handler, given_up_here)
             in_order = [leases[name] for name in f.expected if name in leases]
             claims += [Claim(*lease, *events[lease[0]]) for lease in in_order]
         return claims
@@ -72,6 +77,15 @@ class Work(Transactions):
         with self._transaction(_WHOLE, lock_patience=patience) as connection:
             renewed = connection.execute(_RENEW, held)
         return claim._replace(fence=claim.fence + 1) if renewed.rowcount else None
+
+    def died(self, handler: str, seqs: Sequence[int]) -> list[tuple[Claim, str]]:
+        with self._reader() as connection:
+            found = connection.execute(_DIED, (handler, list(seqs)), binary=True).fetchall()
+        return [(Claim(*claim), error or "") for *claim, error in found]
+
+    def work_counts(self) -> list[tuple[str, int, int]]:
+        with self._reader() as connection:
+            return connection.execute(_COUNTS).fetchall()
 
     def next_due(self, handler: str, after: int) -> int | None:
         (due_at,) = self._row(_NEXT_DUE, (handler, after))
@@ -213,6 +227,7 @@ def _settled(settlement: Settlement) -> dict[str, Any]:
         # What a handler raises can hold anything; the columns cannot.
         "error": settlement.error and settlement.error.replace("\0", "\ufffd"),
         "given_back": settlement.given_back,
+        "traceback": settlement.traceback and settlement.traceback.replace("\0", "\ufffd"),
     }
 
 
@@ -309,6 +324,7 @@ UPDATE deliveries AS d SET
     fence = d.fence + 1,
     attempts = d.attempts + (d.attempts < %(most)s)::integer,
     owner = %(owner)s,
+    traceback = CASE WHEN d.attempts < %(most)s THEN d.traceback END,
     last_error = CASE WHEN d.attempts < %(most)s THEN d.last_error ELSE
         format('given up: %%s attempts, the last ones ended without a word', d.attempts) END
 WHERE d.handler = %(handler)s
@@ -328,6 +344,24 @@ ORDER BY d.event_seq, d.handler
 _RENEW = """
 UPDATE deliveries SET fence = fence + 1, due_at = %s
 WHERE event_seq = %s AND handler = %s AND fence = %s AND leased
+"""
+
+_DIED = """
+SELECT d.event_seq, d.handler, d.fence, d.attempts, e.id, e.type, e.message_id, e.occurred_at,
+       e.received_at, e.source, e.late, e.redacted, e.body, d.last_error
+FROM deliveries AS d JOIN events AS e ON e.seq = d.event_seq
+WHERE d.handler = %s AND d.event_seq = ANY (%s) AND d.state = 'dead'
+ORDER BY d.event_seq
+"""
+
+# By the indexes of what is pending and of what is dead: not by all that was ever done.
+_COUNTS = """
+SELECT handler, sum(waiting)::bigint, sum(dead)::bigint FROM (
+    SELECT handler, count(*) AS waiting, 0 AS dead FROM deliveries
+    WHERE state = 'pending' GROUP BY handler
+    UNION ALL
+    SELECT handler, 0, count(*) FROM deliveries WHERE state = 'dead' GROUP BY handler) AS owed
+GROUP BY handler ORDER BY handler
 """
 
 # The events of what this transaction has leased.
@@ -352,10 +386,11 @@ SELECT count(pg_advisory_xact_lock(key)) FROM (
 _SETTLE = """
 UPDATE deliveries AS d
 SET state = ended.state, due_at = ended.due_at, last_error = ended.error,
-    attempts = d.attempts - ended.given_back::integer, leased = false, owner = NULL
+    traceback = ended.traceback, attempts = d.attempts - ended.given_back::integer, leased = false,
+    owner = NULL
 FROM jsonb_to_recordset(%s::jsonb) AS ended (
     seq bigint, handler text, fence bigint, state text, due_at bigint, error text,
-    given_back boolean)
+    given_back boolean, traceback text)
 WHERE d.event_seq = ended.seq AND d.handler = ended.handler AND d.fence = ended.fence AND d.leased
 """
 
@@ -371,7 +406,7 @@ WHERE d.event_seq = first.event_seq AND d.handler = m.handler AND {_PENDING}
 # What others have locked is left for the next time, so that nobody waits in a circle.
 _BURY = f"""
 UPDATE deliveries SET state = 'dead', leased = false, due_since = NULL,
-    last_error = 'no handler of this name is registered'
+    last_error = 'no handler of this name is registered', traceback = NULL
 WHERE (event_seq, handler) IN (
     SELECT event_seq, handler FROM deliveries
     WHERE handler <> ALL (%(known)s) AND state = 'pending'

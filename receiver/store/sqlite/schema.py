@@ -76,6 +76,12 @@ def leases_have_owners(db: Database) -> None:
     _run(db, _OWNERS)
 
 
+@migrations()
+def errors_have_tracebacks(db: Database) -> None:
+    # Where `last_error` came from: files, lines and types of exceptions.
+    db.execute("ALTER TABLE deliveries ADD COLUMN traceback TEXT")
+
+
 @cache
 def step_names() -> set[str]:
     """All steps that this release knows: those that an empty database lacks."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 from receiver.store.claiming import (
@@ -29,10 +29,15 @@ class Work(Connections):
     """See `receiver.store.contract.Work`."""
 
     def work(
-        self, now: int, settlements: Sequence[Settlement], wants: Sequence[Want], patience: float
+        self,
+        now: int,
+        settlements: Sequence[Settlement],
+        wants: Sequence[Want],
+        patience: float,
+        given_up: Callable[[str, Sequence[int]], None] = tell_given_up,
     ) -> list[Claim]:
         leased: list[_Lease] = []
-        given_up: dict[str, int] = {}
+        dead: dict[str, list[int]] = {}
         with self._transaction(patience) as connection:
             if settlements:
                 connection.execute(_SETTLE, (json.dumps([_settled(s) for s in settlements]),))
@@ -43,13 +48,13 @@ class Work(Connections):
                 found = _Found(connection, now, want)
                 found.write(connection)
                 leased += found.leased
-                given_up[want.handler] = len(found.given_up)
+                dead[want.handler] = [seq for seq, *_ in found.given_up]
             # Each event once for all its handlers; and before the commit, so that a read that
             # fails leases nothing.
             seqs = json.dumps(list({seq for seq, *_ in leased}))
             events = {seq: event for seq, *event in connection.execute(_EVENTS, (seqs,))}
-        for handler, items in given_up.items():
-            tell_given_up(handler, items)
+        for handler, items in dead.items():
+            given_up(handler, items)
         return [Claim(*lease, *events[lease[0]]) for lease in leased]
 
     def leases(self, owner: str) -> list[Claim]:
@@ -61,6 +66,15 @@ class Work(Connections):
         with self._transaction(patience) as connection:
             renewed = connection.execute(_RENEW, held).rowcount
         return claim._replace(fence=claim.fence + 1) if renewed else None
+
+    def died(self, handler: str, seqs: Sequence[int]) -> list[tuple[Claim, str]]:
+        with as_unavailable():
+            found = self._reader.execute(_DIED, (handler, json.dumps(list(seqs)))).fetchall()
+        return [(Claim(*claim), error or "") for *claim, error in found]
+
+    def work_counts(self) -> list[tuple[str, int, int]]:
+        with as_unavailable():
+            return self._reader.execute(_COUNTS).fetchall()
 
     def next_due(self, handler: str, after: int) -> int | None:
         with as_unavailable():
@@ -92,7 +106,8 @@ class Work(Connections):
         if not found:
             return 0
         dead = (
-            "SET state = 'dead', leased = 0, last_error = 'no handler of this name is registered'"
+            "SET state = 'dead', leased = 0, traceback = NULL,"
+            " last_error = 'no handler of this name is registered'"
         )
         buried = 0
         with self._transaction() as connection:
@@ -212,6 +227,7 @@ def _settled(settlement: Settlement) -> tuple[Any, ...]:
         # JSON's functions end a text at NUL.
         settlement.error and settlement.error.replace("\0", "\ufffd"),
         int(settlement.given_back),
+        settlement.traceback and settlement.traceback.replace("\0", "\ufffd"),
     )
 
 
@@ -311,6 +327,25 @@ SELECT seq, id, type, message_id, occurred_at, received_at, source, late, redact
 FROM events WHERE seq IN (SELECT value FROM json_each(?))
 """
 
+_DIED = """
+SELECT event_seq, handler, fence, attempts, id, type, events.message_id, events.occurred_at,
+       received_at, source, late, redacted, body, last_error
+FROM deliveries JOIN events ON seq = event_seq
+WHERE handler = ? AND event_seq IN (SELECT value FROM json_each(?)) AND state = 'dead'
+ORDER BY event_seq
+"""
+
+# By the indexes of what is pending and of what is dead: not by all that was ever done.
+_COUNTS = """
+SELECT handler, sum(waiting), sum(dead) FROM (
+    SELECT handler, count(*) AS waiting, 0 AS dead FROM deliveries INDEXED BY deliveries_due
+    WHERE state = 'pending' GROUP BY handler
+    UNION ALL
+    SELECT handler, 0, count(*) FROM deliveries INDEXED BY deliveries_dead
+    WHERE state = 'dead' GROUP BY handler)
+GROUP BY handler ORDER BY handler
+"""
+
 _LEASE = """
 UPDATE deliveries
 SET leased = 1, due_at = ?, due_since = NULL, fence = fence + 1, attempts = attempts + 1, owner = ?
@@ -334,16 +369,18 @@ WHERE event_seq = ? AND handler = ? AND fence = ? AND leased
 _SETTLE = """
 UPDATE deliveries AS d
 SET state = ended.state, due_at = ended.due_at, last_error = ended.error,
-    attempts = attempts - ended.given_back, leased = 0, owner = NULL
+    traceback = ended.traceback, attempts = attempts - ended.given_back, leased = 0, owner = NULL
 FROM (SELECT value ->> 0 AS seq, value ->> 1 AS handler, value ->> 2 AS fence, value ->> 3 AS state,
-             value ->> 4 AS due_at, value ->> 5 AS error, value ->> 6 AS given_back
+             value ->> 4 AS due_at, value ->> 5 AS error, value ->> 6 AS given_back,
+             value ->> 7 AS traceback
       FROM json_each(?)) AS ended
 WHERE d.event_seq = ended.seq AND d.handler = ended.handler AND d.fence = ended.fence
   AND d.leased = 1 AND d.state = 'pending'
 """
 
 _GIVE_UP = """
-UPDATE deliveries SET state = 'dead', leased = 0, due_at = ?, due_since = NULL, last_error = ?
+UPDATE deliveries
+SET state = 'dead', leased = 0, due_at = ?, due_since = NULL, last_error = ?, traceback = NULL
 WHERE event_seq = ? AND handler = ?
 """
 
