@@ -243,11 +243,13 @@ class Reconciliation:
         :raises NotOurTurn: if another process makes one at this moment.
         """
         if dry_run:
-            return self._pass(self.state(), wide=True, since=since, dry=True, progress=progress)
+            return self._pass(
+                self.state(), wide=True, by_hand=True, since=since, dry=True, progress=progress
+            )
         if not self._claim(self._now()):
             raise NotOurTurn("another process is asking ZimSend at this moment; try again later")
         try:
-            return self._pass(self.state(), wide=True, since=since, progress=progress)
+            return self._pass(self.state(), wide=True, by_hand=True, since=since, progress=progress)
         finally:
             self._release()
 
@@ -267,6 +269,7 @@ class Reconciliation:
         state: State | None,
         *,
         wide: bool,
+        by_hand: bool = False,
         since: int | None = None,
         dry: bool = False,
         progress: Callable[[Pass], None] = lambda made: None,
@@ -299,6 +302,7 @@ class Reconciliation:
             text_mode=self._text_mode,
             failed=state.failed,
             asked=state.asked,
+            by_hand=by_hand,
             progress=report,
         )
         try:
