@@ -14,6 +14,7 @@ from receiver import commands, times
 from receiver.config import Config
 from receiver.environment import Environment
 from receiver.errors import ConfigError
+from receiver.event import Incoming
 from receiver.ingest import Ingest
 from receiver.parts import Receiver
 from receiver.pipes import GAP, WORK, bell
@@ -21,6 +22,7 @@ from receiver.providers import PROVIDERS
 from receiver.providers.zimsend.api import ZimSend
 from receiver.providers.zimsend.api.exchange import Budget
 from receiver.providers.zimsend.budget import Counted, Half
+from receiver.providers.zimsend.clock import clock_of
 from receiver.receiving import Receiving
 from receiver.reconciliation.passes import Reconciliation
 from receiver.registry import Registry
@@ -109,12 +111,19 @@ def make_reconciliation(
     """Where there is an account, it is asked for what its webhooks did not bring."""
     if zimsend is None:
         return None
+    clock = clock_of(config.api_url, now)
+
+    def learn(items: Sequence[Incoming]) -> object:
+        # What is learnt by another clock is received, and due to handlers, by ours.
+        return ingest.submit_all([item._replace(received_at=now()) for item in items])
+
     return Reconciliation(
         zimsend,
         store,
-        ingest.submit_all,
+        ingest.submit_all if clock is now else learn,
+        clock,
         now,
-        budget=Half(store, now),
+        budget=Half(store, clock),
         retention=config.retention,
         text_mode=config.text_mode,
     )

@@ -62,7 +62,7 @@ class _Outage(click.ParamType[tuple[int, int]]):
               help="and on which port")  # fmt: skip
 @click.option("--expose", is_flag=True, help="allow a --host that others can reach")
 @click.option("--speed", type=_Number(0.1, 1000), default=1.0, show_default=True,
-              help="seconds that pass for the phones in one real second")  # fmt: skip
+              help="seconds that pass for ZimSend in one real second")  # fmt: skip
 @click.option("--seed", type=int, help="the same seed gives the same world [default: a new one]")
 @click.option("--devices", type=click.IntRange(1, 100), default=1, show_default=True,
               help="phones; each sends an SMS in 2 to 3 seconds")  # fmt: skip
@@ -121,6 +121,8 @@ def simulate(
     except OSError as error:
         raise click.ClickException(f"cannot listen on {here}: {error}") from error
     click.echo(f"SIMULATOR, not ZimSend: no SMS is sent. API on http://{here}/v1")
+    if speed != 1:
+        click.echo(f"A receiver with ZIMSEND_API_URL=http://{here}/v1 asks by the same clock.")
     click.echo(f"seed {seed}; webhooks go to {url}; the truth is on http://{here}/truth")
     ends = None if for_ is None else time.monotonic() + for_
     while not stopped.wait(0.05):

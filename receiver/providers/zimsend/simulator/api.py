@@ -47,7 +47,7 @@ MOST_CODES = 10
 
 
 def create_api(simulator: Simulator) -> Flask:
-    """PROVIDER's calls, each in the first of its documented shapes; and `GET /truth`."""
+    """PROVIDER's calls, each in the first of its documented shapes; `GET /truth` and `/clock`."""
     app = Flask("zimsend-simulator", static_folder=None)
     world = simulator.world
     codes: dict[str, dict[str, Any]] = {}  # one-time codes, by their id
@@ -74,6 +74,12 @@ def create_api(simulator: Simulator) -> Flask:
             return function
 
         return declare
+
+    @app.get("/clock")
+    def clock() -> Response:
+        """For receivers, which ask by the same clock (`receiver/providers/zimsend/clock.py`)."""
+        told = {"simulator": "not ZimSend", "speed": simulator.speed}
+        return _answer({**told, "now": times.iso(simulator.now())})
 
     @app.get("/truth")
     def truth() -> Response:
