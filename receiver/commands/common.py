@@ -20,7 +20,7 @@ from receiver import times
 from receiver.errors import ReceiverError
 from receiver.event import clean_id
 from receiver.parts import parts
-from receiver.providers.zimsend.samples import SAMPLES
+from receiver.providers import PROVIDERS
 from receiver.registry import Handler, Registry
 
 _AGO = re.compile(r"(\d{1,9})([dhms])", re.ASCII)
@@ -209,9 +209,10 @@ def registered(registry: Registry, name: str) -> Handler:
 
 def patterns_without_a_type(registry: Registry) -> Iterator[str]:
     """A sentence for each pattern that no documented type matches: mostly a slip."""
-    families = {f"{event_type.partition('.')[0]}.*" for event_type in SAMPLES}
-    for name, pattern in registry.unmatched(SAMPLES):
-        near = get_close_matches(pattern, [*SAMPLES, *families], 1)
+    types = {event_type for provider in PROVIDERS.values() for event_type in provider.samples}
+    families = {f"{event_type.partition('.')[0]}.*" for event_type in types}
+    for name, pattern in registry.unmatched(types):
+        near = get_close_matches(pattern, sorted(types | families), 1)
         hint = f": is {near[0]!r} meant?" if near else ""
         yield f"handler {name} wants {pattern!r}, which is no documented type of event{hint}"
 

@@ -51,14 +51,15 @@ def try_handler(handler_name: str, event_id: str) -> None:
     if not handler.wants(claim.event_type):
         told = f"{handler.name} does not want {claim.event_type} and would not get it"
         click.echo(f"{told}; it runs all the same", err=True)
+    event = worker.event_of(claim)
     try:
-        worker.call(handler, worker.event_of(claim))
+        worker.call(handler, event)
     except (Exception, SystemExit) as error:
         click.echo(_traceback(error), nl=False, err=True)
         raise click.ClickException(
             f"{handler.name} raised {type(error).__name__}; {_what_then(error)}"
         ) from None
-    click.echo(f"{handler.name} has handled {claim.event_id} ({claim.event_type})")
+    click.echo(f"{handler.name} has handled {event.id} ({event.type})")
 
 
 def _traceback(error: BaseException) -> str:
