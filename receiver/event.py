@@ -15,7 +15,7 @@ from functools import cached_property
 from typing import Any, NamedTuple, NoReturn
 
 from receiver import ids, status
-from receiver.strict_json import read_json
+from receiver.strict_json import read_signed, text_of
 
 #: The names that one of the provider's documents gives the events of a per-message webhook.
 ALIASES = {"sent": "sms.sent", "delivered": "sms.delivered", "failed": "sms.failed"}
@@ -94,6 +94,11 @@ def reject_expired(item: Incoming) -> Rejected:
     return reject(item.body, EXPIRED, received_at=item.received_at, provider=provider)
 
 
+def own_id(body: bytes) -> str:
+    """The id of an event that has no other: the SHA-256 of its body as stored."""
+    return "sha256:" + hashlib.sha256(body).hexdigest()
+
+
 def clean_id(value: str) -> str:
     """An id that every database, log and terminal can hold: itself, or its SHA-256."""
     if len(value) <= LONGEST_ID and not NOT_IN_AN_ID.search(value):
@@ -161,7 +166,7 @@ Read = Callable[[bytes], tuple[Mapping[str, Any], Mapping[str, Any]]]
 
 def read_envelope(raw: bytes) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
     """The `data` of ZimSend's envelope; empty if it is not an object."""
-    data = read_json(raw).get("data")
+    data = read_signed(raw).get("data")
     data = data if isinstance(data, dict) else {}
     return data, data
 
@@ -270,15 +275,16 @@ class Event:
         error = status.read_error(self.type, self._fields)
         return error["message"] if error else None
 
-    @property
+    @cached_property
     def metadata(self) -> Mapping[str, Any]:
         """The object that was given when the message was sent; empty if there was none."""
         metadata = self._fields.get("metadata")
-        return metadata if isinstance(metadata, dict) else FrozenDict()
+        if not isinstance(metadata, FrozenDict):
+            metadata = _freeze(status.read_metadata(metadata) or {})
+        return FrozenDict(metadata)
 
     def _text(self, key: str) -> str | None:
-        value = self._fields.get(key)
-        return value if isinstance(value, str) else None
+        return text_of(self._fields.get(key))
 
 
 def _sample_data(event_type: str, at: str) -> dict[str, Any]:

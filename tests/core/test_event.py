@@ -15,6 +15,7 @@ import pytest
 
 from receiver import Event, times
 from receiver.errors import Unusable
+from receiver.event import clean_id
 from receiver.providers.zimsend.samples import SAMPLES
 from receiver.providers.zimsend.webhook import parse
 from receiver.strict_json import read_json
@@ -55,6 +56,11 @@ PROPERTIES = ("to", "status", "device_id", "error_code", "error_message", "metad
         (
             "sms.failed",
             dict.fromkeys(FAILED, 5),
+            ("5", "failed", "5", "5", None, {}),
+        ),
+        (
+            "sms.failed",
+            dict.fromkeys(FAILED, 5.5),
             (None, "failed", None, None, None, {}),
         ),
         ("fax.sent", {name: [1] for name in FAILED}, (None, None, None, None, None, {})),
@@ -192,14 +198,14 @@ def test_threads_may_share_it(event: Event) -> None:
 
 
 def test_a_number_too_big_for_python_is_no_text() -> None:
-    """It stays exact in `data`, but it is neither a type nor an id."""
+    """It stays exact in `data`, but it is no type, and an id only if it is whole."""
     huge = "9" * 5_000
     with pytest.raises(Unusable, match="no string `event`"):
         parse(b'{"event": 1e999}', received_at=times.now(), retention=90 * times.DAY)
     body = f'{{"event": "sms.sent", "event_id": 1e999, "data": {{"message_id": {huge}}}}}'.encode()
     item = parse(body, received_at=times.now(), retention=90 * times.DAY)
     assert item.id.startswith("sha256:")
-    assert item.message_id is None
+    assert item.message_id == clean_id(huge)
 
 
 # --- events for a user's own tests

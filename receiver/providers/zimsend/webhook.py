@@ -15,10 +15,19 @@ from itsdangerous import HMACAlgorithm
 
 from receiver import status, times
 from receiver.errors import Refused, Unusable
-from receiver.event import ALIASES, EXPIRED, LONGEST_ID, NOT_IN_AN_ID, Incoming, Rejected, clean_id
+from receiver.event import (
+    ALIASES,
+    EXPIRED,
+    LONGEST_ID,
+    NOT_IN_AN_ID,
+    Incoming,
+    Rejected,
+    clean_id,
+    own_id,
+)
 from receiver.providers.contract import Item
 from receiver.store.contract import Outcome
-from receiver.strict_json import read_json
+from receiver.strict_json import read_signed, text_of
 
 # --- the signature: hex of HMAC-SHA256 over the exact bytes of the body
 
@@ -85,13 +94,15 @@ def parse(
     :param source: see `Incoming.source`.
     :raises Unusable: if the body is not an event, or one that is too old.
     """
-    payload = read_json(body)
+    payload = read_signed(body)
     if not isinstance(payload, dict):
         raise Unusable("the body is JSON, but not an object")
     named = payload.get("event")
     if type(named) is not str:
         raise Unusable("the object has no string `event`")
-    timestamp = times.parse(payload.get("timestamp"))
+    timestamp = times.read(payload.get("timestamp"))
+    if timestamp is not None and timestamp < times.YEAR_2000:
+        timestamp = None
     if timestamp is not None and timestamp < received_at - retention:
         days = retention // times.DAY
         raise Unusable(
@@ -106,15 +117,12 @@ def parse(
         body = _redact(payload, text_mode)
 
     event_type = _clean_type(ALIASES.get(named, named))
-    event_id = payload.get("event_id")
-    if type(event_id) is not str or not event_id:
-        event_id = "sha256:" + hashlib.sha256(body).hexdigest()
-    event_id = clean_id(event_id)
+    event_id = clean_id(text_of(payload.get("event_id")) or own_id(body))
     data = payload.get("data")
     if not isinstance(data, dict):
         data = {}
-    message_id = data.get("message_id")
-    message_id = clean_id(message_id) if type(message_id) is str and message_id else None
+    message_id = text_of(data.get("message_id"))
+    message_id = clean_id(message_id) if message_id else None
 
     own_time = _own_time(event_type, data, received_at, retention)
     reported_at = own_time if own_time is not None else timestamp
