@@ -46,6 +46,8 @@ class Incoming(NamedTuple):
     source: str = "webhook"
     #: Digest and length of the body as it came, where another one is stored.
     original: tuple[str, int] | None = None
+    #: Its id is `own_id`, because another event has the one that it came with.
+    apart: bool = False
 
 
 class Rejected(NamedTuple):
@@ -97,6 +99,15 @@ def reject_expired(item: Incoming) -> Rejected:
 def own_id(body: bytes) -> str:
     """The id of an event that has no other: the SHA-256 of its body as stored."""
     return "sha256:" + hashlib.sha256(body).hexdigest()
+
+
+def under_own_id(item: Incoming) -> Incoming:
+    """The same event under `own_id`, for where another one has its id."""
+    event_id = ids.key(ids.split(item.id)[0], own_id(item.body))
+    says = item.says
+    if says is not None:
+        says = {name: [order, event_id, value] for name, (order, _, value) in says.items()}
+    return item._replace(id=event_id, says=says, apart=True)
 
 
 def clean_id(value: str) -> str:

@@ -20,6 +20,7 @@ from receiver.errors import StoreUnavailable, Unusable
 from receiver.event import Incoming
 from receiver.parts import parts
 from receiver.providers import provider_of
+from receiver.store import stored_as
 from receiver.times import iso
 
 
@@ -104,14 +105,14 @@ def _retry(entry: dict[str, Any]) -> str | None:
         return None
     outcomes = receiver.ingest.submit_all(items)
     ends = [
-        (item.id, outcome)
+        stored_as(item, outcome)
         for item, outcome in zip(items, outcomes, strict=True)
         if isinstance(item, Incoming)
     ]
     if all(outcome == "quarantined" for _, outcome in ends):
         return None
     receiver.store.release(entry["digest"])
-    return ", ".join(f"{outcome} as {ids.written(key)}" for key, outcome in ends)
+    return ", ".join(f"{outcome} as {ids.written(item.id)}" for item, outcome in ends)
 
 
 def _short(entry: dict[str, Any]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import secrets
 
 import click
@@ -18,7 +19,7 @@ from receiver.providers.zimsend.samples import SAMPLES, sample
 @command()
 @click.argument("event_type", metavar="TYPE", type=click.Choice([*SAMPLES, *ALIASES]))
 @click.option("--url", help="the webhook's full URL [default: this receiver on PORT]")
-@click.option("--message-id", help="[default: a new one for each event]")
+@click.option("--message-id", help="[default: a new one for each event id]")
 @click.option("--to", default="+33612345678", show_default=True, help="the recipient's number")
 @click.option("--event-id", help="the same again is a duplicate [default: a new one each]")
 @click.option("--count", type=click.IntRange(1), default=1, show_default=True)
@@ -44,7 +45,7 @@ def trigger(
         for _ in range(count):
             ids = {
                 "event_id": event_id or f"evt_test_{secrets.token_hex(6)}",
-                "message_id": message_id or f"msg_test_{secrets.token_hex(6)}",
+                "message_id": message_id or f"msg_test_{_twelve_digits(event_id)}",
             }
             body = sample(ALIASES.get(event_type, event_type), to=to, now=receiver.now(), **ids)
             headers = {
@@ -63,3 +64,10 @@ def trigger(
             click.echo(f"{event_type} {about}: {answer.status_code} {answer.text.strip()}")
     if refused:
         raise click.ClickException(f"{refused} of {count} events were not accepted")
+
+
+def _twelve_digits(event_id: str | None) -> str:
+    """The same for the same event: of another message it would be another event."""
+    if event_id is None:
+        return secrets.token_hex(6)
+    return hashlib.sha256(event_id.encode()).hexdigest()[:12]

@@ -17,6 +17,7 @@ from receiver.store.contract import (
     Store,
     Table,
     Want,
+    stored_as,
     tell_given_up,
 )
 
@@ -35,6 +36,7 @@ __all__ = [
     "Table",
     "Want",
     "open_store",
+    "stored_as",
     "tell_given_up",
 ]
 

@@ -12,14 +12,26 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple, Protocol
 
-from receiver.event import Incoming, Rejected
+from receiver.event import Incoming, Rejected, under_own_id
 from receiver.mirror import Search
 from receiver.status import Row
 
 log = logging.getLogger(__name__)
 
-#: What became of an arrival.
-Outcome = Literal["accepted", "duplicate", "quarantined"]
+#: What became of an arrival. *Apart*: its id is another event's, so it has `event.own_id`.
+Outcome = Literal["accepted", "duplicate", "quarantined", "accepted apart", "duplicate apart"]
+
+
+def stored_as(item: Incoming, outcome: Outcome) -> tuple[Incoming, Outcome]:
+    """An arrival as it was stored, and what became of it: where it was set apart, it has its own id
+    and is `accepted` or `duplicate` like any other."""
+    if outcome == "accepted apart":
+        return under_own_id(item), "accepted"
+    if outcome == "duplicate apart":
+        return under_own_id(item), "duplicate"
+    return item, outcome
+
+
 DeliveryState = Literal["pending", "done", "dead"]
 
 #: Attempts that may end without a word (a process killed, a lease run out) beyond a handler's

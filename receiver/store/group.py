@@ -11,7 +11,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from receiver import mirror, status
-from receiver.event import Incoming, Rejected, reject_expired
+from receiver.event import Incoming, Rejected, reject_expired, under_own_id
 from receiver.mirror import Cell, Summary
 from receiver.store.contract import Outcome, Report, Selection
 from receiver.times import SECOND
@@ -83,11 +83,15 @@ class MirroredMessage:
         return _ENCODE(self.row)
 
 
+#: An event's type and its message's id: two events that differ in them are not the same.
+Kind = tuple[str, str | None]
+
+
 class Known(NamedTuple):
     """What a store knows of a group's arrivals."""
 
-    #: Those of their ids that are stored.
-    ids: set[str]
+    #: Those of their ids that are stored, each with what its event is.
+    ids: dict[str, Kind]
     messages: dict[str, MirroredMessage]
     #: Events with this `timestamp` or an earlier one may have been forgotten.
     expired: int
@@ -117,6 +121,29 @@ class Decision(NamedTuple):
     quarantined: list[Rejected]
 
 
+def set_apart(items: Sequence[Incoming | Rejected], known: Known) -> Sequence[Incoming | Rejected]:
+    """The arrivals, with an id of its own for each whose id is that of another event.
+
+    :returns: `items` itself if there is none. Else what the store knows of these ids must be looked
+        up, and this asked again.
+    """
+    kinds = dict(known.ids)
+    apart: dict[int, Incoming] = {}
+    for place, item in enumerate(items):
+        if isinstance(item, Rejected) or item.apart:
+            continue
+        if item.id not in kinds and _may_be_forgotten(item, known):
+            continue  # it takes no id
+        kind = (item.type, item.message_id)
+        if kinds.setdefault(item.id, kind) != kind:
+            apart[place] = under_own_id(item)
+    return [apart.get(place, item) for place, item in enumerate(items)] if apart else items
+
+
+def _may_be_forgotten(item: Incoming, known: Known) -> bool:
+    return item.timestamp is not None and item.timestamp <= known.expired
+
+
 def decide(
     items: Sequence[Incoming | Rejected],
     known: Known,
@@ -125,6 +152,7 @@ def decide(
 ) -> Decision:
     """Sort a group out. Changes what is in `known`.
 
+    :param items: as `set_apart` leaves them.
     :param look: answers questions with the stored reports that it finds, each with its message's
         id. Stored reports that nobody asked for do no harm. It is called once at most.
     :param wanting: the names of the handlers that want an event type.
@@ -138,16 +166,16 @@ def decide(
             continue
         if item.id in known.ids:
             decision.again.append(item)
-            decision.outcomes.append("duplicate")
+            decision.outcomes.append("duplicate apart" if item.apart else "duplicate")
             continue
-        if item.timestamp is not None and item.timestamp <= known.expired:
+        if _may_be_forgotten(item, known):
             if item.source == "webhook":  # what was only learnt can be learnt again
                 decision.quarantined.append(reject_expired(item))
             decision.outcomes.append("quarantined")
             continue
         if reports is None:  # before the first message is added to those that are known
             reports = _look_up(items, known, look)
-        known.ids.add(item.id)
+        known.ids[item.id] = (item.type, item.message_id)
         late = False
         if item.message_id is not None and item.says is not None:
             message = known.messages.setdefault(item.message_id, MirroredMessage(item.received_at))
@@ -156,7 +184,7 @@ def decide(
         repeat, dispatched = _judge(item, reports)
         handlers = wanting(item.type) if dispatched else ()
         decision.accepted.append(Accepted(item, late, repeat, handlers))
-        decision.outcomes.append("accepted")
+        decision.outcomes.append("accepted apart" if item.apart else "accepted")
     for message in decision.messages.values():
         message.summary = mirror.summarize(message.row, message.first_received_at)
     return decision

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Sequence
 from typing import Any
@@ -50,6 +51,24 @@ def test_what_is_stored_is_told(receiving: Receiving, outcome: Any) -> None:
     with pytest.raises(StopIteration) as end:
         steps.send([outcome])
     assert json.loads(end.value.value) == {"status": outcome, "event_id": "evt_1"}
+
+
+@pytest.mark.parametrize("outcome", ["accepted apart", "duplicate apart"])
+def test_an_id_that_is_another_events_is_told_and_not_answered(
+    outcome: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    receiving = Receiving(Config.from_env({"ZIMSEND_WEBHOOK_SECRET": SECRET}), [ZIMSEND], lambda: NOW)
+    body = event()
+    own = "sha256:" + hashlib.sha256(body).hexdigest()
+    for _ in range(3):
+        steps = begin(receiving, body)
+        next(steps)
+        with pytest.raises(StopIteration) as end:
+            steps.send([outcome])
+        assert json.loads(end.value.value) == {"status": outcome.split()[0], "event_id": own}
+    (line,) = [r.getMessage() for r in caplog.records if "collide" in r.getMessage()]
+    assert "evt_1 " in line
+    assert own in line
 
 
 def test_an_id_of_any_letters_leaves_json(receiving: Receiving) -> None:

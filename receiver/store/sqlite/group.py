@@ -22,7 +22,7 @@ from typing import Any
 from receiver.event import Incoming, Rejected
 from receiver.mirror import Cell, Summary
 from receiver.store.contract import Outcome, Report
-from receiver.store.group import Decision, Known, Look, MirroredMessage, decide
+from receiver.store.group import Decision, Known, Look, MirroredMessage, decide, set_apart
 from receiver.store.sqlite.connections import Connections, patiently
 from receiver.times import DAY
 
@@ -64,6 +64,9 @@ class Group:
 
     def __init__(self, connection: sqlite3.Connection, items: Items, wanting: Wanting) -> None:
         known, seen, self.schema_version = _known(connection, items)
+        while (apart := set_apart(items, known)) is not items:  # ids that collide: rare
+            items = apart
+            known, seen, self.schema_version = _known(connection, items)
         self._decision = decision = decide(items, known, partial(_look, connection), wanting)
         self._events = _arrivals(decision, seen) if decision.accepted else None
         self.outcomes = decision.outcomes
@@ -108,7 +111,7 @@ def _known(connection: sqlite3.Connection, items: Items) -> tuple[Known, tuple[i
         },
     ).fetchone()
     known = Known(
-        set(json.loads(ids)),
+        {event_id: (kind, message_id) for event_id, kind, message_id in json.loads(ids)},
         {
             message_id: MirroredMessage.stored(registers, Cell(at // DAY, device_id, state), *rest)
             for message_id, registers, at, device_id, state, *rest in json.loads(messages)
@@ -189,7 +192,8 @@ def _row_and_cell(message: MirroredMessage | None) -> tuple[Any, ...]:
 # --- SQL
 
 _KNOWN = """
-SELECT (SELECT json_group_array(id) FROM events WHERE id IN (SELECT value FROM json_each(:ids))),
+SELECT (SELECT json_group_array(json_array(id, type, message_id)) FROM events
+        WHERE id IN (SELECT value FROM json_each(:ids))),
        (SELECT json_group_array(json_array(id, registers, at, device_id, status,
                                            first_received_at, touched_at, indexed))
         FROM messages WHERE id IN (SELECT value FROM json_each(:messages))),
