@@ -135,6 +135,11 @@ class Receiving:
             )
         except Unusable as unusable:
             return [self._reject(provider, body, unusable.reason, now)]
+        except Exception as error:
+            # Its words may hold what was read, and so does a traceback that ends in them.
+            log.error("an event cannot be read, by a defect: %s", type(error).__name__)
+            reason = "it cannot be read; after an update, `flask quarantine retry` may take it"
+            return [self._reject(provider, body, reason, now)]
 
     def _one_by_one(
         self, provider: Provider, items: Sequence[Item], now: int

@@ -29,6 +29,7 @@ LEVELS = (
     {
         "receiver.event",
         "receiver.strict_json",
+        "receiver.redaction",
         "receiver.status",
         "receiver.mirror",
         "receiver.config",

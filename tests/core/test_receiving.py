@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 from collections.abc import Sequence
@@ -57,7 +58,9 @@ def test_what_is_stored_is_told(receiving: Receiving, outcome: Any) -> None:
 def test_an_id_that_is_another_events_is_told_and_not_answered(
     outcome: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
-    receiving = Receiving(Config.from_env({"ZIMSEND_WEBHOOK_SECRET": SECRET}), [ZIMSEND], lambda: NOW)
+    receiving = Receiving(
+        Config.from_env({"ZIMSEND_WEBHOOK_SECRET": SECRET}), [ZIMSEND], lambda: NOW
+    )
     body = event()
     own = "sha256:" + hashlib.sha256(body).hexdigest()
     for _ in range(3):
@@ -69,6 +72,25 @@ def test_an_id_that_is_another_events_is_told_and_not_answered(
     (line,) = [r.getMessage() for r in caplog.records if "collide" in r.getMessage()]
     assert "evt_1 " in line
     assert own in line
+
+
+def test_what_this_program_cannot_read_by_a_defect_is_kept_and_refused(
+    receiving: Receiving, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fails(*_: Any, **__: Any) -> list[Item]:
+        raise RecursionError("Bonjour 4829")
+
+    body = event()
+    provider = dataclasses.replace(ZIMSEND, parse=fails)
+    steps = receiving.receive(provider, body, sign(SECRET.encode(), body))
+    item = the_item(next(steps))
+    assert isinstance(item, Rejected)
+    assert item.body == body
+    with pytest.raises(Refused) as refused:
+        steps.send(["quarantined"])
+    assert refused.value.status == 400
+    assert "RecursionError" in caplog.text
+    assert "Bonjour" not in caplog.text
 
 
 def test_an_id_of_any_letters_leaves_json(receiving: Receiving) -> None:

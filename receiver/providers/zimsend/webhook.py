@@ -26,6 +26,7 @@ from receiver.event import (
     own_id,
 )
 from receiver.providers.contract import Item
+from receiver.redaction import redact
 from receiver.store.contract import Outcome
 from receiver.strict_json import read_signed, text_of
 
@@ -75,7 +76,6 @@ def _read(header: str | None) -> bytes | None:
 
 #: Where the devices' events keep their own time; a message's events: see `status.project`.
 _DEVICE_TIMES = {"device.connected": "connected_at", "device.disconnected": "disconnected_at"}
-_DIGIT = re.compile(r"\d")
 
 
 def parse(
@@ -114,7 +114,10 @@ def parse(
     original = None
     if text_mode != "full":
         original = hashlib.sha256(body).hexdigest(), len(body)
-        body = _redact(payload, text_mode)
+        if not isinstance(payload.get("data", {}), dict):
+            payload["data"] = None  # no known shape, so nobody can say where the text is
+        payload = redact(payload, text_mode)
+        body = json.dumps(payload, separators=(",", ":")).encode("ascii")
 
     event_type = _clean_type(ALIASES.get(named, named))
     event_id = clean_id(text_of(payload.get("event_id")) or own_id(body))
@@ -163,19 +166,6 @@ def _own_time(
     state = status.STATE_OF_TYPE.get(event_type)
     key = f"{state}_at" if state else _DEVICE_TIMES.get(event_type)
     return status.usable_time(data.get(key), received_at, retention) if key else None
-
-
-def _redact(payload: dict[str, Any], text_mode: str) -> bytes:
-    """Hide the SMS text in the payload itself, and return it as the JSON that is stored."""
-    data = payload.get("data")
-    if "data" in payload and not isinstance(data, dict):
-        payload["data"] = None  # no known shape, so nobody can say where the text is
-    for holder in (payload, data):
-        if isinstance(holder, dict) and "message" in holder:
-            text = holder["message"]
-            masked = text_mode == "masked" and isinstance(text, str)
-            holder["message"] = _DIGIT.sub("*", text) if masked else None
-    return json.dumps(payload, separators=(",", ":")).encode("ascii")
 
 
 # --- as the service asks it (receiver/providers/contract.py)
