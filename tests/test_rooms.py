@@ -31,6 +31,7 @@ LEVELS = (
         "receiver.strict_json",
         "receiver.redaction",
         "receiver.status",
+        "receiver.visible",
         "receiver.mirror",
         "receiver.config",
         "receiver.sqlite_file",

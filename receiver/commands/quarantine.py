@@ -10,6 +10,7 @@ import click
 from receiver import ids
 from receiver.commands.common import (
     command,
+    echo,
     echo_columns,
     echo_json,
     format_option,
@@ -80,7 +81,7 @@ def retry_quarantine(digests: tuple[str, ...]) -> None:
             raise
         except Exception:  # the defect that has brought it here is still there
             outcome = None
-        click.echo(f"{_short(entry)}: {outcome or 'still not usable'}")
+        echo(f"{_short(entry)}: {outcome or 'still not usable'}")
         failed += outcome is None
     if failed:
         raise click.ClickException(f"{failed} could not be used and stay in quarantine")

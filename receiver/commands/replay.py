@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from receiver.commands.common import ID, command, progress, registered, selection_options
+from receiver.commands.common import ID, command, echo, progress, registered, selection_options
 from receiver.event import ALIASES
 from receiver.parts import parts
 from receiver.store import Selection
@@ -56,4 +56,4 @@ def replay(
             dry_run=dry_run,
             progress=lambda count: show(f"{count} work items"),
         )
-    click.echo(f"{count} work items {'would be' if dry_run else 'are'} given to handlers again")
+    echo(f"{count} work items {'would be' if dry_run else 'are'} given to handlers again")

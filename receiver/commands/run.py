@@ -8,7 +8,7 @@ import os
 import click
 
 from receiver import upkeep, working
-from receiver.commands.common import command, patterns_without_a_type, progress
+from receiver.commands.common import command, echo, patterns_without_a_type, progress
 from receiver.parts import parts
 from receiver.store import Expired
 
@@ -21,7 +21,7 @@ def migrate() -> None:
 
     Any number of processes may do so at once."""
     taken = parts().store.migrate()
-    click.echo(f"migrated: {', '.join(taken)}" if taken else "the schema is up to date")
+    echo(f"migrated: {', '.join(taken)}" if taken else "the schema is up to date")
 
 
 @command()
@@ -47,11 +47,11 @@ def expire(dry_run: bool) -> None:
     receiver = parts()
     before = receiver.now() - receiver.config.retention
     if dry_run:
-        click.echo(f"would delete {_told(receiver.store.expirable(before))}")
+        echo(f"would delete {_told(receiver.store.expirable(before))}")
         return
     with progress() as show:
         expired = upkeep.expire(receiver.store, before, progress=lambda so_far: show(_told(so_far)))
-    click.echo(f"deleted {_told(expired)}")
+    echo(f"deleted {_told(expired)}")
 
 
 def _told(expired: Expired) -> str:

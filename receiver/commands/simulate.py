@@ -14,7 +14,7 @@ from typing import Any
 import click
 
 from receiver import times
-from receiver.commands.common import command
+from receiver.commands.common import command, echo
 from receiver.config import is_loopback
 from receiver.parts import parts
 from receiver.providers.zimsend.simulator import api as simulator
@@ -120,10 +120,10 @@ def simulate(
         close = simulator.serve(simulated, host, port)
     except OSError as error:
         raise click.ClickException(f"cannot listen on {here}: {error}") from error
-    click.echo(f"SIMULATOR, not ZimSend: no SMS is sent. API on http://{here}/v1")
+    echo(f"SIMULATOR, not ZimSend: no SMS is sent. API on http://{here}/v1")
     if speed != 1:
-        click.echo(f"A receiver with ZIMSEND_API_URL=http://{here}/v1 asks by the same clock.")
-    click.echo(f"seed {seed}; webhooks go to {url}; the truth is on http://{here}/truth")
+        echo(f"A receiver with ZIMSEND_API_URL=http://{here}/v1 asks by the same clock.")
+    echo(f"seed {seed}; webhooks go to {url}; the truth is on http://{here}/truth")
     ends = None if for_ is None else time.monotonic() + for_
     while not stopped.wait(0.05):
         if ends is not None and time.monotonic() >= ends:
@@ -136,13 +136,13 @@ def simulate(
 
 def _report(world: World) -> None:
     states = Counter(message.status for message in world.messages.values())
-    click.echo(f"{len(world.messages)} messages: {_counted(states) or 'none'}")
+    echo(f"{len(world.messages)} messages: {_counted(states) or 'none'}")
     ends = Counter(event.state for event in world.events)
-    click.echo(f"{len(world.events)} events: {_counted(ends) or 'none'}")
+    echo(f"{len(world.events)} events: {_counted(ends) or 'none'}")
     for event in world.events:
         if not event.arrived:
             outcomes = ", ".join(attempt.outcome for attempt in event.tries) or "not tried yet"
-            click.echo(f"lost: {event.id} {event.type} {event.message_id} ({outcomes})")
+            echo(f"lost: {event.id} {event.type} {event.message_id} ({outcomes})")
 
 
 def _counted(counts: Counter[str]) -> str:

@@ -8,12 +8,15 @@ import secrets
 import click
 import httpx
 
-from receiver.commands.common import command
+from receiver.commands.common import command, echo
 from receiver.config import is_loopback
 from receiver.event import ALIASES
 from receiver.parts import parts
 from receiver.providers.zimsend import webhook
 from receiver.providers.zimsend.samples import SAMPLES, sample
+
+#: Characters of an answer that are shown.
+LONGEST_ANSWER = 2_000
 
 
 @command()
@@ -61,7 +64,8 @@ def trigger(
                 ) from error
             refused += answer.status_code != 200
             about = ids["message_id"] if "message_id" in body.decode() else ids["event_id"]
-            click.echo(f"{event_type} {about}: {answer.status_code} {answer.text.strip()}")
+            told = answer.text.strip()[:LONGEST_ANSWER]
+            echo(f"{event_type} {about}: {answer.status_code} {told}")
     if refused:
         raise click.ClickException(f"{refused} of {count} events were not accepted")
 

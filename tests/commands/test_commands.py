@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -20,6 +21,7 @@ from receiver.providers.zimsend.samples import SAMPLES
 from receiver.reconciliation.passes import Pass, Reconciliation
 from receiver.store import Outcome, Report
 from receiver.times import DAY, HOUR, iso
+from tests.canned import Canned, status
 from tests.conftest import SECRET, Clock, Provider
 from tests.payloads import body_of, envelope, sms
 from tests.server import ROOT, Server
@@ -355,3 +357,38 @@ def test_trigger_every_documented_type_and_see_the_answers(
 def test_trigger_to_what_is_no_url(runner: FlaskCliRunner) -> None:
     output = run(runner, "trigger", "sms.sent", "--url", "http://127.0.0.1:port", status=2)
     assert "--url" in output.splitlines()[-1]
+
+
+ODD = "\u202e\u200b\u3164"
+
+
+@pytest.mark.each_engine
+def test_no_terminal_obeys_what_an_id_holds(runner: FlaskCliRunner, provider: Provider) -> None:
+    odd = body_of(f"sms.{ODD}", {"message_id": f"m{ODD}", "message": ODD}, event_id=f"e{ODD}")
+    assert provider.post(odd).status_code == 200
+    told = [
+        run(runner, "events", "list"),
+        run(runner, "events", "list", "--format", "jsonl"),
+        run(runner, "events", "show", f"e{ODD}"),
+        run(runner, "replay", "other", f"nothing{ODD}", status=1),
+        run(runner, "events", "show", f"nothing{ODD}", status=1),
+    ]
+    for output in told:
+        assert not set(ODD) & set(output)
+        assert "\\u202e" in output
+    assert json.loads(told[1])["event_id"] == f"e{ODD}"
+    assert json.loads(told[2])["body"]["data"]["message"] == ODD
+
+
+def test_no_terminal_obeys_a_remote_answer(runner: FlaskCliRunner, canned: Canned) -> None:
+    canned.answers(status(500, b"\x1b]0;mine\x07\xc2\x9b2J\r\nno " + b"x" * 100_000))
+    url = f"{canned.url}/webhooks/zimsend"
+    output = run(runner, "trigger", "sms.sent", "--url", url, status=1)
+    assert ": 500 \\x1b]0;mine\\x07\\x9b2J\\r\\nno xxx" in output
+    assert len(output) < 3_000
+
+
+def test_every_command_prints_by_the_one_function() -> None:
+    for path in (ROOT / "receiver" / "commands").glob("*.py"):
+        if path.name != "common.py":
+            assert not re.search(r"click\.s?echo|\bprint\(|sys\.stdout", path.read_text()), path
