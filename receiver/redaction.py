@@ -47,6 +47,8 @@ def redact(value: Any, text_mode: str, *, inside: str = "", depth: int = 0) -> A
         if plain in _SECRETS:
             stays = plain == "code" and inside == "error" and _is_error_code(item)
             shown[name] = item if stays else None
+        elif type(item) is str and item[:1].isalnum() and plain not in _TEXTS and plain != "error":
+            shown[name] = item  # the usual case: no JSON begins like this
         elif plain in _TEXTS:
             shown[name] = _redact_text(item, text_mode, depth)
         elif plain == "error" and not isinstance(item, dict | list):

@@ -132,7 +132,7 @@ def set_apart(items: Sequence[Incoming | Rejected], known: Known) -> Sequence[In
     for place, item in enumerate(items):
         if isinstance(item, Rejected) or item.apart:
             continue
-        if item.id not in kinds and _may_be_forgotten(item, known):
+        if _may_be_forgotten(item, known) and item.id not in kinds:
             continue  # it takes no id
         kind = (item.type, item.message_id)
         if kinds.setdefault(item.id, kind) != kind:

@@ -212,6 +212,25 @@ def test_retry_goes_on_after_a_body_that_raises(
     assert len(list(receiver.store.quarantined())) == 1
 
 
+def test_retry_of_what_an_earlier_release_could_not_read(
+    runner: FlaskCliRunner, receiver: Receiver, provider: Provider, clock: Clock
+) -> None:
+    """Also where its id is another event's by now, or its `timestamp` is impossible."""
+    bodies = [
+        body_of("sms.sent", {"message_id": "m1", "message": "W"}, event_id="e1"),
+        body_of("sms.sent", {"message_id": "m2"}, event_id=2, timestamp="0001-01-01T00:00:00Z"),
+    ]
+    bodies[0] = bodies[0].replace(b"W", b"\xe9")
+    for body in bodies:
+        rejected = event.reject(body, "the body is not UTF-8", received_at=clock.time)
+        receiver.store.ingest([rejected], lambda _: (), 5)
+    assert provider.post(envelope("sms.delivered", {}, event_id="e1")).status_code == 200
+    lines = run(runner, "quarantine", "retry").splitlines()
+    outcomes = {line.partition(": ")[2] for line in lines}
+    assert outcomes == {f"accepted as {event.own_id(bodies[0])}", "accepted as 2"}
+    assert not list(receiver.store.quarantined())
+
+
 def test_retry_after_a_clock_that_was_ahead(
     runner: FlaskCliRunner, provider: Provider, clock: Clock
 ) -> None:
