@@ -234,9 +234,12 @@ def progress() -> Iterator[Callable[[str], None]]:
         show("")
 
 
-def echo(text: str) -> None:
-    """A line for people. Whatever an id or a text holds, no terminal obeys it."""
-    click.echo(visible(text))
+def echo(text: str, *, err: bool = False) -> None:
+    """A line for people. Whatever an id or a text holds, no terminal obeys it.
+
+    :param err: to standard error, instead of standard output.
+    """
+    click.echo(visible(text), err=err)
 
 
 def echo_json(value: Any, *, indent: int | None = None) -> None:

@@ -11,6 +11,7 @@ from receiver import worker
 from receiver.commands.common import (
     ID,
     command,
+    echo,
     echo_columns,
     patterns_without_a_type,
     registered,
@@ -33,7 +34,7 @@ def handlers() -> None:
     for name, (waiting, dead) in owed.items():
         _echo_row(name, "(not registered)", waiting, dead)
     for told in patterns_without_a_type(receiver.registry):
-        click.echo(told, err=True)
+        echo(told, err=True)
 
 
 @command(name="try")
@@ -50,28 +51,26 @@ def try_handler(handler_name: str, event_id: str) -> None:
         raise click.ClickException(f"there is no event {event_id!r}; see `flask events list`")
     if not handler.wants(claim.event_type):
         told = f"{handler.name} does not want {claim.event_type} and would not get it"
-        click.echo(f"{told}; it runs all the same", err=True)
+        echo(f"{told}; it runs all the same", err=True)
     event = worker.event_of(claim)
     try:
         worker.call(handler, event)
     except (Exception, SystemExit) as error:
-        click.echo(_traceback(error), nl=False, err=True)
+        for line in _traceback(error).splitlines():
+            echo(line, err=True)
         raise click.ClickException(
             f"{handler.name} raised {type(error).__name__}; {_what_then(error)}"
         ) from None
-    click.echo(f"{handler.name} has handled {event.id} ({event.type})")
+    echo(f"{handler.name} has handled {event.id} ({event.type})")
 
 
 def _traceback(error: BaseException) -> str:
-    """As Python prints it, from the handler's first line on, without what a terminal obeys."""
+    """As Python prints it, from the handler's first line on."""
     told = traceback.TracebackException.from_exception(error)
     told.stack = traceback.StackSummary.from_list(
         [frame for frame in told.stack if not frame.filename.startswith(_HERE)]
     )
-    return "".join(
-        c if c.isprintable() or c == "\n" else c.encode("unicode_escape").decode()
-        for c in "".join(told.format())
-    )
+    return "".join(told.format())
 
 
 def _what_then(error: BaseException) -> str:
