@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from flask import Blueprint, Response, current_app
 from flask.blueprints import BlueprintSetupState
 
-from receiver.errors import SchemaMismatch, StoreUnavailable
+from receiver.errors import FileReplaced, SchemaMismatch, StoreUnavailable
 from receiver.logs import Sparingly
 from receiver.parts import Receiver, parts
 from receiver.times import SECOND
@@ -96,7 +96,7 @@ class _Store:
             silent = self._silence(last_heartbeat(store))
             warnings = warnings_of_handlers(store, now, names)
             return _Seen(None, waiting, round(age / SECOND, 1), stuck, silent, warnings)
-        except SchemaMismatch as error:
+        except (SchemaMismatch, FileReplaced) as error:
             return _Seen(str(error))
         except StoreUnavailable as error:
             if self._failures.admit() is not None:  # hosts and users are named in the log alone

@@ -19,7 +19,7 @@ from receiver.store.claiming import (
     looks,
 )
 from receiver.store.contract import SILENT_ATTEMPTS, Claim, Settlement, Want, tell_given_up
-from receiver.store.sqlite.connections import Connections, as_unavailable, placeholders
+from receiver.store.sqlite.connections import Connections, as_unavailable, item_of, placeholders
 
 #: An item's number, handler, fence and attempt.
 _Lease = tuple[int, str, int, int]
@@ -285,10 +285,11 @@ _UNPARK = f"""
 UPDATE deliveries SET due_at = min(due_since, :now), due_since = NULL
 WHERE (event_seq, handler) IN (
     SELECT (SELECT event_seq FROM deliveries INDEXED BY deliveries_of_message
-            WHERE message_id = (queue.value ->> 0) AND handler = (queue.value ->> 1)
+            WHERE message_id = {item_of("queue.value", 0)}
+              AND handler = {item_of("queue.value", 1)}
               AND state = 'pending' AND {STAND} = {PARKED}
             ORDER BY occurred_at, event_seq LIMIT 1),
-           queue.value ->> 1
+           {item_of("queue.value", 1)}
     FROM json_each(:queues) AS queue)
 """
 
@@ -301,12 +302,12 @@ WITH RECURSIVE queue (names) AS (
     UNION ALL
     SELECT (SELECT json_array(handler, message_id) FROM deliveries INDEXED BY deliveries_parked
             WHERE state = 'pending' AND due_at = {NEVER}
-              AND (handler, message_id) > (names ->> 0, names ->> 1)
+              AND (handler, message_id) > ({item_of("names", 0)}, {item_of("names", 1)})
             ORDER BY handler, message_id LIMIT 1)
     FROM queue WHERE names IS NOT NULL)
 SELECT m.message_id, m.handler
-FROM (SELECT names ->> 0 AS handler, names ->> 1 AS message_id FROM queue WHERE names IS NOT NULL)
-     AS m
+FROM (SELECT {item_of("names", 0)} AS handler, {item_of("names", 1)} AS message_id
+      FROM queue WHERE names IS NOT NULL) AS m
 WHERE NOT EXISTS ({_queue("m.handler", LEASED, 1)})
   AND NOT EXISTS ({_first("m.handler", FRESH)}) AND NOT EXISTS ({_first("m.handler", AGAIN)})
 LIMIT 500
@@ -366,13 +367,14 @@ WHERE event_seq = ? AND handler = ? AND fence = ? AND leased
 """
 
 # Only while the lease is the one that is settled: the fence says so.
-_SETTLE = """
+_SETTLE = f"""
 UPDATE deliveries AS d
 SET state = ended.state, due_at = ended.due_at, last_error = ended.error,
     traceback = ended.traceback, attempts = attempts - ended.given_back, leased = 0, owner = NULL
-FROM (SELECT value ->> 0 AS seq, value ->> 1 AS handler, value ->> 2 AS fence, value ->> 3 AS state,
-             value ->> 4 AS due_at, value ->> 5 AS error, value ->> 6 AS given_back,
-             value ->> 7 AS traceback
+FROM (SELECT {item_of("value", 0)} AS seq, {item_of("value", 1)} AS handler,
+             {item_of("value", 2)} AS fence, {item_of("value", 3)} AS state,
+             {item_of("value", 4)} AS due_at, {item_of("value", 5)} AS error,
+             {item_of("value", 6)} AS given_back, {item_of("value", 7)} AS traceback
       FROM json_each(?)) AS ended
 WHERE d.event_seq = ended.seq AND d.handler = ended.handler AND d.fence = ended.fence
   AND d.leased = 1 AND d.state = 'pending'

@@ -1,0 +1,58 @@
+"""The database's files: made for nobody else to read, and told from each other."""
+
+from __future__ import annotations
+
+import logging
+import os
+import stat
+import threading
+from contextlib import suppress
+
+log = logging.getLogger(__name__)
+
+#: Device and inode; `None` where there is no file.
+File = tuple[int, int] | None
+
+#: What SQLite keeps beside the database's file.
+BESIDE = ("-wal", "-shm")
+
+_making = threading.Lock()
+
+
+def identity(path: str) -> File:
+    """Which file lies there. The number of one that is open is never given to another."""
+    try:
+        found = os.stat(path)
+    except OSError:  # also where a folder on the way is gone
+        return None
+    return found.st_dev, found.st_ino
+
+
+def prepare(path: str, *, create: bool) -> File:
+    """Which file will be opened.
+
+    :param create: make an empty one where there is none, 0600; what SQLite puts beside it gets the
+        same mode.
+    :raises OSError: if there is none.
+    """
+    if create:
+        # Only one that is new is opened and closed here: closing a file takes away the locks that
+        # SQLite has on it in this process.
+        with _making, suppress(FileExistsError):
+            os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
+    found = os.stat(path)
+    return found.st_dev, found.st_ino
+
+
+def make_private(path: str) -> None:
+    """Nobody else may read a file that was open to everybody, as earlier states made it. One that
+    is open to a group alone was meant to be."""
+    for name in (path, *(path + ending for ending in BESIDE)):
+        with suppress(FileNotFoundError):
+            if stat.S_IMODE(os.stat(name).st_mode) & 0o007:
+                try:
+                    os.chmod(name, 0o600)
+                except OSError as error:
+                    log.warning("%s is open to all users of this machine: %s", name, error.strerror)
+                else:
+                    log.warning("%s was open to all users of this machine: it is 0600 now", name)
