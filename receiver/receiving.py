@@ -12,7 +12,7 @@ import logging
 from collections.abc import Callable, Generator, Iterable, Sequence
 from typing import NamedTuple
 
-from receiver import event, ids
+from receiver import event, ids, times
 from receiver.config import Config
 from receiver.errors import Refused, StoreUnavailable, Unusable
 from receiver.event import Incoming
@@ -104,7 +104,7 @@ class Receiving:
         :raises Refused, StoreUnavailable: where the answer is not 200.
         """
         self.authenticate(provider, body, claimed)
-        now = self._now()
+        now = times.receipt(self._now())
         if len(body) > LARGE:
             yield ELSEWHERE
         items = self._items(provider, body, now)

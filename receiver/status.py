@@ -74,10 +74,10 @@ def usable_time(value: object, received_at: int, retention: int) -> int | None:
     """A time that an event carries, if it can be believed.
 
     :returns: `None` where there is none, and where it lies outside
-        [receipt - retention, receipt + 1 day].
+        [receipt - retention, receipt + 1 day], without the latter if the clock was not trusted.
     """
     moment = times.read(value)
-    if moment is None or not received_at - retention <= moment <= received_at + times.DAY:
+    if moment is None or not received_at - retention <= moment <= times.latest_from(received_at):
         return None
     return moment
 

@@ -186,6 +186,23 @@ def to_datetime(time_us: int) -> datetime:
     return _EPOCH + timedelta(microseconds=time_us)
 
 
+#: The date of this release, that of its heading in the changelog; or a day before it. A clock that
+#: is before it is not trusted.
+RELEASED = 20_758 * DAY  # 2026-11-01
+
+
+def receipt(now: int) -> int:
+    """When what comes in now counts as received: at `RELEASED` exactly, if the clock is before it.
+    Nothing else has that very microsecond, so it says later that nobody knew the time."""
+    return max(now, RELEASED)
+
+
+def latest_from(received_at: int) -> int:
+    """The latest time that can be believed of what was received then: a day more. No bound where
+    the clock was not trusted."""
+    return 2**62 if received_at == RELEASED else received_at + DAY
+
+
 def iso(time_us: int) -> str:
     """ISO 8601 with `Z`: to the second, or as fine as the time is (milli- or microseconds)."""
     fraction = time_us % SECOND

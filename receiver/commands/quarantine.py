@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from receiver import ids
+from receiver import ids, times
 from receiver.commands.common import (
     command,
     echo,
@@ -96,7 +96,7 @@ def _retry(entry: dict[str, Any]) -> str | None:
         items = provider_of(entry["digest"]).parse(
             entry["body"],
             # Later than now if the clock was wrong when it came, which made it look too old.
-            received_at=min(entry["received_at"], receiver.now()),
+            received_at=min(entry["received_at"], times.receipt(receiver.now())),
             retention=receiver.config.retention,
             text_mode=receiver.config.text_mode,
         )

@@ -7,7 +7,7 @@ import os
 
 import click
 
-from receiver import upkeep, working
+from receiver import times, upkeep, working
 from receiver.commands.common import command, echo, patterns_without_a_type, progress
 from receiver.parts import parts
 from receiver.store import Expired
@@ -43,8 +43,14 @@ def work() -> None:
 def expire(dry_run: bool) -> None:
     """Delete what is older than RETENTION_DAYS.
 
-    The service does so by itself, every 10 minutes. Statistics stay."""
+    The service does so by itself, every 10 minutes. By hand the clock is believed. Statistics
+    stay."""
     receiver = parts()
+    if receiver.now() < times.RELEASED:
+        raise click.ClickException(
+            f"the clock says {times.iso(receiver.now())}, which is before the date of this release: "
+            "nothing is deleted. Set the clock"
+        )
     before = receiver.now() - receiver.config.retention
     if dry_run:
         echo(f"would delete {_told(receiver.store.expirable(before))}")

@@ -285,6 +285,13 @@ class Upkeep(Protocol):
     def expirable(self, before: int) -> Expired:
         """What `expire` would delete, called again and again."""
 
+    def latest(self) -> int | None:
+        """The latest time that the last 200 events tell of: each of its `timestamp`, which its
+        sender has signed, or else of its receipt. `None` without any."""
+
+    def date_undated(self, now: int) -> None:
+        """The clock is trusted: what came in while it was not counts from now on, if not yet."""
+
     def shrink(self, patience: float) -> bool:
         """Give a little of the space that is free back to the disk.
 

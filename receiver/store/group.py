@@ -14,12 +14,17 @@ from receiver import mirror, status
 from receiver.event import Incoming, Rejected, reject_expired, under_own_id
 from receiver.mirror import Cell, Summary
 from receiver.store.contract import Outcome, Report, Selection
-from receiver.times import SECOND
+from receiver.times import RELEASED, SECOND
 
 #: Two reports of one thing lie less than this apart: the provider tells two webhooks.
 SAME_REPORT = 2 * SECOND
 
 _ENCODE = json.JSONEncoder(separators=(",", ":"), check_circular=False).encode
+
+#: The mark of when what came in at `times.RELEASED`, while the clock was not trusted, counts from;
+#: and its value as long as no trusted clock has looked.
+UNDATED = "undated:"
+NOT_YET = 2**62
 
 #: Before and after all times.
 _EARLIEST, _LATEST = -(2**62), 2**62
@@ -119,6 +124,27 @@ class Decision(NamedTuple):
     #: Arrivals whose ids are known.
     again: list[Incoming]
     quarantined: list[Rejected]
+
+    @property
+    def is_undated(self) -> bool:
+        """Whether the clock was not trusted when any of it was received."""
+        return any(a.item.received_at == RELEASED for a in self.accepted) or any(
+            rejected.received_at == RELEASED for rejected in self.quarantined
+        )
+
+
+def undated_mark() -> tuple[str, int]:
+    """What says that something came in at the `RELEASED` of this release."""
+    return f"{UNDATED}{RELEASED}", NOT_YET
+
+
+def spared(marks: Iterable[tuple[str, int]], before: int) -> list[int]:
+    """The receipts that say nothing of how old something is: those of before any trusted clock, for
+    as long as the retention counts from when one was there.
+
+    :param marks: those that begin with `UNDATED`.
+    """
+    return [int(name.removeprefix(UNDATED)) for name, since in marks if since >= before]
 
 
 def set_apart(items: Sequence[Incoming | Rejected], known: Known) -> Sequence[Incoming | Rejected]:

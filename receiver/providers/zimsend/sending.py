@@ -118,6 +118,7 @@ def events(
     :param now: microseconds; likewise `retention`, see `parse` of the provider.
     """
     found = []
+    now = times.receipt(now)
     for data in messages:
         envelope: dict[str, Any] = {
             "event": f"sms.{state}",

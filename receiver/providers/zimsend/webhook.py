@@ -109,7 +109,7 @@ def parse(
             f"its `timestamp` is older than {days} days, so it may be a replay of an event "
             "whose id has been forgotten"
         )
-    if timestamp is not None and timestamp > received_at + times.DAY:
+    if timestamp is not None and timestamp > times.latest_from(received_at):
         timestamp = None
     original = None
     if text_mode != "full":

@@ -17,10 +17,19 @@ from receiver import mirror
 from receiver.event import Incoming, Rejected
 from receiver.mirror import Cell
 from receiver.store.contract import Outcome, Report
-from receiver.store.group import Decision, Known, Look, MirroredMessage, decide, near, set_apart
+from receiver.store.group import (
+    Decision,
+    Known,
+    Look,
+    MirroredMessage,
+    decide,
+    near,
+    set_apart,
+    undated_mark,
+)
 from receiver.store.postgres.pool import Connection
 from receiver.store.postgres.transactions import Transactions
-from receiver.times import DAY
+from receiver.times import DAY, RELEASED
 
 Items = Sequence[Incoming | Rejected]
 Wanting = Callable[[str], Sequence[str]]
@@ -78,6 +87,9 @@ def _write_group(
         connection.execute(_RECEIVED_AGAIN, (_ENCODE(rows),))
     if decision.quarantined:
         _write_quarantine(connection, decision.quarantined)
+    if decision.is_undated:
+        connection.execute(_UNDATED, undated_mark())
+        connection.execute(_DUE_AT_ONCE, (RELEASED,))
     count(connection, _moves(decision.messages.values()), spread)
     return decision.outcomes
 
@@ -360,6 +372,13 @@ FROM (SELECT id, count(*) AS receipts, max(received_at) AS received_at
       GROUP BY id) AS again
 WHERE e.id = again.id
 """
+
+_UNDATED = """
+INSERT INTO marks VALUES (%s, %s) ON CONFLICT (name) DO UPDATE SET value = excluded.value
+"""
+
+# By the clock of now, `RELEASED` may be years away.
+_DUE_AT_ONCE = "UPDATE deliveries SET due_at = 0 WHERE due_at = %s AND state = 'pending'"
 
 _QUARANTINE = """
 INSERT INTO quarantine AS q (digest, received_at, last_received_at, receipts, length, reason, body)

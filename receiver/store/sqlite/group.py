@@ -22,9 +22,17 @@ from typing import Any
 from receiver.event import Incoming, Rejected
 from receiver.mirror import Cell, Summary
 from receiver.store.contract import Outcome, Report
-from receiver.store.group import Decision, Known, Look, MirroredMessage, decide, set_apart
+from receiver.store.group import (
+    Decision,
+    Known,
+    Look,
+    MirroredMessage,
+    decide,
+    set_apart,
+    undated_mark,
+)
 from receiver.store.sqlite.connections import Connections, item_of, patiently
-from receiver.times import DAY
+from receiver.times import DAY, RELEASED
 
 Items = Sequence[Incoming | Rejected]
 Wanting = Callable[[str], Sequence[str]]
@@ -76,12 +84,18 @@ class Group:
         self._decision = decision = decide(items, known, partial(_look, connection), wanting)
         self._events = _arrivals(decision, seen, schema) if decision.accepted else None
         self.outcomes = decision.outcomes
+        self._is_undated = decision.is_undated
 
     @property
     def is_one_statement(self) -> bool:
         """Whether `write` is a transaction by itself: there are new events and nothing else."""
         decision = self._decision
-        return bool(decision.accepted and not decision.again and not decision.quarantined)
+        return bool(
+            decision.accepted
+            and not decision.again
+            and not decision.quarantined
+            and not self._is_undated
+        )
 
     def write(self, connection: sqlite3.Connection) -> None:
         """
@@ -92,6 +106,9 @@ class Group:
             connection.execute(*self._events)
         if again := self._decision.again:
             connection.executemany(_RECEIVED_AGAIN, [(a.received_at, a.id) for a in again])
+        if self._is_undated:
+            connection.execute("INSERT OR REPLACE INTO marks VALUES (?, ?)", undated_mark())
+            connection.execute(_DUE_AT_ONCE, (RELEASED,))
         if quarantined := self._decision.quarantined:
             connection.executemany(
                 _QUARANTINE,
@@ -250,6 +267,9 @@ _RECEIVED_AGAIN = """
 UPDATE events SET receipts = receipts + 1, last_received_at = max(last_received_at, ?)
 WHERE id = ?
 """
+
+# By the clock of now, `RELEASED` may be years away.
+_DUE_AT_ONCE = "UPDATE deliveries SET due_at = 0 WHERE due_at = ? AND state = 'pending'"
 
 _QUARANTINE = """
 INSERT INTO quarantine (digest, received_at, last_received_at, length, reason, body)

@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 from receiver.store.contract import Expired
+from receiver.store.group import NOT_YET, UNDATED
 from receiver.store.sqlite import expiry, mirror
-from receiver.store.sqlite.connections import Connections, as_unavailable
+from receiver.store.sqlite.connections import SHORT_PATIENCE, Connections, as_unavailable
 
 #: Pages given back to the disk in one go, and those that are kept for what comes next. Few: where
 #: very many are free, SQLite takes half a millisecond to find the place for each.
 _FREED_AT_ONCE = 16
 _FREE_PAGES_KEPT = 256
+
+_LATEST = """
+SELECT max(coalesce(timestamp, received_at))
+FROM (SELECT timestamp, received_at FROM events ORDER BY seq DESC LIMIT 200)
+"""
 
 
 class Upkeep(Connections):
@@ -35,6 +41,18 @@ class Upkeep(Connections):
     def expirable(self, before: int) -> Expired:
         with self._reading() as connection:
             return expiry.expirable(connection, before)
+
+    def latest(self) -> int | None:
+        with self._reading() as connection:
+            found: tuple[int | None] = connection.execute(_LATEST).fetchone()
+        return found[0]
+
+    def date_undated(self, now: int) -> None:
+        with self._transaction(SHORT_PATIENCE) as connection:
+            connection.execute(
+                "UPDATE marks SET value = ? WHERE value = ? AND substr(name, 1, ?) = ?",
+                (now, NOT_YET, len(UNDATED), UNDATED),
+            )
 
     def shrink(self, patience: float) -> bool:
         free = self._free_pages()

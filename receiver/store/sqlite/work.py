@@ -255,9 +255,12 @@ def _first(handler: str, stand: int) -> str:
 # Whether an item of the message `m` is leased.
 _HELD = f"EXISTS (SELECT 1 FROM ({_queue(':handler', LEASED, FARTHEST)}) WHERE due_at > :now)"
 
+#: SQLite before 3.35 does not know the word, and may read it twice.
+_READ_ONCE = "MATERIALIZED" if sqlite3.sqlite_version_info >= (3, 35) else ""
+
 # What is due, and of each of its messages: whether an item is leased, and the first that is due.
 _MET = f"""
-WITH met AS MATERIALIZED (
+WITH met AS {_READ_ONCE} (
     SELECT due_at, event_seq, message_id, leased, attempts, fence
     FROM deliveries INDEXED BY deliveries_due
     WHERE handler = :handler AND state = 'pending' AND due_at <= :now
