@@ -22,6 +22,7 @@ LEVELS = (
         "receiver.ingest",
         "receiver.receiving",
         "receiver.upkeep",
+        "receiver.backups",
         "receiver.reconciliation",
     },
     {"receiver.providers"},

@@ -8,6 +8,7 @@ from flask import Flask
 def register(app: Flask) -> None:
     """Add all of them to the application."""
     from receiver.commands import (
+        backup,
         config,
         copy,
         events,
@@ -26,6 +27,8 @@ def register(app: Flask) -> None:
         run.work,
         run.expire,
         copy.copy,
+        backup.backup,
+        backup.restore,
         trigger.trigger,
         simulate.simulate,
         events.events,

@@ -48,8 +48,8 @@ def expire(dry_run: bool) -> None:
     receiver = parts()
     if receiver.now() < times.RELEASED:
         raise click.ClickException(
-            f"the clock says {times.iso(receiver.now())}, which is before the date of this release: "
-            "nothing is deleted. Set the clock"
+            f"the clock says {times.iso(receiver.now())}, which is before the date of this "
+            "release: nothing is deleted. Set the clock"
         )
     before = receiver.now() - receiver.config.retention
     if dry_run:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple, Protocol
 
@@ -370,6 +371,19 @@ class Records(Protocol):
 
 class Copy(Protocol):
     """What moving everything from one store into another asks of both."""
+
+    def moment(self) -> AbstractContextManager[None]:
+        """Within it, all `rows` of this thread are of one moment."""
+
+    def copy_file(self, path: str, progress: Callable[[float], None]) -> bool:
+        """Copy the whole store, as it is at one moment, into a new file of SQLite.
+
+        :param progress: told which part is done, from 0 to 1.
+        :returns: false if this engine can only do so row by row.
+        """
+
+    def others(self) -> bool:
+        """Whether anybody else is connected: a service, or a command of one."""
 
     def rows(self, table: Table, after: tuple[Any, ...] | None, limit: int) -> list[Any]:
         """Rows of a table in the order of their keys, after a key."""

@@ -18,7 +18,7 @@ from receiver.parts import Receiver, parts
 from receiver.times import SECOND
 from receiver.web.answers import json_answer
 from receiver.web.problems import response
-from receiver.worker import last_heartbeat, stuck_handlers, warnings_of_handlers
+from receiver.worker import is_held, last_heartbeat, stuck_handlers, warnings_of_handlers
 
 log = logging.getLogger(__name__)
 blueprint = Blueprint("ops", __name__)
@@ -51,6 +51,8 @@ class _Seen:
     silent: float = 0.0
     #: What is told and makes nobody unready.
     warnings: Sequence[str] = ()
+    #: Handlers wait for a person's word.
+    held: bool = False
 
 
 class _Store:
@@ -95,7 +97,7 @@ class _Store:
             stuck = stuck_handlers(store, now)
             silent = self._silence(last_heartbeat(store))
             warnings = warnings_of_handlers(store, now, names)
-            return _Seen(None, waiting, round(age / SECOND, 1), stuck, silent, warnings)
+            return _Seen(None, waiting, round(age / SECOND, 1), stuck, silent, warnings, is_held(store))
         except (SchemaMismatch, FileReplaced) as error:
             return _Seen(str(error))
         except StoreUnavailable as error:
@@ -125,7 +127,7 @@ def readyz() -> Response:
         failing["store"] = seen.problem
     if receiver.ingest.problem is not None:
         failing["ingest"] = receiver.ingest.problem
-    if seen.oldest > OLDEST:
+    if seen.oldest > OLDEST and not seen.held:
         failing["backlog"] = (
             f"work has waited for {seen.oldest / 60:.0f} minutes: the handlers do not keep up, "
             "or nothing runs them (where EMBEDDED_WORKER=0, that is `flask work`)"
@@ -144,6 +146,8 @@ def readyz() -> Response:
         body["backlog"] = {"waiting": seen.waiting, "oldest_seconds": seen.oldest}
     if seen.warnings:
         body["warnings"] = list(seen.warnings)
+    if seen.held:
+        body["held"] = "handlers wait since a restore: `flask restore --run-work` lets them run"
     return _answer(503 if failing else 200, body)
 
 

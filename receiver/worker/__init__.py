@@ -11,7 +11,14 @@ from __future__ import annotations
 from receiver.worker.begun import memory_for
 from receiver.worker.calls import Call, call, event_of
 from receiver.worker.ends import FIRST_BACKOFF, backoff
-from receiver.worker.notes import last_heartbeat, stuck_handlers, warnings_of_handlers
+from receiver.worker.notes import (
+    hold,
+    is_held,
+    last_heartbeat,
+    release,
+    stuck_handlers,
+    warnings_of_handlers,
+)
 from receiver.worker.threads import Executor, Executors, Threads
 from receiver.worker.worker import LEASE_SPARE, Worker
 
@@ -26,8 +33,11 @@ __all__ = [
     "backoff",
     "call",
     "event_of",
+    "hold",
+    "is_held",
     "last_heartbeat",
     "memory_for",
+    "release",
     "stuck_handlers",
     "warnings_of_handlers",
 ]

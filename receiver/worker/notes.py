@@ -24,6 +24,9 @@ LOOK_AT_HANDLERS = times.MINUTE
 _STUCK = "stuck"
 _SAID_AGAIN = 20 * times.SECOND
 
+#: The note that says that handlers wait for a person's word.
+_HELD = "held"
+
 #: The note of when any process that runs handlers was last alive, and how often that is written.
 _HEARTBEAT = "heartbeat"
 _BEAT = 10 * times.SECOND
@@ -47,6 +50,20 @@ def last_heartbeat(store: Store) -> int | None:
     """When a process that runs handlers was last alive, in microseconds; `None` if never."""
     noted = store.note(_HEARTBEAT)
     return None if noted is None else int(noted)
+
+
+def is_held(store: Store) -> bool:
+    """Whether no handler may run: after a restore, until somebody says so. Written while nobody is
+    connected, so who has seen that it is not need not look again."""
+    return bool(store.note(_HELD))
+
+
+def hold(store: Store) -> None:
+    store.write_note(_HELD, "1")
+
+
+def release(store: Store) -> None:
+    store.write_note(_HELD, "")
 
 
 class Heartbeat:

@@ -24,7 +24,7 @@ from receiver.worker.deaths import Deaths
 from receiver.worker.ends import failure_of, settlement
 from receiver.worker.lane import Lane
 from receiver.worker.leases import Leases
-from receiver.worker.notes import LOOK_AT_HANDLERS, Handlers, Heartbeat, StuckNote
+from receiver.worker.notes import LOOK_AT_HANDLERS, Handlers, Heartbeat, StuckNote, is_held
 from receiver.worker.threads import Executors, Threads
 
 log = logging.getLogger(__package__)
@@ -89,6 +89,7 @@ class Worker:
         self._deaths = Deaths(store, registry.dead_functions, inside)
         self._thread: threading.Thread | None = None
         self._stopping = False
+        self._waits = True  # for a person's word, until it has been looked at
         self._patience_ends = float("inf")  # when stopping: until then what runs may end
         self._last_round = self._rest_until = self._clock()
 
@@ -221,7 +222,9 @@ class Worker:
         self._give_back(all_of_them=False)
         self._settlements += self._leases.look(self._store, now, self._clock(), self._held)
         self._careful = bool(self._leases.suspects or (self._careful and self._unsettled()))
-        wants = [] if self._stopping or self._careful else self._wants(now)
+        if self._waits:
+            self._waits = is_held(self._store)
+        wants = [] if self._stopping or self._careful or self._waits else self._wants(now)
         if self._settlements or wants:
             claims = self._store.work(
                 now, self._settlements, wants, self.PATIENCE, self._deaths.given_up

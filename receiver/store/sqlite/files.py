@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import logging
 import os
+import sqlite3
 import stat
 import threading
+from collections.abc import Callable
 from contextlib import suppress
+from pathlib import Path
+
+from receiver.errors import CopyRefused
 
 log = logging.getLogger(__name__)
 
@@ -56,3 +61,29 @@ def make_private(path: str) -> None:
                     log.warning("%s is open to all users of this machine: %s", name, error.strerror)
                 else:
                     log.warning("%s was open to all users of this machine: it is 0600 now", name)
+
+
+def copy_checked(file: Path, new: Path, progress: Callable[[float], None]) -> None:
+    """Copy a database, with what its `-wal` holds where one is beside it. It is not changed.
+
+    :param progress: told which part is done, from 0 to 1.
+    :raises CopyRefused: if it is none, is damaged, or is of something else.
+    """
+    if not file.is_file():
+        raise CopyRefused(f"there is no file {file}")
+    prepare(str(new), create=True)
+    source = sqlite3.connect(f"{file.absolute().as_uri()}?mode=ro", uri=True)
+    target = sqlite3.connect(new)
+    try:
+        source.backup(
+            target, pages=1_000, progress=lambda _, left, all: progress(1 - left / max(all, 1))
+        )
+        (found,) = target.execute("PRAGMA integrity_check(1)").fetchone()
+        known = target.execute("SELECT 1 FROM sqlite_master WHERE name = 'deliveries'").fetchone()
+    except sqlite3.DatabaseError as error:
+        raise CopyRefused(f"{file} is no sound backup: {error}") from error
+    finally:
+        source.close()
+        target.close()
+    if found != "ok" or not known:
+        raise CopyRefused(f"{file} is no sound backup: {found if known else 'of something else'}")
