@@ -111,12 +111,16 @@ class Upkeep:
     LOOK = 1.0
     #: How often everything is looked through for what has expired.
     EVERY = 10 * times.MINUTE
+    #: What quarantine may take. All that is in it was answered 400.
+    QUARANTINE_BYTES = 256 * 1024 * 1024
 
     def __init__(self, store: Store, retention: int, now: Callable[[], int] = times.now) -> None:
         self._store = store
         self._retention = retention
         self._now = now
         self._leaps = Sparingly()
+        #: Of which one has been told.
+        self._full = self._warned = False
         #: The last look, by `time.monotonic`.
         self._looked = time.monotonic()
         self._stopped = threading.Event()
@@ -145,11 +149,37 @@ class Upkeep:
         self._store.tidy()
         while not self._stopped.is_set() and patiently(lambda: self._store.index_texts(_PATIENCE)):
             pass
+        self._bound_quarantine()
+        self._warn()
         before = self._expirable(now)
         if before is not None:
             expired = expire(self._store, before, stopped=self._stopped.is_set)
             if any(expired):
                 log.info("expired: %d messages, %d events, %d bodies in quarantine", *expired)
+
+    def _bound_quarantine(self) -> None:
+        gone = 0
+        while not self._stopped.is_set():
+            batch = patiently(
+                lambda: self._store.bound_quarantine(self.QUARANTINE_BYTES, _PATIENCE)
+            )
+            if not batch:
+                break
+            gone += batch
+        if gone and not self._full:
+            self._full = True
+            log.warning(
+                "quarantine is full: of bodies that were answered 400 it keeps %d MB, and the "
+                "oldest go first",
+                self.QUARANTINE_BYTES >> 20,
+            )
+
+    def _warn(self) -> None:
+        """Once, until it is well again."""
+        warning = self._store.warning()
+        if warning is not None and not self._warned:
+            log.warning("%s", warning)
+        self._warned = warning is not None
 
     def _expirable(self, now: int) -> int | None:
         """Before which time everything has expired; `None` if it is not this process's turn, or

@@ -293,6 +293,16 @@ class Upkeep(Protocol):
     def date_undated(self, now: int) -> None:
         """The clock is trusted: what came in while it was not counts from now on, if not yet."""
 
+    def bound_quarantine(self, most: int, patience: float) -> int:
+        """Where bodies in quarantine take more than so many bytes, delete some of the oldest. All
+        of them were answered 400. Reads nothing where none has come since the last call.
+
+        :returns: how many were deleted; 0, if it is enough.
+        """
+
+    def warning(self) -> str | None:
+        """What is not right with the database, and harms nobody yet. Touches no connection."""
+
     def shrink(self, patience: float) -> bool:
         """Give a little of the space that is free back to the disk.
 

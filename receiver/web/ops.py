@@ -144,8 +144,9 @@ def readyz() -> Response:
     body: dict[str, object] = {"status": "failing" if failing else "ok", "failing": failing}
     if seen.problem is None:
         body["backlog"] = {"waiting": seen.waiting, "oldest_seconds": seen.oldest}
-    if seen.warnings:
-        body["warnings"] = list(seen.warnings)
+    warnings = [*seen.warnings, *filter(None, [receiver.store.warning()])]
+    if warnings:
+        body["warnings"] = warnings
     if seen.held:
         body["held"] = "handlers wait since a restore: `flask restore --run-work` lets them run"
     return _answer(503 if failing else 200, body)
