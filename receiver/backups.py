@@ -38,7 +38,7 @@ def back_up(store: Store, file: Path, progress: Progress) -> None:
                 target.migrate()
                 copying.fill(store, target, lambda what, done: progress(f"{what}: {done:,}"))
         with closing(_open(partial)) as target:
-            target.migrate()  # and opened as what it is, before it has a name
+            copying.identify(target)
         _put(partial, file)
     except BaseException:
         _remove(partial)

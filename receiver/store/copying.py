@@ -66,7 +66,7 @@ def copy(source: Store, target: Store, progress: Progress) -> dict[str, int]:
     :returns: the number of rows by table.
     :raises CopyRefused: if the target holds something else, or both sides do not agree at the end.
     """
-    identity = _identity(source)
+    identity = source.note(_IDENTITY) or identify(source)
     if target.note(_COPIED) != identity:
         _claim(source, target, identity)
         for table in TABLES:
@@ -96,11 +96,10 @@ def fill(source: Store, target: Store, progress: Progress) -> None:
     target.settle_copy()
 
 
-def _identity(store: Store) -> str:
-    identity = store.note(_IDENTITY)
-    if identity is None:
-        identity = uuid.uuid4().hex
-        store.write_note(_IDENTITY, identity)
+def identify(store: Store) -> str:
+    """Give a store an identity of its own: a copy that was begun from it knows it again."""
+    identity = uuid.uuid4().hex
+    store.write_note(_IDENTITY, identity)
     return identity
 
 

@@ -8,7 +8,7 @@ import stat
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from flask.testing import FlaskCliRunner
 
 from app import create_app
 from receiver import backups
+from receiver.errors import CopyRefused
 from receiver.parts import Receiver
 from receiver.store import Selection, Store, Want, open_store
 from receiver.times import DAY, SECOND
@@ -234,3 +235,35 @@ def test_reconciliation_goes_on_from_the_backup(
     assert command(other, "restore", str(file))[0] == 0
     noted = json.loads(other.store.note("reconciliation") or "{}")
     assert noted == state | {"next_at": 0}
+
+
+@pytest.mark.each_engine
+@pytest.mark.parametrize("step", ["copy_checked", "hold", "_make_way", "_into_server", "_put"])
+def test_a_restore_that_ends_at_any_step_is_begun_again(
+    receiver: Receiver,
+    provider: Provider,
+    other: Receiver,
+    file: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    step: str,
+) -> None:
+    """Before and after the step, without a chance to tidy up."""
+    fill(provider, 2)
+    before = everything(receiver.store)
+    backups.back_up(receiver.store, file, lambda told: None)
+    url = other.config.database_url
+    taken = getattr(backups, step)
+    for first in (False, True):
+        with monkeypatch.context() as patched:
+
+            def end(*arguments: Any, first: bool = first, **options: Any) -> None:
+                if not first:
+                    taken(*arguments, **options)
+                raise SystemExit
+
+            patched.setattr(backups, step, end)
+            with suppress(SystemExit, CopyRefused):
+                backups.restore(file, url, replace=True, progress=lambda told: None)
+    backups.restore(file, url, replace=True, progress=lambda told: None)
+    assert everything(other.store) == before
+    assert is_held(other.store)
