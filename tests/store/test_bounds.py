@@ -9,6 +9,8 @@ import pytest
 from flask.testing import FlaskClient
 
 from receiver import event, times
+from receiver.errors import StoreUnavailable
+from receiver.mirror import Search
 from receiver.parts import Receiver
 from receiver.providers.zimsend.webhook import parse
 from receiver.store import Store
@@ -88,3 +90,22 @@ def test_a_reader_that_holds_its_snapshot_is_told_of(
     (told,) = client.get("/readyz").json["warnings"]
     assert "end that program" in told
     reader.close()
+
+
+def test_a_read_of_ours_ends_in_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """For as long as it lasts, the log cannot be emptied."""
+    store = SqliteStore(str(tmp_path / "r.db"))
+    store.migrate()
+
+    def long(connection: sqlite3.Connection, *_: object) -> None:
+        connection.execute(
+            "WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT max(i) FROM n"
+        ).fetchone()
+
+    with monkeypatch.context() as patched:
+        patched.setattr("receiver.store.sqlite.connections.READER_PATIENCE", 0.05)
+        patched.setattr("receiver.store.sqlite.mirror.page", long)
+        with pytest.raises(StoreUnavailable, match="interrupted"):
+            store.history(Search(), 0, 10)
+    assert store.history(Search(), 0, 10) == (0, [])
+    store.close()

@@ -31,6 +31,9 @@ Result = TypeVar("Result")
 PATIENCE = 5.0
 #: The same for what somebody else waits for meanwhile: a check, a turn, a token.
 SHORT_PATIENCE = 1.0
+#: Seconds that a read transaction may take; and SQLite's operations between two looks at that.
+READER_PATIENCE = 30.0
+_OPERATIONS = 200_000
 _WRITER_CACHE_KIB = 8_192
 _READER_CACHE_KIB = 1_024
 
@@ -48,6 +51,7 @@ class Connections:
     def __init__(self, path: str) -> None:
         # Whole: what a handler does to the current folder is no business of ours.
         self.path = os.path.abspath(path)
+        self._log = f"{self.path}-wal"
         self._writing = threading.Lock()
         self._writer: Opened | None = None
         self._readers = threading.local()
@@ -71,7 +75,7 @@ class Connections:
                     ) from error
                 raise StoreUnavailable(f"DATABASE_URL: {self.path}: {error.strerror}") from error
             db = self._open(cache_kib, patience)
-            db.files = identity(self.path), identity(f"{self.path}-wal")
+            db.files = identity(self.path), identity(self._log)
             # Some file systems give a file another number when it is first opened for writing.
             if db.files[0] == before:
                 self._file = before
@@ -125,7 +129,7 @@ class Connections:
 
         :raises FileReplaced: if what is open is not what lies in its place.
         """
-        here = identity(self.path), identity(f"{self.path}-wal")
+        here = identity(self.path), identity(self._log)
         if self._lost or here != opened.files:
             self._lose("" if here[0] != opened.files[0] else "-wal")
 
@@ -157,12 +161,18 @@ class Connections:
 
     @contextmanager
     def _reading(self) -> Iterator[sqlite3.Connection]:
-        """One read transaction: all that is read is of one moment."""
+        """One read transaction: all that is read is of one moment.
+
+        It ends in time, for as long as it lasts the log cannot be emptied.
+        """
         with as_unavailable():
             db = self._reader
             try:
                 db.conn.execute("BEGIN")
+                ends = time.monotonic() + READER_PATIENCE
+                db.conn.set_progress_handler(lambda: time.monotonic() > ends, _OPERATIONS)
                 yield db.conn
+                db.conn.set_progress_handler(None, 0)
                 db.conn.execute("COMMIT")
             except BaseException:
                 # Whatever state it is in: the thread's next read opens another.
