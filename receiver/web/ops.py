@@ -97,7 +97,9 @@ class _Store:
             stuck = stuck_handlers(store, now)
             silent = self._silence(last_heartbeat(store))
             warnings = warnings_of_handlers(store, now, names)
-            return _Seen(None, waiting, round(age / SECOND, 1), stuck, silent, warnings, is_held(store))
+            return _Seen(
+                None, waiting, round(age / SECOND, 1), stuck, silent, warnings, is_held(store)
+            )
         except (SchemaMismatch, FileReplaced) as error:
             return _Seen(str(error))
         except StoreUnavailable as error:

@@ -503,6 +503,7 @@ def test_a_database_of_the_first_schema_is_brought_along(tmp_path: Path) -> None
         "events_arrive_by_one_statement",
         "reports_may_be_learnt",
         "items_behind_others_are_parked",
+        "leases_have_owners",
     ]
     assert (store.history(Search(), 0, 10), all_statistics(store)) == expected
     assert store.history(Search(text="bonjour"), 0, 10)[0] == 1
