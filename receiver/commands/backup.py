@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 
 from receiver import backups
-from receiver.commands.common import command, progress
+from receiver.commands.common import command, echo, progress
 from receiver.parts import parts
 from receiver.worker import release
 
@@ -27,7 +27,7 @@ def backup(file: Path) -> None:
         raise click.BadParameter("that is the database itself", param_hint=["FILE"])
     with progress() as show:
         backups.back_up(store, file, show)
-    click.echo(f"{file} holds everything, {file.stat().st_size:,} bytes")
+    echo(f"{file} holds everything, {file.stat().st_size:,} bytes")
 
 
 @command()
@@ -47,14 +47,14 @@ def restore(file: Path | None, replace: bool, run_work: bool) -> None:
             counts = backups.restore(
                 file, receiver.config.database_url, replace=replace, progress=show
             )
-        click.echo(f"restored {counts['events']:,} events of {counts['messages']:,} messages")
+        echo(f"restored {counts['events']:,} events of {counts['messages']:,} messages")
     if run_work:
         release(receiver.store)
-        click.echo("the handlers run what they are owed, as soon as the service does")
+        echo("the handlers run what they are owed, as soon as the service does")
     else:
-        click.echo(
+        echo(
             "Handlers wait: what they are owed since the backup they may have done already. Start "
             "the service; `flask restore --run-work` lets them run"
         )
         if receiver.reconciliation is not None:
-            click.echo("ZimSend is asked for what came since the backup, once the service runs")
+            echo("ZimSend is asked for what came since the backup, once the service runs")
