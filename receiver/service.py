@@ -19,8 +19,8 @@ from receiver.ingest import Ingest
 from receiver.parts import Receiver
 from receiver.pipes import GAP, WORK, bell
 from receiver.providers import PROVIDERS
+from receiver.providers.exchange import Budget
 from receiver.providers.zimsend.api import ZimSend
-from receiver.providers.zimsend.api.exchange import Budget
 from receiver.providers.zimsend.budget import Counted, Half
 from receiver.providers.zimsend.clock import clock_of
 from receiver.receiving import Receiving

@@ -12,7 +12,8 @@ import click
 from receiver.commands.common import command, echo, echo_columns, echo_json, format_option
 from receiver.errors import ConfigError
 from receiver.parts import parts
-from receiver.providers.zimsend.api import ZimSend, exchange
+from receiver.providers import exchange
+from receiver.providers.zimsend.api import ZimSend
 from receiver.providers.zimsend.api.errors import NotFound
 from receiver.store import Selection
 from receiver.times import MINUTE

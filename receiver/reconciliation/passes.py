@@ -18,9 +18,9 @@ from dataclasses import dataclass, field
 from receiver import times
 from receiver.errors import ReceiverError
 from receiver.event import Incoming
+from receiver.providers.exchange import Budget
 from receiver.providers.zimsend.api.client import ZimSend
 from receiver.providers.zimsend.api.errors import ZimSendError
-from receiver.providers.zimsend.api.exchange import Budget
 from receiver.providers.zimsend.facts import QUIET
 from receiver.reconciliation import losses
 from receiver.reconciliation.catching_up import CatchingUp, Found

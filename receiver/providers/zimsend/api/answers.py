@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
-from typing import Any, NamedTuple
+from typing import Any
 
 from receiver import status, times
 from receiver.errors import Unusable
@@ -155,14 +155,6 @@ class LogLine:
     attempt: int | None
     timestamp: datetime | None
     raw: Mapping[str, Any] = field(repr=False, compare=False)
-
-
-class Answer(NamedTuple):
-    """An answer as it came, but for the headers of the connection. The body is not compressed."""
-
-    status: int
-    headers: list[tuple[str, str]]
-    body: bytes
 
 
 # --- readers
