@@ -164,7 +164,9 @@ def test_drivers_and_flask_stay_in_their_rooms(name: str) -> None:
         "receiver.parts",
         "receiver.web",
         "receiver.commands",
+        "receiver.providers.simulating",
         "receiver.providers.zimsend.simulator",
+        "receiver.providers.smscx.simulator",
     )
     if not in_room(name, *web):
         assert not packages & {"flask", "werkzeug"}

@@ -17,9 +17,10 @@ from receiver import times
 from receiver.commands.common import command, echo
 from receiver.config import is_loopback
 from receiver.parts import parts
+from receiver.providers.simulating.world import Weather
 from receiver.providers.zimsend.simulator import api as simulator
 from receiver.providers.zimsend.simulator.running import Simulator
-from receiver.providers.zimsend.simulator.world import REPORTS, Weather, Webhook, World
+from receiver.providers.zimsend.simulator.world import REPORTS, Webhook, World
 
 #: Where the provider's own API description puts a server for local work.
 PORT = 5040
