@@ -16,7 +16,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from receiver import ids, status, times
-from receiver.errors import Unusable
+from receiver.errors import Refused, Unusable
 from receiver.event import LONGEST_ID, NOT_IN_AN_ID, Incoming, Rejected, clean_id, reject
 from receiver.strict_json import read_json
 
@@ -60,6 +60,12 @@ _HIDDEN = frozenset(
     ("code", "otp", "pin", "password", "message", "text", "smsContent", "body"),
 )
 _DIGIT = re.compile(r"\d")
+
+
+class RejectedItem(Rejected):
+    """One item on its way into quarantine; the others of its callback are not."""
+
+    __slots__ = ()
 
 
 # --- who may speak
@@ -189,7 +195,7 @@ class _How:
 
     def _reject(self, body: bytes, reason: str) -> Rejected:
         rejected = reject(body, reason, received_at=self.received_at, text_mode=self.text_mode)
-        return rejected._replace(digest=ids.key(NAME, rejected.digest))
+        return RejectedItem(ids.key(NAME, rejected.digest), *rejected[1:])
 
 
 def wrap(name: str, item: Any, test: bool = False) -> bytes:
@@ -216,7 +222,10 @@ def answer(items: Sequence[Item], outcomes: Sequence[str]) -> str:
 
     :param outcomes: what became of each item: `accepted`, `duplicate`, or anything else for what
         went into quarantine.
+    :raises Refused: 400 if all there is is a body that went into quarantine whole.
     """
+    if len(items) == 1 and type(items[0]) is Rejected:
+        raise Refused(400, items[0].reason)
     ends = [
         "quarantined" if isinstance(item, Rejected) else outcome
         for item, outcome in zip(items, outcomes, strict=True)

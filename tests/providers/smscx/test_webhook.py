@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from receiver import ids, status
-from receiver.errors import Unusable
-from receiver.event import Incoming, Rejected
+from receiver.errors import Refused, Unusable
+from receiver.event import Incoming, Rejected, reject
 from receiver.providers.smscx import webhook
 from receiver.providers.smscx.samples import REPORTS, SAMPLES, sample
 from receiver.providers.smscx.webhook import MOST_ITEMS, answer, authenticate, parse, read
@@ -221,6 +221,14 @@ def test_the_answer_counts_what_became_of_each() -> None:
     counts = json.loads(answer(items, outcomes))
     assert (counts["accepted"], counts["duplicates"], counts["quarantined"]) == (2, 1, 2)
     assert json.loads(answer([], []))["accepted"] == 0
+
+
+def test_a_body_that_is_unusable_as_a_whole_is_answered_400() -> None:
+    with pytest.raises(Refused) as caught:
+        answer([reject(b"{", "the body is not JSON", received_at=NOW)], ["quarantined"])
+    assert (caught.value.status, caught.value.detail) == (400, "the body is not JSON")
+    alone = take(None)
+    assert json.loads(answer(alone, ["quarantined"]))["quarantined"] == 1
 
 
 def test_what_is_too_old_is_alone_in_quarantine() -> None:
