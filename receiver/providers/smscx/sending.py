@@ -165,7 +165,8 @@ def otp_arguments(asked: Fields, *, track_id: str) -> dict[str, Any]:
 
 
 def _to(value: Any) -> str:
-    text = _BETWEEN_DIGITS.sub("", value) if type(value) is str else ""
+    # The zero in brackets is for those who dial without the country's code.
+    text = _BETWEEN_DIGITS.sub("", value.replace("(0)", "")) if type(value) is str else ""
     if not _NUMBER.fullmatch(text):
         raise NotTaken(400, "INVALID_PHONE_NUMBER", "Write the number as +33612345678")
     return text if text.startswith("+") else f"+{text}"

@@ -63,16 +63,32 @@ class End(NamedTuple):
 
 
 def ends(batch: Sequence[Wanted], answer: Sent | ProviderError) -> list[End]:
-    """What became of each SMS of one request."""
+    """What became of each SMS of one request, in their order; and behind them what SMS.CX tells of
+    others."""
     if isinstance(answer, ProviderError):
         return [End(sms, None, not_taken(answer)) for sms in batch]
     rows: dict[str, list[Message]] = defaultdict(list)
     for message in answer.messages:
         rows[number(message.to or "")].append(message)
-    if len(batch) == len(answer.messages) == 1:
-        rows[number(batch[0].to)] = list(answer.messages)  # however it writes the number
     invalid = {number(one) for one in answer.invalid}
-    return [_end(sms, rows[number(sms.to)], invalid) for sms in batch]
+    found = [(sms, rows[number(sms.to)][:1]) for sms in batch]
+    taken = {id(message) for _, own in found for message in own}
+    others = [message for message in answer.messages if id(message) not in taken]
+    nameless = [sms for sms, own in found if not own and number(sms.to) not in invalid]
+    if len(others) == len(nameless) == 1:  # however it writes the number
+        found = [(sms, others if sms is nameless[0] else own) for sms, own in found]
+        others = []
+    return [
+        *(_end(sms, own, invalid) for sms, own in found),
+        *(_end(_like(batch, message), [message], invalid) for message in others),
+    ]
+
+
+def _like(batch: Sequence[Wanted], message: Message) -> Wanted:
+    """What a row stands for that is of no number that was asked for. The mirror learns of it."""
+    first = batch[0]
+    shared = first.metadata if all(sms.metadata == first.metadata for sms in batch) else None
+    return first._replace(to=message.to or "", metadata=shared)
 
 
 def _end(sms: Wanted, rows: list[Message], invalid: set[str]) -> End:
@@ -88,7 +104,7 @@ def _end(sms: Wanted, rows: list[Message], invalid: set[str]) -> End:
                 maybe_sent=True,
             )
         return End(sms, None, problem)
-    message = rows.pop(0)
+    (message,) = rows
     status = status_of(message.raw)
     if status in _REFUSED:
         return End(sms, message, NotTaken(403, *_REFUSED[status]))

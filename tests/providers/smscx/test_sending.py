@@ -62,7 +62,9 @@ def test_one() -> None:
     }
 
 
-@pytest.mark.parametrize("to", [NUMBER, "33612345678", "+33 6 12 34 56 78", "+33.6.12-34 (56) 78"])
+@pytest.mark.parametrize(
+    "to", [NUMBER, "33612345678", "+33 6 12 34 56 78", "+33.6.12-34 (56) 78", "+33 (0)6 12345678"]
+)
 def test_numbers(to: str) -> None:
     assert sending.one(ASKED | {"to": to}).to == NUMBER
 
@@ -234,6 +236,20 @@ def test_each_recipient_has_its_own_result() -> None:
     ]
     learnt = sent.events(found, now=NOW, retention=RETENTION, text_mode="full")
     assert sorted(event.type for event in learnt) == ["sms.failed", "sms.queued", "sms.queued"]
+
+
+def test_rows_whose_numbers_are_written_in_another_way() -> None:
+    wanted = sending.many({"recipients": [NUMBER, OTHER], "message": "x", "metadata": {"a": 1}})
+    one, other = ends(wanted, row(OTHER, msg_id="b"), row("06 12 34 56 78", msg_id="a"))
+    assert (one.message and one.message.msg_id) == "a"
+    assert (other.message and other.message.msg_id) == "b"
+    # Two of them cannot be told apart; that they were sent is known all the same.
+    found = ends(wanted, row("0612345678", msg_id="a"), row("0612345679", msg_id="b"))
+    assert [end.problem and end.problem.maybe_sent for end in found] == [True, True, None, None]
+    learnt = sent.events(found, now=NOW, retention=RETENTION, text_mode="full")
+    assert [event.says["metadata"][2] for event in learnt if event.says] == [{"a": 1}] * 2
+    rows = sent.answer_to_many(wanted, found, NOW)["messages"]
+    assert [r["status"] for r in rows] == ["failed", "failed"]
 
 
 def test_one_request_of_several_that_did_not_come_through() -> None:

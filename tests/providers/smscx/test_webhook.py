@@ -112,7 +112,7 @@ def test_every_documented_status_has_a_sample() -> None:
         (event,) = parse(body, received_at=NOW, retention=RETENTION)
         assert isinstance(event, Incoming)
         assert event.type == f"sms.{state}"
-    assert list(REPORTS) == list(webhook.STATES)
+    assert set(REPORTS) == set(webhook.STATES)
 
 
 @pytest.mark.parametrize("changes", [{"status": "QUEUED?"}, {"status": None}, {"status": 3}])
