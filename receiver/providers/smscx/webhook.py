@@ -252,13 +252,22 @@ def _timestamp(name: str, item: Fields) -> int | None:
     return None
 
 
+def _state(name: str, item: Fields) -> str | None:
+    """The state of an SMS that an item reports; `None` if it reports none that is known."""
+    if name == TAKEN_BACK:
+        return "cancelled"
+    if name == SEND:  # whatever else it says, it was taken
+        return STATES.get(status_of(item), "queued")
+    return STATES.get(status_of(item)) if name in (REPORT, ROW) else None
+
+
 def _type(name: str, item: Fields) -> str:
     """`sms.…` where it reports a state of an SMS that it names, else `smscx.` and its name."""
-    if _id(item) is not None:
-        if name == TAKEN_BACK:
-            return "sms.cancelled"
-        if name in (REPORT, SEND, ROW) and (state := STATES.get(status_of(item))):
-            return f"sms.{state}"
+    state = _state(name, item)
+    if state is not None and _id(item) is not None:
+        return f"sms.{state}"
+    if name in _LEARNT:
+        name = REPORT
     return f"{NAME}.{NOT_IN_AN_ID.sub('�', name)}"[:LONGEST_ID]
 
 
@@ -291,30 +300,28 @@ def _ours(name: str, item: Any) -> dict[str, Any]:
     """An item by the names that this service has for what it tells."""
     if not isinstance(item, dict):
         return {}
-    told = status_of(item)
-    knows_state = name in (REPORT, SEND, ROW) and told in STATES
+    state = _state(name, item)
     ours = {
         "to": _digits(item.get("to")) or _digits(item.get("phoneNumber")),
         "message": item.get("text"),
-        "status": STATES[told] if knows_state else item.get("status"),
-        "error": _error(told, item.get("errorCode")) if knows_state else None,
+        "status": state or item.get("status"),
+        "error": _error(item) if state == "failed" else None,
     }
     if name in (SEND, ROW):
         ours["queued_at"] = item.get("createdAt")
     if name == SEND:
         ours["metadata"] = item.get("metadata")
     if name == TAKEN_BACK:
-        ours |= {"status": "cancelled", "cancelled_at": item.get("deletedAt")}
+        ours["cancelled_at"] = item.get("deletedAt")
     return {name: value for name, value in ours.items() if value is not None}
 
 
-def _error(told: str, code: Any) -> dict[str, str] | None:
-    if STATES[told] != "failed":
-        return None
-    if told in _REFUSALS:
-        return _REFUSALS[told]
-    text = (_digits(code) or "").strip()
-    return {"code": text if text.strip("0") else "FAILED"}
+def _error(item: Fields) -> dict[str, str]:
+    refusal = _REFUSALS.get(status_of(item))
+    if refusal is not None:
+        return refusal
+    code = (_digits(item.get("errorCode")) or "").strip()
+    return {"code": code if code.strip("0") else "FAILED"}
 
 
 def _digits(value: Any) -> str | None:

@@ -88,7 +88,7 @@ def one_bad_item_loses_the_batch(patch: Patch) -> None:
 
 
 def a_failure_without_a_code(patch: Patch) -> None:
-    patch.setattr(webhook, "_error", lambda told, code: code and {"code": str(code)})
+    patch.setattr(webhook, "_error", lambda item: {"code": str(item.get("errorCode"))})
 
 
 def a_refusal_by_its_number(patch: Patch) -> None:

@@ -172,6 +172,13 @@ def test_what_was_taken() -> None:
     assert again == event
 
 
+def test_a_state_that_nobody_knows_was_taken_all_the_same() -> None:
+    (end,) = ends([sending.one(ASKED)], row(named="PENDING"))
+    assert sent.answer_to_one(end, NOW)["status"] == "queued"
+    (event,) = sent.events([end], now=NOW, retention=RETENTION, text_mode="full")
+    assert event.type == "sms.queued"
+
+
 def test_a_scheduled_one() -> None:
     scheduled = row(named="SCHEDULED") | {"scheduledAt": "2026-11-21 08:00:00"}
     (end,) = ends([sending.one(ASKED)], scheduled)

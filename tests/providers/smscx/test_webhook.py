@@ -124,6 +124,10 @@ def test_an_unknown_status_is_kept_as_it_came(changes: dict[str, Any]) -> None:
     assert event.timestamp is not None
 
 
+def test_what_a_call_told_is_kept_under_the_name_of_reports() -> None:
+    assert one({"status": "SENT"}, event=webhook.ROW).type == "smscx.dlr_update"
+
+
 def test_without_an_id_it_is_kept_as_it_came() -> None:
     event = one({name: value for name, value in ITEM.items() if name != "msgId"})
     assert (event.type, event.message_id, event.says) == ("smscx.dlr_update", None, None)
