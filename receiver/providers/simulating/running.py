@@ -29,15 +29,13 @@ class Running(Generic[W]):
     """Runs a world in real time, or faster.
 
     :param speed: seconds of the world for each second of the clock on the wall.
-    :param method: of its requests to the receiver.
     """
 
-    def __init__(self, world: W, *, speed: float = 1.0, method: str = "POST") -> None:
+    def __init__(self, world: W, *, speed: float = 1.0) -> None:
         self.world = world
         #: Guards the world.
         self.lock = threading.RLock()
         self.speed = speed
-        self._method = method
         #: How many requests the account made, and how many were refused for their number.
         self.requests, self.limited = 0, 0
         self._recent: deque[int] = deque()
@@ -93,8 +91,8 @@ class Running(Generic[W]):
     def send(self, post: Post) -> str:
         """Send a request, and say what came back."""
         try:
-            answer = self._client.request(
-                self._method, post.event.url, content=post.event.body, headers=post.headers
+            answer = self._client.post(
+                post.event.url, content=post.event.body, headers=post.headers
             )
         except httpx.TimeoutException:
             return "no answer in time"

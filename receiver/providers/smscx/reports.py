@@ -28,6 +28,8 @@ class Tells(NamedTuple):
     """What a report can tell."""
 
     states: frozenset[str]
+    #: Those of them that a callback would surely have reported: to have missed these is a loss.
+    called_back: frozenset[str]
     #: The states whose time it tells whatever became of the message later.
     times: frozenset[str]
     #: The time of the last state.
@@ -41,6 +43,7 @@ class Tells(NamedTuple):
 
 TELLS = Tells(
     states=frozenset({"queued", "sent", "delivered", "failed"}),
+    called_back=frozenset({"sent", "delivered", "failed"}),
     times=frozenset({"queued"}),
     last_time=True,
     error_code=True,

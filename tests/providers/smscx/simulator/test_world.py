@@ -5,12 +5,16 @@ from __future__ import annotations
 import json
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from receiver import times
 from receiver.providers.simulating.world import Post, Weather
 from receiver.providers.smscx.simulator.world import MOST_ITEMS, World
-from tests.providers.smscx.simulator.mirror import BEGAN, Mirror, play, rows
+from receiver.providers.smscx.webhook import parse
+from tests.providers.smscx.simulator.mirror import BEGAN, RETENTION, Mirror, play, rows
 
+steady = settings(derandomize=True, deadline=None, max_examples=40)
 HOOK = "http://127.0.0.1:9/webhooks/smscx/token"
 BAD = Weather(
     failed=0.2,
@@ -63,6 +67,24 @@ def test_a_bad_day_with_reports(seed: int) -> None:
     assert {event.message_id.rpartition("\x1f")[2] for event in learnt} == missed
     mirror.check(simulated)
     assert mirror.reconcile(rows(simulated), later + times.DAY) == []
+
+
+@steady
+@given(st.data())
+def test_any_order_in_any_batches_is_the_same_mirror(data: st.DataObject) -> None:
+    simulated = world(Weather(failed=0.5))
+    simulated.campaign(6, rate=10)
+    posts = play(simulated, lambda post, now: "200")
+    items = [item for post in posts for item in post.event.items]
+    shuffled = data.draw(st.permutations(items + items[:3]))
+    mirror, at = Mirror(), 0
+    while at < len(shuffled):
+        size = data.draw(st.integers(1, 9))
+        body = json.dumps({"event": "dlr_update", "data": shuffled[at : at + size]}).encode()
+        mirror.take(parse(body, received_at=simulated.now, retention=RETENTION))
+        at += size
+    assert len(mirror.events) == len(items)
+    mirror.check(simulated)
 
 
 def test_reports_alone() -> None:
