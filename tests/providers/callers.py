@@ -7,7 +7,8 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 from receiver import times
-from receiver.event import Incoming, Rejected
+from receiver.event import Read, read_envelope
+from receiver.providers.contract import Item
 from receiver.providers.smscx import samples as smscx_samples
 from receiver.providers.smscx import webhook as smscx
 from receiver.providers.zimsend import samples as zimsend_samples
@@ -16,14 +17,12 @@ from receiver.providers.zimsend import webhook as zimsend
 RETENTION = 90 * times.DAY
 NOW = 1_795_162_542 * times.SECOND  # 2026-11-20T08:15:42Z
 
-Item = Incoming | Rejected
-
 
 class Caller(NamedTuple):
     name: str
     parse: Callable[..., Sequence[Item]]
     #: The item in a stored body as it came, and by our own names.
-    read: Callable[[bytes], tuple[dict[str, Any], dict[str, Any]]]
+    read: Read
     samples: Sequence[str]
     sample: Callable[..., bytes]
     #: The report that a message has this state: `report(state, message_id, time, text)`.
@@ -33,11 +32,6 @@ class Caller(NamedTuple):
 
     def take(self, body: bytes, *, text_mode: str = "full") -> Sequence[Item]:
         return self.parse(body, received_at=NOW, retention=RETENTION, text_mode=text_mode)
-
-
-def _zimsend_read(raw: bytes) -> tuple[dict[str, Any], dict[str, Any]]:
-    data = json.loads(raw).get("data")
-    return data, data
 
 
 def _zimsend_report(
@@ -67,8 +61,8 @@ def _smscx_report(
 
 ZIMSEND = Caller(
     "zimsend",
-    lambda body, **how: [zimsend.parse(body, **how)],
-    _zimsend_read,
+    zimsend.parse_all,
+    read_envelope,
     list(zimsend_samples.SAMPLES),
     zimsend_samples.sample,
     _zimsend_report,

@@ -18,10 +18,10 @@ from typing import Any
 from receiver import ids, status, times
 from receiver.errors import Refused, Unusable
 from receiver.event import LONGEST_ID, NOT_IN_AN_ID, Incoming, Rejected, clean_id, reject
+from receiver.providers.contract import Item
 from receiver.strict_json import read_json
 
 NAME = "smscx"
-Item = Incoming | Rejected
 Fields = Mapping[str, Any]
 
 #: The callback that reports what became of SMS.
@@ -194,8 +194,15 @@ class _How:
         )
 
     def _reject(self, body: bytes, reason: str) -> Rejected:
-        rejected = reject(body, reason, received_at=self.received_at, text_mode=self.text_mode)
-        return RejectedItem(ids.key(NAME, rejected.digest), *rejected[1:])
+        return RejectedItem(
+            *reject(
+                body,
+                reason,
+                received_at=self.received_at,
+                text_mode=self.text_mode,
+                provider=NAME,
+            )
+        )
 
 
 def wrap(name: str, item: Any, test: bool = False) -> bytes:
