@@ -11,7 +11,6 @@ from __future__ import annotations
 import hashlib
 import hmac
 import json
-import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -19,7 +18,8 @@ from receiver import ids, status, times
 from receiver.errors import Refused, Unusable
 from receiver.event import LONGEST_ID, NOT_IN_AN_ID, Incoming, Rejected, clean_id, reject
 from receiver.providers.contract import Item
-from receiver.strict_json import read_json
+from receiver.redaction import redact as hidden
+from receiver.strict_json import read_signed, text_of
 
 NAME = "smscx"
 Fields = Mapping[str, Any]
@@ -51,15 +51,8 @@ _REFUSALS = {
 #: Where an item says when it was: the first of these that can be read.
 _TIMES = {SEND: ("createdAt",), ROW: ("updatedAt", "createdAt"), TAKEN_BACK: ("deletedAt",)}
 _CALLBACK_TIMES = ("datetime", "receivedAt")
-#: 2000-01-01: what lies before is the zero of some clock.
-_EARLIEST = 946_684_800 * times.SECOND
 #: The ids of what a call told begin with how it was learnt.
 _LEARNT = {SEND: "gateway", TAKEN_BACK: "gateway", ROW: "api"}
-
-_HIDDEN = frozenset(
-    ("code", "otp", "pin", "password", "message", "text", "smsContent", "body"),
-)
-_DIGIT = re.compile(r"\d")
 
 
 class RejectedItem(Rejected):
@@ -102,7 +95,7 @@ def parse(
     :returns: in the order of the items; `Rejected` for those that are of no use.
     :raises Unusable: if the body is of no use as a whole.
     """
-    payload = _read(body)
+    payload = read_signed(body)
     if not isinstance(payload, dict):
         raise Unusable("the body is JSON, but not an object")
     name, items = payload.get("event"), payload.get("data")
@@ -110,7 +103,7 @@ def parse(
         raise Unusable("the object has no string `event`")
     if isinstance(items, dict):
         items = [items]
-        read_json(wrap(name, items[0]))  # one level deeper than it came
+        read_signed(wrap(name, items[0]))  # one level deeper than it came
     if not isinstance(items, list):
         raise Unusable("the object has no list `data`")
     if len(items) > MOST_ITEMS:
@@ -118,14 +111,6 @@ def parse(
     test = payload.get("test") is True
     how = _How(received_at, retention, text_mode, source)
     return [how.take(name, item, test) for item in items]
-
-
-def _read(body: bytes) -> Any:
-    try:
-        body.decode()
-    except UnicodeDecodeError:
-        body = body.decode("utf-8", "replace").encode()
-    return read_json(body)
 
 
 class _How:
@@ -219,7 +204,7 @@ def canonical(value: Any) -> bytes:
 def read(raw: bytes) -> tuple[dict[str, Any], dict[str, Any]]:
     """A stored body's item as it came, and the same by the names of this service (`to`, `message`,
     `status`, `error`, `metadata`, `<state>_at`)."""
-    callback = read_json(raw)
+    callback = read_signed(raw)
     (item,) = callback["data"]
     return item, _ours(callback["event"], item)
 
@@ -253,8 +238,8 @@ def answer(items: Sequence[Item], outcomes: Sequence[str]) -> str:
 
 def _timestamp(name: str, item: Fields) -> int | None:
     for field in _TIMES.get(name, _CALLBACK_TIMES):
-        moment = times.parse(item.get(field))
-        if moment is not None and moment >= _EARLIEST:
+        moment = times.read(item.get(field))
+        if moment is not None and moment >= times.YEAR_2000:
             return moment
     return None
 
@@ -279,7 +264,7 @@ def _type(name: str, item: Fields) -> str:
 
 
 def _id(item: Fields) -> str | None:
-    own_id = _digits(item.get("msgId"))
+    own_id = text_of(item.get("msgId"))
     return clean_id(own_id) if own_id else None
 
 
@@ -309,7 +294,7 @@ def _ours(name: str, item: Any) -> dict[str, Any]:
         return {}
     state = _state(name, item)
     ours = {
-        "to": _digits(item.get("to")) or _digits(item.get("phoneNumber")),
+        "to": text_of(item.get("to")) or text_of(item.get("phoneNumber")),
         "message": item.get("text"),
         "status": state or item.get("status"),
         "error": _error(item) if state == "failed" else None,
@@ -327,27 +312,5 @@ def _error(item: Fields) -> dict[str, str]:
     refusal = _REFUSALS.get(status_of(item))
     if refusal is not None:
         return refusal
-    code = (_digits(item.get("errorCode")) or "").strip()
+    code = (text_of(item.get("errorCode")) or "").strip()
     return {"code": code if code.strip("0") else "FAILED"}
-
-
-def _digits(value: Any) -> str | None:
-    """A text, or a whole number's digits."""
-    return str(value) if isinstance(value, str) or type(value) is int else None
-
-
-def hidden(value: Any, text_mode: str) -> Any:
-    """A JSON value without texts and one-time codes (`STORE_TEXT`)."""
-    if isinstance(value, list):
-        return [hidden(each, text_mode) for each in value]
-    if not isinstance(value, dict):
-        return value
-    return {
-        name: _mask(each, text_mode) if name in _HIDDEN else hidden(each, text_mode)
-        for name, each in value.items()
-    }
-
-
-def _mask(value: Any, text_mode: str) -> Any:
-    masked = text_mode == "masked" and type(value) is str
-    return _DIGIT.sub("*", value) if masked else None
