@@ -16,7 +16,7 @@ run: $(VENV)/.run .env  ## serve on http://localhost:3000, with SQLite and the s
 	@$(BIN)/python -m receiver.welcome
 	@$(BIN)/gunicorn wsgi:app
 
-demo: $(VENV)/.run  ## a simulated ZimSend sends 50 SMS, and the receiver tells what became of them
+demo: $(VENV)/.run  ## a simulated ZimSend sends 50 SMS, and the receiver tells what became of them, also after an outage
 	@$(BIN)/python -m receiver.demo
 
 test: $(VENV)/.test  ## everything that must hold before a change lands

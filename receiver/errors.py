@@ -53,6 +53,10 @@ class SchemaMismatch(StoreUnavailable):
     """The database's tables are not those that this release works with: run `flask migrate`."""
 
 
+class FileReplaced(StoreUnavailable):
+    """The database's file is no longer in its place: nothing is stored until a restart."""
+
+
 class CopyRefused(ReceiverError):
     """One database cannot be copied into the other: do what it says, and copy again."""
 

@@ -6,15 +6,16 @@ Pure: no Flask, no database, no clock.
 from __future__ import annotations
 
 import hashlib
+import json
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import UTC, datetime
 from functools import cached_property
 from typing import Any, NamedTuple, NoReturn
 
 from receiver import ids, status
-from receiver.strict_json import read_json
+from receiver.strict_json import read_signed, text_of
 
 #: The names that one of the provider's documents gives the events of a per-message webhook.
 ALIASES = {"sent": "sms.sent", "delivered": "sms.delivered", "failed": "sms.failed"}
@@ -41,10 +42,12 @@ class Incoming(NamedTuple):
     redacted: bool
     #: What it says of its message; `None` if it leaves the mirror alone.
     says: status.Row | None
-    #: `webhook`, or how else it was learnt: `gateway`, `reconciliation`.
+    #: `webhook`, or how else it was learnt: `gateway`, `reconciliation`, `poll`.
     source: str = "webhook"
     #: Digest and length of the body as it came, where another one is stored.
     original: tuple[str, int] | None = None
+    #: Its id is `own_id`, because another event has the one that it came with.
+    apart: bool = False
 
 
 class Rejected(NamedTuple):
@@ -91,6 +94,20 @@ def reject_expired(item: Incoming) -> Rejected:
         digest, length = item.original
         return Rejected(ids.key(provider, digest), length, EXPIRED, item.received_at, None)
     return reject(item.body, EXPIRED, received_at=item.received_at, provider=provider)
+
+
+def own_id(body: bytes) -> str:
+    """The id of an event that has no other: the SHA-256 of its body as stored."""
+    return "sha256:" + hashlib.sha256(body).hexdigest()
+
+
+def under_own_id(item: Incoming) -> Incoming:
+    """The same event under `own_id`, for where another one has its id."""
+    event_id = ids.key(ids.split(item.id)[0], own_id(item.body))
+    says = item.says
+    if says is not None:
+        says = {name: [order, event_id, value] for name, (order, _, value) in says.items()}
+    return item._replace(id=event_id, says=says, apart=True)
 
 
 def clean_id(value: str) -> str:
@@ -160,7 +177,7 @@ Read = Callable[[bytes], tuple[Mapping[str, Any], Mapping[str, Any]]]
 
 def read_envelope(raw: bytes) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
     """The `data` of ZimSend's envelope; empty if it is not an object."""
-    data = read_json(raw).get("data")
+    data = read_signed(raw).get("data")
     data = data if isinstance(data, dict) else {}
     return data, data
 
@@ -180,7 +197,8 @@ class Event:
     #: When it was first received. UTC.
     received_at: datetime
     message_id: str | None
-    #: `webhook`, `gateway` or `reconciliation`.
+    #: How it was learnt: `webhook`, `gateway` (from an answer to what was sent through this
+    #: service), `reconciliation` (a report that had not arrived) or `poll`.
     source: str
     #: The message was already further when this event was stored.
     late: bool
@@ -194,6 +212,38 @@ class Event:
     provider: str = ids.FIRST
     #: How `raw` is read; the provider says.
     _read_raw: Read = field(default=read_envelope, repr=False, compare=False)
+
+    @classmethod
+    def sample(cls, type: str, **fields: Any) -> Event:
+        """An event for your own tests, as a handler would get it.
+
+        :param type: for example `sms.failed`.
+        :param fields: any attribute of an event, like `error_code`, `metadata` or `late`. What is
+            in `data` replaces what would be there; `None` leaves it out.
+        :raises TypeError: for what an event does not have.
+        """
+        type = ALIASES.get(type, type)
+        moment = fields.setdefault("occurred_at", datetime(2026, 11, 20, 8, 15, 42, tzinfo=UTC))
+        data = _sample_data(type, moment.isoformat().replace("+00:00", "Z"))
+        for name in ("message_id", "to", "status", "device_id", "metadata"):
+            if name in fields:
+                data[name] = fields.pop(name)
+        for name in ("code", "message"):
+            if f"error_{name}" in fields:
+                data["error"] = data.get("error", {}) | {name: fields.pop(f"error_{name}")}
+        data |= fields.pop("data", {})
+        data = {name: value for name, value in data.items() if value is not None}
+        envelope = {"event": type, "event_id": fields.setdefault("id", "evt_sample"), "data": data}
+        usual = {
+            "received_at": moment,
+            "message_id": data.get("message_id"),
+            "source": "webhook",
+            "late": False,
+            "redacted": False,
+            "raw": json.dumps(envelope, ensure_ascii=False).encode(),
+            "attempt": 1,
+        }
+        return cls(type=type, **(usual | fields))
 
     @cached_property
     def _read(self) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
@@ -236,12 +286,32 @@ class Event:
         error = status.read_error(self.type, self._fields)
         return error["message"] if error else None
 
-    @property
+    @cached_property
     def metadata(self) -> Mapping[str, Any]:
         """The object that was given when the message was sent; empty if there was none."""
         metadata = self._fields.get("metadata")
-        return metadata if isinstance(metadata, dict) else FrozenDict()
+        if not isinstance(metadata, FrozenDict):
+            metadata = _freeze(status.read_metadata(metadata) or {})
+        return FrozenDict(metadata)
 
     def _text(self, key: str) -> str | None:
-        value = self._fields.get(key)
-        return value if isinstance(value, str) else None
+        return text_of(self._fields.get(key))
+
+
+def _sample_data(event_type: str, at: str) -> dict[str, Any]:
+    """What a documented event of this type has in its `data`, or nearly."""
+    data: dict[str, Any] = {"device_id": "dev_sample"}
+    state = status.STATE_OF_TYPE.get(event_type)
+    if state is not None:
+        data |= {
+            "message_id": "msg_sample",
+            "status": state,
+            "to": "+33612345678",
+            "message": "Votre commande est prête. Code 482913",
+            f"{state}_at": at,
+            "metadata": {"order_id": "CMD-1042"},
+        }
+    if state == "failed":
+        code = "EXPIRED" if event_type == "sms.expired" else "INVALID_NUMBER"
+        data["error"] = {"code": code, "message": "The SMS was not sent"}
+    return data

@@ -18,6 +18,8 @@ from typing import Any, TextIO
 
 from pythonjsonlogger.json import JsonFormatter
 
+from receiver.visible import visible
+
 log = logging.getLogger(__name__)
 
 #: In the environment of a process whose parent has told the warnings.
@@ -57,6 +59,8 @@ class Patient(logging.Handler):
         except Exception:
             self.handleError(record)
             return
+        if not line.isprintable():  # an id may hold what a terminal obeys
+            line = "\n".join(map(visible, line.split("\n")))
         if self._process != os.getpid():  # `logging` holds its lock here
             self._process = os.getpid()
             self._begin()

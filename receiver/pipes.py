@@ -18,6 +18,10 @@ LIFE = "RECEIVER_LIFE_FD"
 DEATH = "RECEIVER_DEATH_FD"
 WAKE = "RECEIVER_WAKE_FD"
 WAKING = "RECEIVER_WAKING_FD"
+#: Of one worker's process after the other: the name under which it leases work, and the number of
+#: the file in which it writes which calls run.
+OWNER = "RECEIVER_OWNER"
+BEGUN = "RECEIVER_BEGUN_FD"
 
 #: What is written: there is work; webhooks may have been missed; stop.
 WORK, GAP, STOP = b"w", b"g", b"s"

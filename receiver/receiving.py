@@ -13,14 +13,14 @@ from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from functools import partial
 from typing import NamedTuple
 
-from receiver import event, ids
+from receiver import event, ids, times
 from receiver.config import Config
 from receiver.errors import Refused, StoreUnavailable, Unusable
 from receiver.event import Incoming
 from receiver.logs import Sparingly
 from receiver.providers import Door, Item, Provider
 from receiver.refusals import LARGEST, Refusals
-from receiver.store import Outcome
+from receiver.store import Outcome, stored_as
 
 log = logging.getLogger(__name__)
 
@@ -62,6 +62,7 @@ class Receiving:
         self._config = config
         self._now = now
         self._retries = Sparingly()
+        self._collisions = Sparingly()
         #: By the path of their requests; and those where the secret is one more part of it.
         self._fixed: dict[str, Visit] = {}
         self._secret: dict[str, Visit] = {}
@@ -114,7 +115,7 @@ class Receiving:
         :raises Refused, StoreUnavailable: where the answer is not 200.
         """
         self.authenticate(provider, body, claimed)
-        now = self._now()
+        now = times.receipt(self._now())
         if len(body) > LARGE:
             yield ELSEWHERE
         items = self._items(provider, body, now)
@@ -127,6 +128,8 @@ class Receiving:
             log.exception("an event could not be stored and goes into quarantine")
             items, outcomes = yield from self._one_by_one(provider, items, now)
         assert outcomes is not None
+        if any(outcome.endswith("apart") for outcome in outcomes):
+            items, outcomes = self._apart(items, outcomes)
         if provider.tries is not None:
             for item, outcome in zip(items, outcomes, strict=True):
                 if outcome == "duplicate" and isinstance(item, Incoming):
@@ -143,6 +146,11 @@ class Receiving:
             )
         except Unusable as unusable:
             return [self._reject(provider, body, unusable.reason, now)]
+        except Exception as error:
+            # Its words may hold what was read, and so does a traceback that ends in them.
+            log.error("an event cannot be read, by a defect: %s", type(error).__name__)
+            reason = "it cannot be read; after an update, `flask quarantine retry` may take it"
+            return [self._reject(provider, body, reason, now)]
 
     def _one_by_one(
         self, provider: Provider, items: Sequence[Item], now: int
@@ -188,6 +196,31 @@ class Receiving:
                 provider.title,
                 provider.tries,
                 f" ({held_back} more came again since the last such line)" if held_back else "",
+            )
+
+    def _apart(
+        self, items: Sequence[Item], outcomes: Sequence[Outcome]
+    ) -> tuple[list[Item], list[Outcome]]:
+        """The items as they were stored, where some of them had others' ids."""
+        stored: list[Item] = []
+        ends: list[Outcome] = []
+        for came, outcome in zip(items, outcomes, strict=True):
+            item, end = stored_as(came, outcome) if isinstance(came, Incoming) else (came, outcome)
+            if isinstance(came, Incoming) and isinstance(item, Incoming) and item is not came:
+                self._tell_of_a_collision(came.id, item.id)
+            stored.append(item)
+            ends.append(end)
+        return stored, ends
+
+    def _tell_of_a_collision(self, key: str, own_key: str) -> None:
+        held_back = self._collisions.admit()
+        if held_back is not None:
+            log.warning(
+                "event ids collide: %s came with another type or message before, so this event is "
+                "kept as %s%s; each event needs an id of its own at its sender",
+                ids.written(key),
+                ids.written(own_key),
+                f" ({held_back} more since the last such line)" if held_back else "",
             )
 
 

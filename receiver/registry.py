@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 
 from receiver.event import ALIASES, Event
@@ -14,6 +14,8 @@ _REMEMBERED_TYPES = 1_000
 
 _PATTERN = re.compile(r"\*|[^\s*]+(?:\.\*)?")
 HandlerFunction = Callable[[Event], object]
+#: Given the event, the handler's name, and its last error.
+DeadFunction = Callable[[Event, str, str], object]
 _NOT_PLAIN = (inspect.iscoroutinefunction, inspect.isgeneratorfunction, inspect.isasyncgenfunction)
 
 
@@ -33,18 +35,39 @@ class Handler:
     concurrency: int
 
     def wants(self, event_type: str) -> bool:
-        """Whether one of the patterns matches: `*`, `sms.*`, or the type itself."""
-        return any(
-            pattern == "*"
-            or pattern == event_type
-            or (pattern.endswith(".*") and event_type.startswith(pattern[:-1]))
-            for pattern in self.patterns
-        )
+        """Whether one of the patterns matches."""
+        return any(matches(pattern, event_type) for pattern in self.patterns)
 
 
-def _check_plain(function: HandlerFunction) -> None:
+def matches(pattern: str, event_type: str) -> bool:
+    """Whether a pattern matches: `*`, `sms.*`, or the type itself."""
+    return (
+        pattern == "*"
+        or pattern == event_type
+        or (pattern.endswith(".*") and event_type.startswith(pattern[:-1]))
+    )
+
+
+def _check(function: Callable[..., object], given: Sequence[str]) -> None:
+    """Whether a call with these arguments can work.
+
+    :raises ValueError: if none ever could.
+    """
     if not callable(function):
         raise ValueError(f"{function!r} is no function")
+    try:
+        signature = inspect.signature(function)
+    except (TypeError, ValueError):  # some that are written in C do not tell
+        signature = None
+    try:
+        if signature is not None:
+            signature.bind(*given)
+    except TypeError:
+        name = _qualified_name(function)
+        raise ValueError(
+            f"{name}{signature} cannot be called with what it is given: write "
+            f"def {name.rpartition('.')[2]}({', '.join(given)})"
+        ) from None
     for kind in _NOT_PLAIN:
         if kind(function) or kind(type(function).__call__):
             raise ValueError(
@@ -59,6 +82,7 @@ class Registry:
     def __init__(self) -> None:
         self._handlers: dict[str, Handler] = {}
         self._wanting: dict[str, tuple[str, ...]] = {}
+        self._on_dead: list[DeadFunction] = []
 
     def on(
         self,
@@ -77,7 +101,8 @@ class Registry:
         :param timeout: seconds after which a call counts as failed.
         :param concurrency: calls at once in one process.
         :raises ValueError: if a pattern or a number makes no sense, or the name is taken; also for
-            an `async def` or a generator, which a call would not run.
+            an `async def` or a generator, which a call would not run, and for a function that does
+            not take one argument.
         """
         if not patterns:
             raise ValueError('on() needs at least one pattern, like "sms.failed" or "*"')
@@ -97,7 +122,7 @@ class Registry:
             raise ValueError(f"timeout must lie between 0 and 3600 seconds, not {timeout!r}")
 
         def register(function: HandlerFunction) -> HandlerFunction:
-            _check_plain(function)
+            _check(function, ["event"])
             self._add(
                 Handler(
                     name=name if name is not None else _qualified_name(function),
@@ -111,6 +136,26 @@ class Registry:
             return function
 
         return register
+
+    def on_dead(self, function: DeadFunction) -> DeadFunction:
+        """Have a function told of work that has died: of the event, the handler's name and its
+        last error, as `function(event, handler, error)`.
+
+        Once for each that dies, in the process that runs the handlers, after it was written down.
+        If that process ends in the same moment, or the function raises, it is not told again: the
+        log and `flask events list --state dead` know of all. Nor is it told of work that nobody
+        has had a handler for.
+
+        :raises ValueError: if the function cannot be called so.
+        """
+        _check(function, ["event", "handler", "error"])
+        self._on_dead.append(function)
+        return function
+
+    @property
+    def dead_functions(self) -> Sequence[DeadFunction]:
+        """What `on_dead` was given, in that order."""
+        return tuple(self._on_dead)
 
     def _add(self, handler: Handler) -> None:
         name = handler.name
@@ -134,6 +179,15 @@ class Registry:
     def get(self, name: str) -> Handler | None:
         return self._handlers.get(name)
 
+    def unmatched(self, types: Collection[str]) -> list[tuple[str, str]]:
+        """The names and patterns of handlers that match none of these types."""
+        return [
+            (handler.name, pattern)
+            for handler in self
+            for pattern in handler.patterns
+            if not any(matches(pattern, event_type) for event_type in types)
+        ]
+
     def wanting(self, event_type: str) -> tuple[str, ...]:
         """The names of the handlers that want events of this type."""
         names = self._wanting.get(event_type)
@@ -144,7 +198,7 @@ class Registry:
         return names
 
 
-def _qualified_name(function: HandlerFunction) -> str:
+def _qualified_name(function: Callable[..., object]) -> str:
     """Module and name. That a handler is defined inside `register` says nothing about it."""
     qualified = getattr(function, "__qualname__", type(function).__qualname__)
     return f"{function.__module__}.{qualified.rpartition('<locals>.')[2]}"

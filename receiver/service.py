@@ -15,13 +15,15 @@ from receiver import commands, times
 from receiver.config import Config
 from receiver.environment import Environment
 from receiver.errors import ConfigError
+from receiver.event import Incoming
 from receiver.ingest import Ingest
 from receiver.parts import Receiver
 from receiver.pipes import GAP, WORK, bell
 from receiver.providers import PROVIDERS
+from receiver.providers.exchange import Budget
 from receiver.providers.zimsend.api import ZimSend
-from receiver.providers.zimsend.api.exchange import Budget
 from receiver.providers.zimsend.budget import Counted, Half
+from receiver.providers.zimsend.clock import clock_of
 from receiver.receiving import Receiving
 from receiver.reconciliation.passes import Reconciliation
 from receiver.registry import Registry
@@ -47,10 +49,11 @@ def create_app(
     """
     environ = Environment.of(os.environ if environ is None else environ)
     config = Config.from_env(environ)
+    app = Flask("receiver", static_folder=None)
     store = open_store(config.database_url)
     registry = Registry()
     register_handlers(registry, config.handlers)
-    worker = Worker(store, registry, now)
+    worker = Worker(store, registry, now, inside=app.app_context)
     upkeep = Upkeep(store, config.retention, now)
     ingest = Ingest(store, registry.wanting, bell(environ, WORK) or worker.wake)
     set_up = list(PROVIDERS.values())
@@ -60,7 +63,6 @@ def create_app(
     if reconciler is not None:
         ingest.on_recovery = bell(environ, GAP) or reconciler.notice_gap
 
-    app = Flask("receiver", static_folder=None)
     app.url_map.merge_slashes = False  # an id may hold any of them
     app.url_map.converters["anytext"] = mirror.AnyText
     app.url_map.converters["messageid"] = gateway.MessageId
@@ -124,12 +126,19 @@ def make_reconciliation(
     """Where there is an account, it is asked for what its webhooks did not bring."""
     if zimsend is None:
         return None
+    clock = clock_of(config.api_url, now)
+
+    def learn(items: Sequence[Incoming]) -> object:
+        # What is learnt by another clock is received, and due to handlers, by ours.
+        return ingest.submit_all([item._replace(received_at=now()) for item in items])
+
     return Reconciliation(
         zimsend,
         store,
-        ingest.submit_all,
+        ingest.submit_all if clock is now else learn,
+        clock,
         now,
-        budget=Half(store, now),
+        budget=Half(store, clock),
         retention=config.retention,
         text_mode=config.text_mode,
     )

@@ -15,12 +15,14 @@ reached, but never that it was reached after a failure.
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from typing import Any
 
 from receiver import times
+from receiver.errors import Unusable
+from receiver.strict_json import read_text, text_of
 
 #: The states of a message, in the order in which the provider walks through them.
 STATES = ("queued", "processing", "sent", "delivered", "failed", "cancelled")
@@ -36,30 +38,46 @@ Register = list[Any]
 Row = dict[str, Register]
 
 
-def _text(value: object) -> bool:
-    return type(value) is str  # a number too big for Python is a subclass of it
+def read_metadata(value: object) -> dict[str, Any] | None:
+    """The object that was given when the message was sent, also where it comes as JSON in a string;
+    `None` if it is neither."""
+    if type(value) is str:
+        try:
+            value = read_text(value)
+        except Unusable:
+            return None
+    return value if isinstance(value, dict) else None
 
 
-#: What a row keeps of `data` beside states and error, each with the type it must have.
-FIELDS: dict[str, Callable[[object], bool]] = {
-    "to": _text,
-    "message": _text,
-    "device_id": _text,
-    "metadata": lambda value: isinstance(value, dict),
-    "priority": lambda value: isinstance(value, str | int) and not isinstance(value, bool),
+def _message(value: object) -> str | None:
+    return value if type(value) is str else None  # a number too big for Python is a subclass of it
+
+
+def _priority(value: object) -> str | int | None:
+    return value if isinstance(value, str | int) and not isinstance(value, bool) else None
+
+
+#: What a row keeps of `data` beside states and error, each with what reads it.
+FIELDS: dict[str, Callable[[object], Any]] = {
+    "to": text_of,
+    "message": _message,
+    "device_id": text_of,
+    "metadata": read_metadata,
+    "priority": _priority,
 }
 
-_ERROR_CODE = re.compile(r"[A-Z][A-Z0-9_]*", re.ASCII)
+#: An `error` that is a text may be a code, or words.
+ERROR_CODE = re.compile(r"[A-Z][A-Z0-9_]*|-?\d+", re.ASCII)
 
 
 def usable_time(value: object, received_at: int, retention: int) -> int | None:
     """A time that an event carries, if it can be believed.
 
     :returns: `None` where there is none, and where it lies outside
-        [receipt - retention, receipt + 1 day].
+        [receipt - retention, receipt + 1 day], without the latter if the clock was not trusted.
     """
-    moment = times.parse(value)
-    if moment is None or not received_at - retention <= moment <= received_at + times.DAY:
+    moment = times.read(value)
+    if moment is None or not received_at - retention <= moment <= times.latest_from(received_at):
         return None
     return moment
 
@@ -72,14 +90,12 @@ def read_error(event_type: str, data: Mapping[str, Any]) -> dict[str, str | None
     if STATE_OF_TYPE.get(event_type) != "failed":
         return None
     error = data.get("error")
-    if isinstance(error, str):
-        error = _error_from_text(error)
+    if not isinstance(error, dict):
+        text = text_of(error)
+        error = _error_from_text(text) if text is not None else None
     code = message = None
     if isinstance(error, dict):
-        code, message = (
-            text if isinstance(text := error.get(key), str) and text else None
-            for key in ("code", "message")
-        )
+        code, message = text_of(error.get("code")) or None, text_of(error.get("message")) or None
     if event_type == "sms.expired":
         code = "EXPIRED"
     return {"code": code, "message": message} if code or message else None
@@ -87,11 +103,9 @@ def read_error(event_type: str, data: Mapping[str, Any]) -> dict[str, str | None
 
 def _error_from_text(error: str) -> object:
     if error.startswith("{"):
-        try:
-            return json.loads(error)
-        except (ValueError, RecursionError):
-            pass
-    return {"code" if _ERROR_CODE.fullmatch(error) else "message": error}
+        with suppress(Unusable):
+            return read_text(error)
+    return {"code" if ERROR_CODE.fullmatch(error) else "message": error}
 
 
 def project(
@@ -124,9 +138,9 @@ def project(
             carried = usable_time(data[key], received_at, retention)
             if carried is not None:
                 row[state + suffix] = [order, event_id, carried]
-    for name, right_type in FIELDS.items():
+    for name, read in FIELDS.items():
         value = data.get(name)
-        if value is not None and right_type(value):
+        if value is not None and (value := read(value)) is not None:
             row[name] = [order, event_id, value]
     error = read_error(event_type, data)
     if error is not None:

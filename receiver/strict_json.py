@@ -1,9 +1,11 @@
-"""JSON as strictly as RFC 8259 is written, and as widely as Python can hold it. Pure."""
+"""JSON as strictly as RFC 8259 is written, and as widely as Python can hold it; and, of what is
+signed, also where its bytes are not quite right. Pure."""
 
 from __future__ import annotations
 
 import json
 import math
+import re
 from typing import Any, NoReturn
 
 from receiver.errors import Unusable
@@ -24,7 +26,44 @@ def read_json(body: bytes) -> Any:
     try:
         text = body.decode("utf-8-sig")
     except UnicodeDecodeError:
-        raise Unusable("the body is not UTF-8") from None
+        raise Unusable(_NOT_UTF_8) from None
+    return read_text(text)
+
+
+def read_signed(body: bytes) -> Any:
+    """As `read_json`, but bytes that are not UTF-8 do not lose the rest.
+
+    A character above U+FFFF may come as two surrogates (CESU-8); what is no character at all is
+    read as U+FFFD.
+
+    :raises Unusable: as `read_json`.
+    """
+    try:
+        text = body.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        text = _CESU_8.sub(_join, body).decode("utf-8-sig", "replace")
+        try:
+            return read_text(text)
+        except Unusable as unusable:
+            raise Unusable(
+                unusable.reason if unusable.reason == _TOO_DEEP else _NOT_UTF_8
+            ) from None
+    return read_text(text)
+
+
+_CESU_8 = re.compile(rb"\xed[\xa0-\xaf][\x80-\xbf]\xed[\xb0-\xbf][\x80-\xbf]")
+
+
+def _join(pair: re.Match[bytes]) -> bytes:
+    surrogates = pair[0].decode("utf-8", "surrogatepass")
+    return surrogates.encode("utf-16", "surrogatepass").decode("utf-16").encode()
+
+
+def read_text(text: str) -> Any:
+    """As `read_json`, of JSON that has been decoded.
+
+    :raises Unusable: as `read_json`.
+    """
     try:
         value = _DECODER.decode(text)
     except RecursionError:
@@ -37,6 +76,7 @@ def read_json(body: bytes) -> Any:
     return value
 
 
+_NOT_UTF_8 = "the body is not UTF-8"
 _TOO_DEEP = f"the body is nested more than {DEEPEST_NESTING} levels deep"
 
 
@@ -54,6 +94,15 @@ class Digits(str):
     """A number that Python cannot hold. No text: `type(value) is str` tells them apart."""
 
     __slots__ = ()
+
+
+def text_of(value: object) -> str | None:
+    """A text as it came, and a whole number as its digits; `None` for anything else."""
+    if type(value) is str:
+        return value
+    if type(value) is int or (type(value) is Digits and value.lstrip("-").isdigit()):
+        return str(value)
+    return None
 
 
 def _integer(digits: str) -> int | Digits:

@@ -26,8 +26,17 @@ _PATIENCE = 2.0
 #: A batch rests so many times what it took, and at least so many seconds.
 _YIELD = 3
 _SHORTEST_REST = 0.005
-#: The turn to look at what has expired.
+#: The turn to look at what has expired; and the note of the time that has surely come.
 _TURN = "expiry"
+_SURELY = "surely past"
+#: A clock that is no more than this ahead of what is sure is believed. Nobody was there meanwhile.
+LEAP = times.HOUR
+#: One is told of a clock that is so far ahead.
+TOLD_FROM = 2 * times.DAY
+_NOT_BELIEVED = (
+    "the clock says %s, which is %s: only what has expired for sure is deleted. The next signed "
+    "event tells whether the clock is right"
+)
 
 
 def expire(
@@ -52,6 +61,24 @@ def expire(
     while not stopped() and patiently(lambda: store.shrink(_PATIENCE)):
         pass
     return total
+
+
+def surely_past(store: Store, now: int, running: int = 0) -> int | None:
+    """The time that has surely come, whatever the clock says: what a wrong one deletes does not
+    come back. It goes on by what signed events tell, and by real time while somebody looks.
+
+    :param now: the clock. What is sure is never later.
+    :param running: microseconds of real time since this process has looked for the last time.
+    :returns: `None` if the clock is before the date of this release.
+    """
+    if now < times.RELEASED:
+        return None
+    noted, told = store.note(_SURELY), store.latest()
+    known = [time for time in (int(noted) if noted else None, told) if time is not None]
+    surely = max(known, default=now)
+    surely = now if now - surely <= LEAP else surely + running
+    store.write_note(_SURELY, str(surely))
+    return surely
 
 
 def patiently(batch: Callable[[], Result]) -> Result:
@@ -84,15 +111,18 @@ class Upkeep:
     LOOK = 1.0
     #: How often everything is looked through for what has expired.
     EVERY = 10 * times.MINUTE
-    #: If the clock says that the last look was further away than this, one of the two was wrong,
-    #: or nobody was there.
-    LEAP = 2 * times.DAY
+    #: What quarantine may take. All that is in it was answered 400.
+    QUARANTINE_BYTES = 256 * 1024 * 1024
 
     def __init__(self, store: Store, retention: int, now: Callable[[], int] = times.now) -> None:
         self._store = store
         self._retention = retention
         self._now = now
         self._leaps = Sparingly()
+        #: Of which one has been told.
+        self._full = self._warned = False
+        #: The last look, by `time.monotonic`.
+        self._looked = time.monotonic()
         self._stopped = threading.Event()
         self._thread: threading.Thread | None = None
 
@@ -119,33 +149,63 @@ class Upkeep:
         self._store.tidy()
         while not self._stopped.is_set() and patiently(lambda: self._store.index_texts(_PATIENCE)):
             pass
-        if self._may_expire(now):
-            expired = expire(self._store, now - self._retention, stopped=self._stopped.is_set)
+        self._bound_quarantine()
+        self._warn()
+        before = self._expirable(now)
+        if before is not None:
+            expired = expire(self._store, before, stopped=self._stopped.is_set)
             if any(expired):
                 log.info("expired: %d messages, %d events, %d bodies in quarantine", *expired)
 
-    def _may_expire(self, now: int) -> bool:
-        """Whether it is this process's turn, and the clock has gone on since the last one as clocks
-        do.
+    def _bound_quarantine(self) -> None:
+        gone = 0
+        while not self._stopped.is_set():
+            batch = patiently(
+                lambda: self._store.bound_quarantine(self.QUARANTINE_BYTES, _PATIENCE)
+            )
+            if not batch:
+                break
+            gone += batch
+        if gone and not self._full:
+            self._full = True
+            log.warning(
+                "quarantine is full: of bodies that were answered 400 it keeps %d MB, and the "
+                "oldest go first",
+                self.QUARANTINE_BYTES >> 20,
+            )
 
-        What a clock that is months ahead deletes does not come back. So after a leap, or where two
-        processes disagree, nothing is deleted before two looks in turn agree.
-        """
+    def _warn(self) -> None:
+        """Once, until it is well again."""
+        warning = self._store.warning()
+        if warning is not None and not self._warned:
+            log.warning("%s", warning)
+        self._warned = warning is not None
+
+    def _expirable(self, now: int) -> int | None:
+        """Before which time everything has expired; `None` if it is not this process's turn, or
+        nobody knows."""
+        if not self._is_our_turn(now):
+            return None
+        running, self._looked = time.monotonic() - self._looked, time.monotonic()
+        surely = surely_past(self._store, now, min(int(running * times.SECOND), self.EVERY))
+        if surely is None or now - surely > TOLD_FROM:
+            if self._leaps.admit() is not None:
+                ahead = (
+                    "before the date of this release"
+                    if surely is None
+                    else f"{(now - surely) / times.DAY:.0f} days later than anything seen here"
+                )
+                log.warning(_NOT_BELIEVED, times.iso(now), ahead)
+            if surely is None:
+                return None
+        else:
+            self._store.date_undated(now)
+        return surely - self._retention
+
+    def _is_our_turn(self, now: int) -> bool:
         until = self._store.turn(_TURN)
         if not until:  # there was none yet
             return self._store.claim_turn(_TURN, now, now + self.EVERY)
         if now < until <= now + times.DAY:
             return False
-        if not self._store.keep_turn(_TURN, until, now + self.EVERY):
-            return False  # another process was quicker
-        leap = now + self.EVERY - until
-        if abs(leap) <= self.LEAP:
-            return True
-        if self._leaps.admit() is not None:
-            log.warning(
-                "the clock is %.1f days from where it was at the last look at what has expired: "
-                "nothing is deleted until it has stayed there for %d minutes",
-                leap / times.DAY,
-                self.EVERY // times.MINUTE,
-            )
-        return False
+        return self._store.keep_turn(_TURN, until, now + self.EVERY)  # else another was quicker

@@ -17,7 +17,8 @@ from collections.abc import Mapping
 from contextlib import suppress
 
 from receiver.parts import Receiver
-from receiver.pipes import DEATH, GAP, LIFE, WAKE
+from receiver.pipes import BEGUN, DEATH, GAP, LIFE, OWNER, WAKE
+from receiver.worker import memory_for
 
 #: Seconds for which Python may stand still under gunicorn's master; and between two signs of life.
 STANDSTILL = 20.0
@@ -30,11 +31,11 @@ class Pipes:
     """The ends that the master has given, by its names; none if there is no master."""
 
     def __init__(self, environ: Mapping[str, str]) -> None:
-        ends = [environ.get(name, "") for name in (LIFE, WAKE, DEATH)]
+        ends = [environ.get(name, "") for name in (LIFE, WAKE, DEATH, BEGUN)]
         self.given = all(end.isdigit() for end in ends)
         if self.given:
-            self.life, self.wake, self.death = map(int, ends)
-            for end in (self.life, self.wake, self.death):
+            self.life, self.wake, self.death, self.begun = map(int, ends)
+            for end in (self.life, self.wake, self.death, self.begun):
                 os.set_inheritable(end, False)
             # What a handler forks must not look like us: the master waits for the end of this pipe.
             os.register_at_fork(after_in_child=self.close)
@@ -53,6 +54,8 @@ def work(receiver: Receiver, environ: Mapping[str, str]) -> None:
     if not pipes.given:
         receiver.store.prove_writable()  # whoever started it by hand is told at once
     else:
+        receiver.worker.succeed(environ[OWNER], memory_for(receiver.worker.most_calls, pipes.begun))
+        os.close(pipes.begun)
         signal.signal(signal.SIGALRM, signal.SIG_DFL)
         for target in (_watch_master, _listen):
             threading.Thread(

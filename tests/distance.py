@@ -7,7 +7,15 @@ import threading
 import time
 from contextlib import suppress
 
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
+
 from tests.server import free_port
+
+
+def at_port(url: str, port: int) -> str:
+    """The same database, by another way."""
+    settings = conninfo_to_dict(make_conninfo(url, port=port))
+    return f"postgresql://{settings['user']}@{settings['host']}:{port}/{settings['dbname']}"
 
 
 class Distance:
@@ -22,6 +30,8 @@ class Distance:
         self.port = free_port()
         #: Until then, by `time.monotonic`, nothing is delivered.
         self._still_until = 0.0
+        #: What ends a connection as soon as the server has it.
+        self._cut_at = b""
         self._writers: list[asyncio.StreamWriter] = []
         self._target = port
         self._loop = asyncio.new_event_loop()
@@ -33,6 +43,10 @@ class Distance:
     def hiccup(self, seconds: float) -> None:
         """From now on nothing is delivered for a while, and then all of it."""
         self._still_until = time.monotonic() + seconds
+
+    def cut_at(self, said: str) -> None:
+        """The next connection on which this is said to the server is cut before the answer."""
+        self._cut_at = said.encode()
 
     def close(self) -> None:
         self._loop.call_soon_threadsafe(self._loop.stop)
@@ -68,9 +82,14 @@ class Distance:
             writer.close()
             return
         self._writers.append(back)
-        await asyncio.gather(self._carry(reader, back), self._carry(there, writer))
+        await asyncio.gather(self._carry(reader, back, writer), self._carry(there, writer))
 
-    async def _carry(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def _carry(
+        self,
+        reader: asyncio.StreamReader,
+        writer: asyncio.StreamWriter,
+        client: asyncio.StreamWriter | None = None,
+    ) -> None:
         on_the_way: asyncio.Queue[tuple[float, bytes]] = asyncio.Queue()
 
         async def deliver() -> None:
@@ -93,5 +112,8 @@ class Distance:
                 data = await reader.read(65_536)
             except OSError:
                 data = b""
+            if client is not None and self._cut_at and self._cut_at in data:
+                self._cut_at = b""
+                self._loop.call_later(0.75 * self.round_trip, client.transport.abort)
             on_the_way.put_nowait((time.monotonic() + self.round_trip / 2, data))
         await delivering

@@ -43,6 +43,13 @@ class Shop:
 
         return guarded
 
+    def renew(self, claim: Claim, until: int, patience: float) -> Claim | None:
+        renewed: Claim | None = self._simulation.at_risk(
+            lambda: self._store.renew(claim, until, patience),
+            after=lambda renewed: self._simulation.renewed(claim, until, renewed),
+        )
+        return renewed
+
     def version(self) -> object:
         version = self._simulation.at_risk(self._store.version)
         if isinstance(version, tuple):  # PostgreSQL's: the commits of the process, and the second
@@ -84,7 +91,7 @@ class Shop:
                 )
 
     def work(
-        self, now: int, settlements: list[Settlement], wants: list[Want], patience: float
+        self, now: int, settlements: list[Settlement], wants: list[Want], *more: Any
     ) -> list[Claim]:
         plant = self._simulation.plant
         real = settlements
@@ -100,7 +107,7 @@ class Shop:
             ]
         before = self._simulation.states()
         claims = self._simulation.at_risk(
-            lambda: self._store.work(now, settlements, wants, patience),
+            lambda: self._store.work(now, settlements, wants, *more),
             after=lambda claims: self._simulation.worked(now, before, real, claims),
         )
         if plant == "done before it ran" and claims:

@@ -32,7 +32,7 @@ from receiver.store import (
 )
 from receiver.store.claiming import NEVER
 from receiver.times import DAY, HOUR, SECOND, iso
-from receiver.worker import LEASE_SPARE, Call, Worker, backoff, ends
+from receiver.worker import LEASE_SPARE, Call, Worker, backoff, ends, memory_for
 from tests.outside import Outside
 from tests.plants import Crash, Shop, plant
 
@@ -88,9 +88,12 @@ class Scheduled:
 
 
 class Process:
-    """One process: a worker whose threads are the scheduler's."""
+    """One process: a worker whose threads are the scheduler's.
 
-    def __init__(self, simulation: Simulation) -> None:
+    :param before: the one that has died in this one's place.
+    """
+
+    def __init__(self, simulation: Simulation, name: str, before: Process | None = None) -> None:
         self.simulation = simulation
         self.store = open_store(simulation.url)
         self.shop = Shop(simulation, self.store)
@@ -102,6 +105,9 @@ class Process:
             self._executor,
             simulation.monotonic,
         )
+        self.name = name
+        self.memory = before.memory if before else memory_for(self.worker.most_calls)
+        self.worker.succeed(name, self.memory)
         #: Calls that hang: they hold their place until the scheduler lets them return.
         self.hanging: list[tuple[Scheduled, Call]] = []
 
@@ -135,7 +141,7 @@ class Simulation:
         self._wall = self._latest = BEGAN
         self._monotonic = 1_000.0
         self.registry = self._handlers()
-        self.processes = [Process(self) for _ in range(self.chance.choice((1, 2)))]
+        self.processes = [Process(self, f"process {n}") for n in range(self.chance.choice((1, 2)))]
         self.outside = Outside(url)
         #: What the provider has sent, by id, and what it still tries to get answered.
         self.sent: dict[str, bytes] = {}
@@ -314,7 +320,7 @@ class Simulation:
     def _die(self, process: Process) -> str:
         """kill -9, and a new process in its place. What was called may still go on."""
         process.store.close()
-        self.processes[self.processes.index(process)] = Process(self)
+        self.processes[self.processes.index(process)] = Process(self, process.name, process)
         return "a process died"
 
     def _upkeep(self, process: Process) -> str:
@@ -383,6 +389,17 @@ class Simulation:
             self.fences[item] = claim.fence
             self.leases[item] = now + int(handler.timeout * SECOND) + LEASE_SPARE
             self._check_one_at_a_time(now, claim)
+
+    def renewed(self, claim: Claim, until: int, renewed: Claim | None) -> None:
+        """After each transaction that has renewed a lease, or has found that it holds no more."""
+        item = claim.event_seq, claim.handler
+        self._require(
+            (renewed is not None) == (self.fences[item] == claim.fence and item in self.leases),
+            f"the lease of {item} was renewed by one who is not its last claimant",
+        )
+        if renewed is not None:
+            self.fences[item] = renewed.fence
+            self.leases[item] = until
 
     def _is_given_up(self, seq: int, name: str) -> bool:
         """Whether it was leased as often as it may be, without a word."""

@@ -107,7 +107,11 @@ def defined_in(function: object) -> str:
 
 def test_what_an_event_has() -> None:
     fields = {f.name for f in dataclasses.fields(Event) if not f.name.startswith("_")}
-    derived = {name for name in vars(Event) if not name.startswith("_")}
+    derived = {
+        name
+        for name, value in vars(Event).items()
+        if not name.startswith("_") and not isinstance(value, classmethod)
+    }
     assert {code(row[0]) for row in table("What an event has")} == fields | derived
 
 
@@ -195,6 +199,16 @@ def test_the_example_handler(monkeypatch: pytest.MonkeyPatch) -> None:
     status = 500
     with pytest.raises(httpx.HTTPStatusError):
         handler.function(event("sms.failed"))
+
+
+def test_the_example_that_is_told_of_dead_work(caplog: pytest.LogCaptureFixture) -> None:
+    module, registry = example("my_alarm"), Registry()
+    module["register"](registry)
+    (tell,) = registry.dead_functions
+    tell(Event.sample("sms.failed"), "my_handlers.alert_team", "ValueError: x")
+    assert caplog.messages == [
+        "my_handlers.alert_team has given up sms.failed of message msg_sample"
+    ]
 
 
 def test_the_idempotent_example(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

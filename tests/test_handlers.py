@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import hmac
 import json
 import logging
 import socket
@@ -295,6 +296,17 @@ def test_it_sends_the_body_signed(send: Any, target: Target) -> None:
     assert headers["content-type"] == "application/json"
     assert abs(int(headers["webhook-timestamp"]) - time.time()) < 60
     assert Webhook(SECRET).verify(body, headers) == json.loads(event.raw)
+
+
+def test_a_body_that_is_no_utf_8_is_signed_byte_by_byte(send: Any, target: Target) -> None:
+    event = event_with(raw=b'{"event": "sms.sent", "x": "caf\xe9"}')
+    assert send(event) is None
+    ((headers, body),) = target.requests
+    assert body == event.raw
+    signed = f"{headers['webhook-id']}.{headers['webhook-timestamp']}.".encode() + body
+    key = base64.b64decode(SECRET.removeprefix("whsec_"))
+    told = base64.b64decode(headers["webhook-signature"].removeprefix("v1,"))
+    assert told == hmac.digest(key, signed, "sha256")
 
 
 @pytest.mark.parametrize(

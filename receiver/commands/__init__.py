@@ -8,9 +8,11 @@ from flask import Flask
 def register(app: Flask) -> None:
     """Add all of them to the application."""
     from receiver.commands import (
+        backup,
         config,
         copy,
         events,
+        handlers,
         quarantine,
         reconcile,
         replay,
@@ -25,9 +27,13 @@ def register(app: Flask) -> None:
         run.work,
         run.expire,
         copy.copy,
+        backup.backup,
+        backup.restore,
         trigger.trigger,
         simulate.simulate,
         events.events,
+        handlers.handlers,
+        handlers.try_handler,
         quarantine.quarantine,
         replay.replay,
         reconcile.reconcile,

@@ -10,6 +10,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, date, datetime, timedelta, tzinfo
+from difflib import get_close_matches
 from typing import Any
 
 import click
@@ -19,13 +20,13 @@ from receiver import times
 from receiver.errors import ReceiverError
 from receiver.event import clean_id
 from receiver.parts import parts
+from receiver.providers import PROVIDERS
+from receiver.registry import Handler, Registry
+from receiver.visible import visible, visible_json
 
 _AGO = re.compile(r"(\d{1,9})([dhms])", re.ASCII)
 _DAYS_AGO = {"today": 0, "yesterday": 1}
 _UNITS = {"d": times.DAY, "h": times.HOUR, "m": times.MINUTE, "s": times.SECOND}
-
-#: In JSON only within strings. Many readers end a line at some of them, and terminals obey others.
-_RAW_IN_JSON = re.compile(r"[\x7f-\x9f\u2028\u2029]")
 
 
 class _Command(click.Command):
@@ -46,7 +47,11 @@ class _Command(click.Command):
         try:
             return super().invoke(ctx)
         except ReceiverError as error:
-            raise click.ClickException(str(error)) from error
+            raise click.ClickException(visible(str(error))) from error
+        except click.UsageError:  # quotes nobody but who has typed it
+            raise
+        except click.ClickException as error:
+            raise click.ClickException(visible(error.message)) from error
         except OSError as error:
             # A pipe whose reader has left is click's to handle; what names a file is no output.
             if error.errno == errno.EPIPE or error.filename is not None:
@@ -192,6 +197,28 @@ def selection_options(function: Callable[..., Any]) -> Callable[..., Any]:
     return function
 
 
+def registered(registry: Registry, name: str) -> Handler:
+    """The handler of a name that was typed.
+
+    :raises click.BadParameter: if there is none.
+    """
+    handler = registry.get(name)
+    if handler is None:
+        known = ", ".join(h.name for h in registry) or "none at all"
+        raise click.BadParameter(f"no handler {name!r} is registered: {known}")
+    return handler
+
+
+def patterns_without_a_type(registry: Registry) -> Iterator[str]:
+    """A sentence for each pattern that no documented type matches: mostly a slip."""
+    types = {event_type for provider in PROVIDERS.values() for event_type in provider.samples}
+    families = {f"{event_type.partition('.')[0]}.*" for event_type in types}
+    for name, pattern in registry.unmatched(types):
+        near = get_close_matches(pattern, sorted(types | families), 1)
+        hint = f": is {near[0]!r} meant?" if near else ""
+        yield f"handler {name} wants {pattern!r}, which is no documented type of event{hint}"
+
+
 @contextmanager
 def progress() -> Iterator[Callable[[str], None]]:
     """What tells how far it has come: on a terminal only, in one line that is gone at the end."""
@@ -199,7 +226,7 @@ def progress() -> Iterator[Callable[[str], None]]:
 
     def show(told: str) -> None:
         if terminal:
-            click.echo(f"\r{told}\033[K", nl=False, err=True)
+            click.echo(f"\r{visible(told)}\033[K", nl=False, err=True)
 
     try:
         yield show
@@ -207,10 +234,17 @@ def progress() -> Iterator[Callable[[str], None]]:
         show("")
 
 
+def echo(text: str, *, err: bool = False) -> None:
+    """A line for people. Whatever an id or a text holds, no terminal obeys it.
+
+    :param err: to standard error, instead of standard output.
+    """
+    click.echo(visible(text), err=err)
+
+
 def echo_json(value: Any, *, indent: int | None = None) -> None:
     """JSON on standard output, readable as far as that can show it, and never broken by it."""
-    text = json.dumps(value, ensure_ascii=False, indent=indent)
-    text = _RAW_IN_JSON.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
+    text = visible_json(json.dumps(value, ensure_ascii=False, indent=indent))
     try:
         text.encode(sys.stdout.encoding or "utf-8")
     except UnicodeEncodeError:
@@ -221,4 +255,4 @@ def echo_json(value: Any, *, indent: int | None = None) -> None:
 def echo_columns(*columns: tuple[object, int]) -> None:
     """One row of a table: each value padded to its width, none cut."""
     row = "  ".join(f"{'-' if value is None else value!s:<{width}}" for value, width in columns)
-    click.echo(row.rstrip())
+    echo(row.rstrip())

@@ -6,9 +6,7 @@ import re
 from collections.abc import Iterator
 from typing import NamedTuple
 
-import click
-
-from receiver.commands.common import command, echo_columns, echo_json, format_option
+from receiver.commands.common import command, echo, echo_columns, echo_json, format_option
 from receiver.config import OF_HANDLERS, SETTINGS
 from receiver.environment import FILE
 from receiver.parts import parts
@@ -45,7 +43,7 @@ def config(style: str) -> None:
         unseen = ("set" if row.is_set else "not set") if row.secret else "not set"
         echo_columns((row.name, 24), (row.value or unseen, width), (row.source, 0))
     read = f"{FILE} is {environment.file}" if environment.file else f"there is no {FILE}"
-    click.echo(f"{read}; relative paths count from {environment.folder.absolute()}")
+    echo(f"{read}; relative paths count from {environment.folder.absolute()}")
 
 
 def _rows() -> Iterator[_Row]:

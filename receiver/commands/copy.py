@@ -7,7 +7,7 @@ from contextlib import closing
 
 import click
 
-from receiver.commands.common import command, progress
+from receiver.commands.common import command, echo, progress
 from receiver.errors import ConfigError, StoreUnavailable
 from receiver.store import Store, copying, open_store
 
@@ -31,7 +31,7 @@ def copy(source_url: str, target_url: str) -> None:
         _migrate("--to", target)
         counts = copying.copy(source, target, lambda what, done: show(f"{what}: {done:,}"))
     told = ", ".join(f"{counts[name]:,} {name}" for name in _TOLD)
-    click.echo(f"copied {told}; both sides agree. Now set DATABASE_URL, and start the service")
+    echo(f"copied {told}; both sides agree. Now set DATABASE_URL, and start the service")
 
 
 def _open(option: str, url: str) -> Store:

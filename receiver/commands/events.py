@@ -20,7 +20,7 @@ from receiver.errors import Unusable
 from receiver.event import ALIASES
 from receiver.parts import parts
 from receiver.store import DeliveryState, Selection
-from receiver.strict_json import read_json
+from receiver.strict_json import read_signed
 
 _WIDTHS = (19, 24, 24)
 
@@ -82,9 +82,13 @@ def show_event(event_id: str) -> None:
         body = store.body(event_id)
         if body is not None:
             try:
-                event["body"] = read_json(body)
+                event["body"] = read_signed(body)
             except Unusable:
                 event["body"] = body.decode("utf-8", "replace")
+        tracebacks = store.tracebacks(event_id)
+        for delivery in event["deliveries"]:
+            if delivery["handler"] in tracebacks:
+                delivery["traceback"] = tracebacks[delivery["handler"]].splitlines()
         echo_json(event, indent=2)
         return
     raise click.ClickException(f"there is no event {event_id!r}; see `flask events list`")

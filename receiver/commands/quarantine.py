@@ -7,9 +7,10 @@ from typing import Any
 
 import click
 
-from receiver import ids
+from receiver import ids, times
 from receiver.commands.common import (
     command,
+    echo,
     echo_columns,
     echo_json,
     format_option,
@@ -20,6 +21,7 @@ from receiver.errors import StoreUnavailable, Unusable
 from receiver.event import Incoming
 from receiver.parts import parts
 from receiver.providers import provider_of
+from receiver.store import stored_as
 from receiver.times import iso
 
 
@@ -79,7 +81,7 @@ def retry_quarantine(digests: tuple[str, ...]) -> None:
             raise
         except Exception:  # the defect that has brought it here is still there
             outcome = None
-        click.echo(f"{_short(entry)}: {outcome or 'still not usable'}")
+        echo(f"{_short(entry)}: {outcome or 'still not usable'}")
         failed += outcome is None
     if failed:
         raise click.ClickException(f"{failed} could not be used and stay in quarantine")
@@ -94,7 +96,7 @@ def _retry(entry: dict[str, Any]) -> str | None:
         items = provider_of(entry["digest"]).parse(
             entry["body"],
             # Later than now if the clock was wrong when it came, which made it look too old.
-            received_at=min(entry["received_at"], receiver.now()),
+            received_at=min(entry["received_at"], times.receipt(receiver.now())),
             retention=receiver.config.retention,
             text_mode=receiver.config.text_mode,
         )
@@ -104,14 +106,14 @@ def _retry(entry: dict[str, Any]) -> str | None:
         return None
     outcomes = receiver.ingest.submit_all(items)
     ends = [
-        (item.id, outcome)
+        stored_as(item, outcome)
         for item, outcome in zip(items, outcomes, strict=True)
         if isinstance(item, Incoming)
     ]
     if all(outcome == "quarantined" for _, outcome in ends):
         return None
     receiver.store.release(entry["digest"])
-    return ", ".join(f"{outcome} as {ids.written(key)}" for key, outcome in ends)
+    return ", ".join(f"{outcome} as {ids.written(item.id)}" for item, outcome in ends)
 
 
 def _short(entry: dict[str, Any]) -> str:

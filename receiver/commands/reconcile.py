@@ -7,6 +7,7 @@ import click
 from receiver.commands.common import (
     MOMENT,
     command,
+    echo,
     echo_columns,
     progress,
     shown,
@@ -65,9 +66,9 @@ def _tell(made: Pass, dry_run: bool) -> None:
         )
     whole = losses.total(gaps)
     if whole is not None or made.problem is None:
-        click.echo(f"since {shown(made.since)}: {_told(whole, dry_run)}")
+        echo(f"since {shown(made.since)}: {_told(whole, dry_run)}")
     if made.waiting:
-        click.echo(
+        echo(
             f"{made.waiting} more changed so lately that ZimSend may still report them by itself; "
             "they are asked for again in 10 minutes"
         )

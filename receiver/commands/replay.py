@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from receiver.commands.common import ID, command, progress, selection_options
+from receiver.commands.common import ID, command, echo, progress, registered, selection_options
 from receiver.event import ALIASES
 from receiver.parts import parts
 from receiver.store import Selection
@@ -31,9 +31,8 @@ def replay(
     if not (ids or failed or event_type or handler or since is not None or until is not None):
         raise click.UsageError("say which: an ID, --failed, --type, --since, --until or --handler")
     receiver = parts()
-    if handler is not None and receiver.registry.get(handler) is None:
-        known = ", ".join(h.name for h in receiver.registry) or "none at all"
-        raise click.BadParameter(f"no handler {handler!r} is registered: {known}")
+    if handler is not None:
+        registered(receiver.registry, handler)
     selection = Selection(
         ids=ids,
         event_type=ALIASES.get(event_type, event_type) if event_type else None,
@@ -57,4 +56,4 @@ def replay(
             dry_run=dry_run,
             progress=lambda count: show(f"{count} work items"),
         )
-    click.echo(f"{count} work items {'would be' if dry_run else 'are'} given to handlers again")
+    echo(f"{count} work items {'would be' if dry_run else 'are'} given to handlers again")

@@ -7,8 +7,8 @@ import os
 
 import click
 
-from receiver import upkeep, working
-from receiver.commands.common import command, progress
+from receiver import times, upkeep, working
+from receiver.commands.common import command, echo, patterns_without_a_type, progress
 from receiver.parts import parts
 from receiver.store import Expired
 
@@ -21,7 +21,7 @@ def migrate() -> None:
 
     Any number of processes may do so at once."""
     taken = parts().store.migrate()
-    click.echo(f"migrated: {', '.join(taken)}" if taken else "the schema is up to date")
+    echo(f"migrated: {', '.join(taken)}" if taken else "the schema is up to date")
 
 
 @command()
@@ -33,6 +33,8 @@ def work() -> None:
     receiver = parts()
     names = ", ".join(handler.name for handler in receiver.registry)
     log.info("working for: %s", names or "no handler at all; see HANDLERS")
+    for told in patterns_without_a_type(receiver.registry):
+        log.warning("%s", told)
     working.work(receiver, os.environ)
 
 
@@ -41,15 +43,21 @@ def work() -> None:
 def expire(dry_run: bool) -> None:
     """Delete what is older than RETENTION_DAYS.
 
-    The service does so by itself, every 10 minutes. Statistics stay."""
+    The service does so by itself, every 10 minutes. By hand the clock is believed. Statistics
+    stay."""
     receiver = parts()
+    if receiver.now() < times.RELEASED:
+        raise click.ClickException(
+            f"the clock says {times.iso(receiver.now())}, which is before the date of this "
+            "release: nothing is deleted. Set the clock"
+        )
     before = receiver.now() - receiver.config.retention
     if dry_run:
-        click.echo(f"would delete {_told(receiver.store.expirable(before))}")
+        echo(f"would delete {_told(receiver.store.expirable(before))}")
         return
     with progress() as show:
         expired = upkeep.expire(receiver.store, before, progress=lambda so_far: show(_told(so_far)))
-    click.echo(f"deleted {_told(expired)}")
+    echo(f"deleted {_told(expired)}")
 
 
 def _told(expired: Expired) -> str:

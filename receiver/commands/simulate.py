@@ -14,12 +14,13 @@ from typing import Any
 import click
 
 from receiver import times
-from receiver.commands.common import command
+from receiver.commands.common import command, echo
 from receiver.config import is_loopback
 from receiver.parts import parts
+from receiver.providers.simulating.world import Weather
 from receiver.providers.zimsend.simulator import api as simulator
 from receiver.providers.zimsend.simulator.running import Simulator
-from receiver.providers.zimsend.simulator.world import REPORTS, Weather, Webhook, World
+from receiver.providers.zimsend.simulator.world import REPORTS, Webhook, World
 
 #: Where the provider's own API description puts a server for local work.
 PORT = 5040
@@ -62,7 +63,7 @@ class _Outage(click.ParamType[tuple[int, int]]):
               help="and on which port")  # fmt: skip
 @click.option("--expose", is_flag=True, help="allow a --host that others can reach")
 @click.option("--speed", type=_Number(0.1, 1000), default=1.0, show_default=True,
-              help="seconds that pass for the phones in one real second")  # fmt: skip
+              help="seconds that pass for ZimSend in one real second")  # fmt: skip
 @click.option("--seed", type=int, help="the same seed gives the same world [default: a new one]")
 @click.option("--devices", type=click.IntRange(1, 100), default=1, show_default=True,
               help="phones; each sends an SMS in 2 to 3 seconds")  # fmt: skip
@@ -120,8 +121,10 @@ def simulate(
         close = simulator.serve(simulated, host, port)
     except OSError as error:
         raise click.ClickException(f"cannot listen on {here}: {error}") from error
-    click.echo(f"SIMULATOR, not ZimSend: no SMS is sent. API on http://{here}/v1")
-    click.echo(f"seed {seed}; webhooks go to {url}; the truth is on http://{here}/truth")
+    echo(f"SIMULATOR, not ZimSend: no SMS is sent. API on http://{here}/v1")
+    if speed != 1:
+        echo(f"A receiver with ZIMSEND_API_URL=http://{here}/v1 asks by the same clock.")
+    echo(f"seed {seed}; webhooks go to {url}; the truth is on http://{here}/truth")
     ends = None if for_ is None else time.monotonic() + for_
     while not stopped.wait(0.05):
         if ends is not None and time.monotonic() >= ends:
@@ -134,13 +137,13 @@ def simulate(
 
 def _report(world: World) -> None:
     states = Counter(message.status for message in world.messages.values())
-    click.echo(f"{len(world.messages)} messages: {_counted(states) or 'none'}")
+    echo(f"{len(world.messages)} messages: {_counted(states) or 'none'}")
     ends = Counter(event.state for event in world.events)
-    click.echo(f"{len(world.events)} events: {_counted(ends) or 'none'}")
+    echo(f"{len(world.events)} events: {_counted(ends) or 'none'}")
     for event in world.events:
         if not event.arrived:
             outcomes = ", ".join(attempt.outcome for attempt in event.tries) or "not tried yet"
-            click.echo(f"lost: {event.id} {event.type} {event.message_id} ({outcomes})")
+            echo(f"lost: {event.id} {event.type} {event.message_id} ({outcomes})")
 
 
 def _counted(counts: Counter[str]) -> str:

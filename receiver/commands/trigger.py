@@ -2,27 +2,29 @@
 
 from __future__ import annotations
 
+import hashlib
 import secrets
 
 import click
 import httpx
 
-from receiver.commands.common import command
+from receiver.commands.common import command, echo
 from receiver.event import ALIASES
 from receiver.outgoing import http_client, read_at_most, time_limit
 from receiver.parts import parts
 from receiver.providers.zimsend import webhook
 from receiver.providers.zimsend.samples import SAMPLES, sample
 
-#: Seconds that an answer may take in all, and bytes of it that are shown.
+#: Seconds that an answer may take in all, bytes of it that are read, and characters shown.
 ANSWER_WITHIN = 10.0
-LARGEST_ANSWER = 4_096
+LARGEST_ANSWER = 8_192
+LONGEST_ANSWER = 2_000
 
 
 @command()
 @click.argument("event_type", metavar="TYPE", type=click.Choice([*SAMPLES, *ALIASES]))
 @click.option("--url", help="the webhook's full URL [default: this receiver on PORT]")
-@click.option("--message-id", help="[default: a new one for each event]")
+@click.option("--message-id", help="[default: a new one for each event id]")
 @click.option("--to", default="+33612345678", show_default=True, help="the recipient's number")
 @click.option("--event-id", help="the same again is a duplicate [default: a new one each]")
 @click.option("--count", type=click.IntRange(1), default=1, show_default=True)
@@ -46,7 +48,7 @@ def trigger(
         for _ in range(count):
             ids = {
                 "event_id": event_id or f"evt_test_{secrets.token_hex(6)}",
-                "message_id": message_id or f"msg_test_{secrets.token_hex(6)}",
+                "message_id": message_id or f"msg_test_{_twelve_digits(event_id)}",
             }
             body = sample(ALIASES.get(event_type, event_type), to=to, now=receiver.now(), **ids)
             headers = {
@@ -67,6 +69,13 @@ def trigger(
                 ) from error
             refused += answer.status_code != 200
             about = ids["message_id"] if "message_id" in body.decode() else ids["event_id"]
-            click.echo(f"{event_type} {about}: {answer.status_code} {told.strip()}")
+            echo(f"{event_type} {about}: {answer.status_code} {told.strip()[:LONGEST_ANSWER]}")
     if refused:
         raise click.ClickException(f"{refused} of {count} events were not accepted")
+
+
+def _twelve_digits(event_id: str | None) -> str:
+    """The same for the same event: of another message it would be another event."""
+    if event_id is None:
+        return secrets.token_hex(6)
+    return hashlib.sha256(event_id.encode()).hexdigest()[:12]

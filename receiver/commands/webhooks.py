@@ -9,10 +9,11 @@ from typing import Any
 
 import click
 
-from receiver.commands.common import command, echo_columns, echo_json, format_option
+from receiver.commands.common import command, echo, echo_columns, echo_json, format_option
 from receiver.errors import ConfigError
 from receiver.parts import parts
-from receiver.providers.zimsend.api import ZimSend, exchange
+from receiver.providers import exchange
+from receiver.providers.zimsend.api import ZimSend
 from receiver.providers.zimsend.api.errors import NotFound
 from receiver.store import Selection
 from receiver.times import MINUTE
@@ -59,22 +60,22 @@ def register(new_secret: bool) -> None:
         told = f"{there[0]} reports to {url} already"
         if new_secret:
             raise click.ClickException(f"{told}; first `flask webhooks delete {there[0]}`")
-        click.echo(told)
+        echo(told)
         return
     secret = None if new_secret else _secret()
     made = zimsend.configure_webhook(url, EVENTS, secret=secret)
-    click.echo(f"{made.webhook_id} reports to {url}")
+    echo(f"{made.webhook_id} reports to {url}")
     if new_secret and made.secret is None:
         raise click.ClickException(
             f"ZimSend shows no secret; `flask webhooks delete {made.webhook_id}`, and register "
             "without --new-secret"
         )
     if made.secret not in (None, secret):
-        click.echo("Its secret, which is shown only now:")
-        click.echo(f"  {made.secret}")
-        click.echo("Put it in front of what ZIMSEND_WEBHOOK_SECRET holds, with a comma between")
-        click.echo("them (a comma inside it is written %2C), and restart the service.")
-    click.echo(f"Then see an event arrive: flask webhooks test {made.webhook_id}")
+        echo("Its secret, which is shown only now:")
+        echo(f"  {made.secret}")
+        echo("Put it in front of what ZIMSEND_WEBHOOK_SECRET holds, with a comma between")
+        echo("them (a comma inside it is written %2C), and restart the service.")
+    echo(f"Then see an event arrive: flask webhooks test {made.webhook_id}")
 
 
 @command(webhooks, name="list")
@@ -104,7 +105,7 @@ def delete(webhook_id: str) -> None:
     """Let ZimSend report there no more."""
     with _about(webhook_id):
         _zimsend().delete_webhook(webhook_id)
-    click.echo(f"{webhook_id} is deleted")
+    echo(f"{webhook_id} is deleted")
 
 
 @command(webhooks)
@@ -131,7 +132,7 @@ def test(webhook_id: str | None) -> None:
     while time.monotonic() < deadline:
         for event in _arrived(since):
             if event["event_id"] not in before:
-                click.echo(f"arrived: {event['type']} {event['event_id']}")
+                echo(f"arrived: {event['type']} {event['event_id']}")
                 return
         time.sleep(0.2)
     if status == 200:

@@ -36,6 +36,10 @@ MOST_ASKED = 100
 _MOST_UNKNOWN = 20
 #: Unfinished messages that are looked through for those, of each state the newest.
 _LOOKED_THROUGH = 1_000
+#: By hand: what is known of a message is older than this, so its failure is not of this moment.
+LONG_AGO = HOUR
+#: By hand: what may be asked for again within this is asked for now.
+_SOON = DAY
 #: After so long ZimSend may be asked again for a message that it did not have.
 _NOT_THERE = 7 * DAY
 _MOST_REMEMBERED = 5_000
@@ -58,6 +62,7 @@ class CatchingUp:
     :param learn: stores a group of events in one transaction.
     :param failed: messages first seen as failed, and when that was; changed here.
     :param asked: messages whose status may not be asked for before a time; changed here.
+    :param by_hand: somebody waits for it: what can be told now is not left to the next pass.
     :param progress: told after each page.
     """
 
@@ -72,6 +77,7 @@ class CatchingUp:
         text_mode: str,
         failed: dict[str, int],
         asked: dict[str, int],
+        by_hand: bool,
         progress: Callable[[Found], None],
     ) -> None:
         self._zimsend = zimsend
@@ -82,6 +88,7 @@ class CatchingUp:
         self._text_mode = text_mode
         self._failed = failed
         self._asked = asked
+        self._by_hand = by_hand
         self._progress = progress
         #: Messages of the history of which it has not told enough; and of those that are in the
         #: queue, or were taken out of it, their ids: ZimSend never reports these by itself.
@@ -132,14 +139,20 @@ class CatchingUp:
         """Ask for messages that have stayed unfinished past their time, and for failures that were
         seen a while ago."""
         now = self._now()
-        for message_id in [m for m, first in self._failed.items() if first <= now - QUIET]:
-            self._ask(message_id)
-        asked = 0
-        for message_id, next_at in (*self._not_known(now), *self._unfinished(now)):
-            if asked < MOST_ASKED and self._asked.get(message_id, 0) <= now:
-                asked += 1
-                self._asked[message_id] = next_at
+        for message_id, first in list(self._failed.items()):
+            if first <= now - QUIET or (self._by_hand and message_id not in self._seen):
                 self._ask(message_id)
+        may_ask = now + _SOON if self._by_hand else now
+        unfinished = [
+            (message_id, next_at)
+            for message_id, next_at in (*self._not_known(now), *self._unfinished(now))
+            if self._asked.get(message_id, 0) <= may_ask
+        ]
+        # What is due goes first.
+        unfinished.sort(key=lambda item: max(self._asked.get(item[0], 0), now))
+        for message_id, next_at in unfinished[:MOST_ASKED]:
+            self._asked[message_id] = next_at
+            self._ask(message_id)
         remembered = sorted(self._asked.items(), key=lambda item: item[1])[-_MOST_REMEMBERED:]
         self._asked.clear()
         self._asked.update((name, next_at) for name, next_at in remembered if next_at > now)
@@ -184,7 +197,9 @@ class CatchingUp:
         if not new and (whole or not may_be_new(message, known, since)):
             self._failed.pop(message.message_id, None)  # its webhook has come
             return ()
-        if self._may_have_failed_just_now(message, now):
+        # By hand it is asked for in any case: a row without times says too little of its age.
+        asks = self._by_hand and not whole
+        if not asks and self._may_have_failed_just_now(message, known, now):
             self.found.waiting += 1
             return ()
         if whole:
@@ -196,9 +211,15 @@ class CatchingUp:
         self._unclear[message.message_id] = message
         return ()
 
-    def _may_have_failed_just_now(self, message: Message, now: int) -> bool:
+    def _may_have_failed_just_now(
+        self, message: Message, known: Sequence[Report], now: int
+    ) -> bool:
         if message.status != "failed" or message.failed_at is not None:
             return False
+        if self._by_hand:
+            told = [report.reported_at for report in known if report.reported_at is not None]
+            if max((*moments(message).values(), *told), default=now) <= now - LONG_AGO:
+                return False
         # No later than now, whatever a clock that was wrong has written.
         first = min(self._failed.get(message.message_id, now), now)
         self._failed[message.message_id] = first
@@ -228,7 +249,7 @@ class CatchingUp:
             self._asked[message_id] = latest + QUIET
         known = self._known([message]).get(clean_id(message.message_id), ())
         new = self._missing(message, known, now)
-        if new and self._may_have_failed_just_now(message, now):
+        if new and self._may_have_failed_just_now(message, known, now):
             self.found.waiting += 1
         elif new or message is not shown:
             self._failed.pop(message_id, None)

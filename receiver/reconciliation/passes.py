@@ -18,9 +18,9 @@ from dataclasses import dataclass, field
 from receiver import times
 from receiver.errors import ReceiverError
 from receiver.event import Incoming
+from receiver.providers.exchange import Budget
 from receiver.providers.zimsend.api.client import ZimSend
 from receiver.providers.zimsend.api.errors import ZimSendError
-from receiver.providers.zimsend.api.exchange import Budget
 from receiver.providers.zimsend.facts import QUIET
 from receiver.reconciliation import losses
 from receiver.reconciliation.catching_up import CatchingUp, Found
@@ -127,7 +127,8 @@ class Reconciliation:
 
     :param learn: stores what was learnt, in one transaction; raises `StoreUnavailable`.
     :param budget: asked before each call to ZimSend.
-    :param now: the wall clock, in microseconds.
+    :param now: ZimSend's clock, in microseconds.
+    :param wall: the clock on the wall, if that is another one.
     :param retention: microseconds that everything is kept.
     :param text_mode: see `parse` of the provider.
     """
@@ -143,6 +144,7 @@ class Reconciliation:
         store: Store,
         learn: Callable[[Sequence[Incoming]], object],
         now: Callable[[], int] = times.now,
+        wall: Callable[[], int] | None = None,
         *,
         budget: Budget,
         retention: int,
@@ -151,6 +153,7 @@ class Reconciliation:
         self._store = store
         self._learn = learn
         self._now = now
+        self._wall = wall or now
         self._budget = budget
         self._retention = retention
         self._text_mode = text_mode
@@ -180,15 +183,14 @@ class Reconciliation:
         self._gap_at = self._now()
 
     def _run(self) -> None:
-        looked = self._now()
+        looked = self._wall()
         while not self._stopped.wait(self.LOOK):
-            now = self._now()
-            gone = (now - looked) / SECOND - self.LOOK
+            gone = (self._wall() - looked) / SECOND - self.LOOK
             if abs(gone) > self.ASLEEP:
                 log.info("the clock went on by %d s at once: this process was asleep", gone)
                 self.notice_gap()
             try:
-                self.step(now)
+                self.step(self._now())
             except Exception as error:
                 known = isinstance(error, ReceiverError)
                 log.error(
@@ -197,7 +199,7 @@ class Reconciliation:
                     exc_info=None if known else error,
                 )
                 self._stopped.wait(10 * self.LOOK)
-            looked = self._now()
+            looked = self._wall()
 
     def step(self, now: int) -> Pass | None:
         """Make a pass, if one is due and it is this process's turn."""
@@ -243,11 +245,13 @@ class Reconciliation:
         :raises NotOurTurn: if another process makes one at this moment.
         """
         if dry_run:
-            return self._pass(self.state(), wide=True, since=since, dry=True, progress=progress)
+            return self._pass(
+                self.state(), wide=True, by_hand=True, since=since, dry=True, progress=progress
+            )
         if not self._claim(self._now()):
             raise NotOurTurn("another process is asking ZimSend at this moment; try again later")
         try:
-            return self._pass(self.state(), wide=True, since=since, progress=progress)
+            return self._pass(self.state(), wide=True, by_hand=True, since=since, progress=progress)
         finally:
             self._release()
 
@@ -267,6 +271,7 @@ class Reconciliation:
         state: State | None,
         *,
         wide: bool,
+        by_hand: bool = False,
         since: int | None = None,
         dry: bool = False,
         progress: Callable[[Pass], None] = lambda made: None,
@@ -299,6 +304,7 @@ class Reconciliation:
             text_mode=self._text_mode,
             failed=state.failed,
             asked=state.asked,
+            by_hand=by_hand,
             progress=report,
         )
         try:
@@ -407,4 +413,4 @@ class Reconciliation:
         until, self._until = self._until, None
         if until is not None:
             with suppress(ReceiverError):  # then it runs out by itself
-                self._store.keep_turn(_TURN, until, self._now())
+                self._store.keep_turn(_TURN, until, min(self._now(), self._wall()))

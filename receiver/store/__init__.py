@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sqlite3
+
 from receiver.errors import ConfigError
 from receiver.store.contract import (
     SILENT_ATTEMPTS,
@@ -17,8 +19,12 @@ from receiver.store.contract import (
     Store,
     Table,
     Want,
+    stored_as,
     tell_given_up,
 )
+
+#: Search needs the tokenizer of trigrams, which came with it.
+OLDEST_SQLITE = (3, 34, 0)
 
 __all__ = [
     "SILENT_ATTEMPTS",
@@ -35,6 +41,7 @@ __all__ = [
     "Table",
     "Want",
     "open_store",
+    "stored_as",
     "tell_given_up",
 ]
 
@@ -50,6 +57,13 @@ def open_store(url: str) -> Store:
         path = url.removeprefix("sqlite:///")
         if "?" in path or path == ":memory:" or path.startswith("file:"):
             raise ConfigError("DATABASE_URL", f"{path!r} is no file; SQLite takes no options here")
+        if sqlite3.sqlite_version_info < OLDEST_SQLITE:
+            raise ConfigError(
+                "DATABASE_URL",
+                f"this Python has SQLite {sqlite3.sqlite_version}, and "
+                f"{'.'.join(map(str, OLDEST_SQLITE))} or newer is needed: use a newer Python (or "
+                "system), or PostgreSQL",
+            )
         return SqliteStore(path)
     if url.startswith(("postgres://", "postgresql://")):
         try:

@@ -9,17 +9,30 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple, Protocol
 
-from receiver.event import Incoming, Rejected
+from receiver.event import Incoming, Rejected, under_own_id
 from receiver.mirror import Search
 from receiver.status import Row
 
 log = logging.getLogger(__name__)
 
-#: What became of an arrival.
-Outcome = Literal["accepted", "duplicate", "quarantined"]
+#: What became of an arrival. *Apart*: its id is another event's, so it has `event.own_id`.
+Outcome = Literal["accepted", "duplicate", "quarantined", "accepted apart", "duplicate apart"]
+
+
+def stored_as(item: Incoming, outcome: Outcome) -> tuple[Incoming, Outcome]:
+    """An arrival as it was stored, and what became of it: where it was set apart, it has its own id
+    and is `accepted` or `duplicate` like any other."""
+    if outcome == "accepted apart":
+        return under_own_id(item), "accepted"
+    if outcome == "duplicate apart":
+        return under_own_id(item), "duplicate"
+    return item, outcome
+
+
 DeliveryState = Literal["pending", "done", "dead"]
 
 #: Attempts that may end without a word (a process killed, a lease run out) beyond a handler's
@@ -31,13 +44,13 @@ SILENT_ATTEMPTS = 3
 MOST_TOLD = 1_000
 
 
-def tell_given_up(handler: str, items: int) -> None:
+def tell_given_up(handler: str, seqs: Sequence[int]) -> None:
     """Work that dies has been told of by its failures; this has none."""
-    if items:
+    if seqs:
         log.error(
             "%d work items of handler %s are dead: their attempts ended without a word, as where a "
             "call ends its process (`flask events list --state dead` shows them)",
-            items,
+            len(seqs),
             handler,
         )
 
@@ -58,12 +71,14 @@ class Want(NamedTuple):
     :param limit: work items at most.
     :param lease: microseconds for which they are its own.
     :param max_attempts: the handler's.
+    :param owner: who holds the leases, for `Work.leases`.
     """
 
     handler: str
     limit: int
     lease: int
     max_attempts: int
+    owner: str = ""
 
 
 class Claim(NamedTuple):
@@ -89,6 +104,7 @@ class Settlement(NamedTuple):
 
     :param due_at: when the item may run again; for ended items it does not matter.
     :param given_back: the handler was not called, so the attempt does not count.
+    :param traceback: where the error came from.
     """
 
     claim: Claim
@@ -96,6 +112,7 @@ class Settlement(NamedTuple):
     due_at: int
     error: str | None = None
     given_back: bool = False
+    traceback: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,7 +193,12 @@ class Work(Protocol):
     """What the worker asks: to take work, to end it, and to see how much there is."""
 
     def work(
-        self, now: int, settlements: Sequence[Settlement], wants: Sequence[Want], patience: float
+        self,
+        now: int,
+        settlements: Sequence[Settlement],
+        wants: Sequence[Want],
+        patience: float,
+        given_up: Callable[[str, Sequence[int]], None] = tell_given_up,
     ) -> list[Claim]:
         """Write the ends of leases and take new ones, in one transaction.
 
@@ -185,7 +207,26 @@ class Work(Protocol):
         is, and `next_due` then tells of the rest.
 
         :param patience: seconds to wait for other writers' locks, and not for the database itself.
+        :param given_up: told after the commit which items of a handler are dead because their
+            attempts have ended without a word.
         """
+
+    def leases(self, owner: str) -> list[Claim]:
+        """What an owner has leased and not ended: also where a lease has run out, as long as
+        nobody else has taken the item."""
+
+    def renew(self, claim: Claim, until: int, patience: float) -> Claim | None:
+        """Lease an item anew without a new attempt; `None` if the claim no longer holds it.
+
+        :param until: when the new lease ends.
+        :param patience: as for `work`.
+        """
+
+    def died(self, handler: str, seqs: Sequence[int]) -> list[tuple[Claim, str]]:
+        """Those of these items that are dead, with their last errors."""
+
+    def work_counts(self) -> list[tuple[str, int, int]]:
+        """How many items of each handler wait or are leased, and how many are dead, by name."""
 
     def next_due(self, handler: str, after: int) -> int | None:
         """When the handler's first item that is due later than `after` is due; leases count.
@@ -195,6 +236,9 @@ class Work(Protocol):
 
     def version(self) -> object:
         """A cheap token that changes when other connections have committed."""
+
+    def owed(self) -> list[str]:
+        """The names of the handlers for which work is pending, in order."""
 
     def bury(self, now: int, known: Sequence[str], wait: int) -> int:
         """End the work of handlers that nobody knows and that has been due for `wait`."""
@@ -257,6 +301,23 @@ class Upkeep(Protocol):
     def expirable(self, before: int) -> Expired:
         """What `expire` would delete, called again and again."""
 
+    def latest(self) -> int | None:
+        """The latest time that the last 200 events tell of: each of its `timestamp`, which its
+        sender has signed, or else of its receipt. `None` without any."""
+
+    def date_undated(self, now: int) -> None:
+        """The clock is trusted: what came in while it was not counts from now on, if not yet."""
+
+    def bound_quarantine(self, most: int, patience: float) -> int:
+        """Where bodies in quarantine take more than so many bytes, delete some of the oldest. All
+        of them were answered 400. Reads nothing where none has come since the last call.
+
+        :returns: how many were deleted; 0, if it is enough.
+        """
+
+    def warning(self) -> str | None:
+        """What is not right with the database, and harms nobody yet. Touches no connection."""
+
     def shrink(self, patience: float) -> bool:
         """Give a little of the space that is free back to the disk.
 
@@ -303,6 +364,12 @@ class Records(Protocol):
     def body(self, event_id: str) -> bytes | None:
         """The stored body of an event."""
 
+    def tracebacks(self, event_id: str) -> Mapping[str, str]:
+        """Where the last errors of an event's handlers came from, by the handlers' names."""
+
+    def unclaimed(self, event_id: str, handler: str) -> Claim | None:
+        """An event as a handler's first claim would have it; nothing is claimed."""
+
     def replay(
         self,
         selection: Selection,
@@ -329,6 +396,19 @@ class Records(Protocol):
 
 class Copy(Protocol):
     """What moving everything from one store into another asks of both."""
+
+    def moment(self) -> AbstractContextManager[None]:
+        """Within it, all `rows` of this thread are of one moment."""
+
+    def copy_file(self, path: str, progress: Callable[[float], None]) -> bool:
+        """Copy the whole store, as it is at one moment, into a new file of SQLite.
+
+        :param progress: told which part is done, from 0 to 1.
+        :returns: false if this engine can only do so row by row.
+        """
+
+    def others(self) -> bool:
+        """Whether anybody else is connected: a service, or a command of one."""
 
     def rows(self, table: Table, after: tuple[Any, ...] | None, limit: int) -> list[Any]:
         """Rows of a table in the order of their keys, after a key."""

@@ -38,7 +38,7 @@ TABLES = (
     )),
     Table("deliveries", 2, (
         "event_seq", "handler", "message_id", "occurred_at", "state", "due_at", "leased", "fence",
-        "attempts", "last_error", "due_since",
+        "attempts", "last_error", "due_since", "traceback",
     )),
     Table("statistics", 3, ("day", "device_id", "status", "total", "live")),
     Table("quarantine", 1, (
@@ -66,12 +66,12 @@ def copy(source: Store, target: Store, progress: Progress) -> dict[str, int]:
     :returns: the number of rows by table.
     :raises CopyRefused: if the target holds something else, or both sides do not agree at the end.
     """
-    identity = _identity(source)
+    identity = source.note(_IDENTITY) or identify(source)
     if target.note(_COPIED) != identity:
         _claim(source, target, identity)
         for table in TABLES:
             done = 0
-            for batch in _batches(source, table):
+            for batch in batches(source, table):
                 target.put_rows(table, batch)
                 done += len(batch)
                 progress(table.name, done)
@@ -84,11 +84,22 @@ def copy(source: Store, target: Store, progress: Progress) -> dict[str, int]:
     return counts
 
 
-def _identity(store: Store) -> str:
-    identity = store.note(_IDENTITY)
-    if identity is None:
-        identity = uuid.uuid4().hex
-        store.write_note(_IDENTITY, identity)
+def fill(source: Store, target: Store, progress: Progress) -> None:
+    """Copy everything, as it is at one moment, into a new store. Others may write meanwhile."""
+    with source.moment():
+        for table in TABLES:
+            done = 0
+            for batch in batches(source, table):
+                target.put_rows(table, batch)
+                done += len(batch)
+                progress(table.name, done)
+    target.settle_copy()
+
+
+def identify(store: Store) -> str:
+    """Give a store an identity of its own: a copy that was begun from it knows it again."""
+    identity = uuid.uuid4().hex
+    store.write_note(_IDENTITY, identity)
     return identity
 
 
@@ -114,8 +125,8 @@ def _refuse_strangers(source: Store, target: Store) -> None:
     :raises CopyRefused: if the target has events that the source has not: they would be lost.
     """
     (events,) = (table for table in TABLES if table.name == "events")
-    ours = ((row[0], row[1]) for batch in _batches(source, events) for row in batch)
-    for theirs in ((row[0], row[1]) for batch in _batches(target, events) for row in batch):
+    ours = ((row[0], row[1]) for batch in batches(source, events) for row in batch)
+    for theirs in ((row[0], row[1]) for batch in batches(target, events) for row in batch):
         if theirs not in ours:  # reads on as far as it has to
             raise CopyRefused(
                 "the target has taken in events of its own since the copy was begun: a service "
@@ -123,7 +134,8 @@ def _refuse_strangers(source: Store, target: Store) -> None:
             )
 
 
-def _batches(store: Store, table: Table) -> Iterator[list[Values]]:
+def batches(store: Store, table: Table) -> Iterator[list[Values]]:
+    """What is copied of a table."""
     after: Values | None = None
     while batch := store.rows(table, after, _BATCH):
         after = batch[-1][: table.key]
@@ -165,7 +177,7 @@ def _compare(source: Store, target: Store, progress: Progress) -> dict[str, int]
 
 
 def _rows(store: Store, table: Table) -> Iterator[Values]:
-    for batch in _batches(store, table):
+    for batch in batches(store, table):
         yield from map(_plain, batch)
 
 

@@ -11,15 +11,20 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from receiver import mirror, status
-from receiver.event import Incoming, Rejected, reject_expired
+from receiver.event import Incoming, Rejected, reject_expired, under_own_id
 from receiver.mirror import Cell, Summary
 from receiver.store.contract import Outcome, Report, Selection
-from receiver.times import SECOND
+from receiver.times import RELEASED, SECOND
 
 #: Two reports of one thing lie less than this apart: the provider tells two webhooks.
 SAME_REPORT = 2 * SECOND
 
 _ENCODE = json.JSONEncoder(separators=(",", ":"), check_circular=False).encode
+
+#: The mark of when what came in at `times.RELEASED`, while the clock was not trusted, counts from;
+#: and its value as long as no trusted clock has looked.
+UNDATED = "undated:"
+NOT_YET = 2**62
 
 #: Before and after all times.
 _EARLIEST, _LATEST = -(2**62), 2**62
@@ -83,11 +88,15 @@ class MirroredMessage:
         return _ENCODE(self.row)
 
 
+#: An event's type and its message's id: two events that differ in them are not the same.
+Kind = tuple[str, str | None]
+
+
 class Known(NamedTuple):
     """What a store knows of a group's arrivals."""
 
-    #: Those of their ids that are stored.
-    ids: set[str]
+    #: Those of their ids that are stored, each with what its event is.
+    ids: dict[str, Kind]
     messages: dict[str, MirroredMessage]
     #: Events with this `timestamp` or an earlier one may have been forgotten.
     expired: int
@@ -116,6 +125,50 @@ class Decision(NamedTuple):
     again: list[Incoming]
     quarantined: list[Rejected]
 
+    @property
+    def is_undated(self) -> bool:
+        """Whether the clock was not trusted when any of it was received."""
+        return any(a.item.received_at == RELEASED for a in self.accepted) or any(
+            rejected.received_at == RELEASED for rejected in self.quarantined
+        )
+
+
+def undated_mark() -> tuple[str, int]:
+    """What says that something came in at the `RELEASED` of this release."""
+    return f"{UNDATED}{RELEASED}", NOT_YET
+
+
+def spared(marks: Iterable[tuple[str, int]], before: int) -> list[int]:
+    """The receipts that say nothing of how old something is: those of before any trusted clock, for
+    as long as the retention counts from when one was there.
+
+    :param marks: those that begin with `UNDATED`.
+    """
+    return [int(name.removeprefix(UNDATED)) for name, since in marks if since >= before]
+
+
+def set_apart(items: Sequence[Incoming | Rejected], known: Known) -> Sequence[Incoming | Rejected]:
+    """The arrivals, with an id of its own for each whose id is that of another event.
+
+    :returns: `items` itself if there is none. Else what the store knows of these ids must be looked
+        up, and this asked again.
+    """
+    kinds = dict(known.ids)
+    apart: dict[int, Incoming] = {}
+    for place, item in enumerate(items):
+        if isinstance(item, Rejected) or item.apart:
+            continue
+        if _may_be_forgotten(item, known) and item.id not in kinds:
+            continue  # it takes no id
+        kind = (item.type, item.message_id)
+        if kinds.setdefault(item.id, kind) != kind:
+            apart[place] = under_own_id(item)
+    return [apart.get(place, item) for place, item in enumerate(items)] if apart else items
+
+
+def _may_be_forgotten(item: Incoming, known: Known) -> bool:
+    return item.timestamp is not None and item.timestamp <= known.expired
+
 
 def decide(
     items: Sequence[Incoming | Rejected],
@@ -125,6 +178,7 @@ def decide(
 ) -> Decision:
     """Sort a group out. Changes what is in `known`.
 
+    :param items: as `set_apart` leaves them.
     :param look: answers questions with the stored reports that it finds, each with its message's
         id. Stored reports that nobody asked for do no harm. It is called once at most.
     :param wanting: the names of the handlers that want an event type.
@@ -138,16 +192,16 @@ def decide(
             continue
         if item.id in known.ids:
             decision.again.append(item)
-            decision.outcomes.append("duplicate")
+            decision.outcomes.append("duplicate apart" if item.apart else "duplicate")
             continue
-        if item.timestamp is not None and item.timestamp <= known.expired:
+        if _may_be_forgotten(item, known):
             if item.source == "webhook":  # what was only learnt can be learnt again
                 decision.quarantined.append(reject_expired(item))
             decision.outcomes.append("quarantined")
             continue
         if reports is None:  # before the first message is added to those that are known
             reports = _look_up(items, known, look)
-        known.ids.add(item.id)
+        known.ids[item.id] = (item.type, item.message_id)
         late = False
         if item.message_id is not None and item.says is not None:
             message = known.messages.setdefault(item.message_id, MirroredMessage(item.received_at))
@@ -156,7 +210,7 @@ def decide(
         repeat, dispatched = _judge(item, reports)
         handlers = wanting(item.type) if dispatched else ()
         decision.accepted.append(Accepted(item, late, repeat, handlers))
-        decision.outcomes.append("accepted")
+        decision.outcomes.append("accepted apart" if item.apart else "accepted")
     for message in decision.messages.values():
         message.summary = mirror.summarize(message.row, message.first_received_at)
     return decision

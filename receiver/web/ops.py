@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from flask import Blueprint, Response, current_app
 from flask.blueprints import BlueprintSetupState
 
-from receiver.errors import SchemaMismatch, StoreUnavailable
+from receiver.errors import FileReplaced, SchemaMismatch, StoreUnavailable
 from receiver.event import reject
 from receiver.logs import Sparingly
 from receiver.parts import Receiver, parts
@@ -23,7 +23,7 @@ from receiver.times import SECOND
 from receiver.web.answers import json_answer
 from receiver.web.paths import HEALTH, READINESS
 from receiver.web.problems import response
-from receiver.worker import last_heartbeat, stuck_handlers
+from receiver.worker import is_held, last_heartbeat, stuck_handlers, warnings_of_handlers
 
 log = logging.getLogger(__name__)
 blueprint = Blueprint("ops", __name__)
@@ -56,6 +56,10 @@ class _Seen:
     stuck: Sequence[str] = ()
     #: Seconds since a process that runs handlers was last alive.
     silent: float = 0.0
+    #: What is told of handlers that other services have registered, or nobody.
+    elsewhere: Sequence[str] = ()
+    #: Handlers wait for a person's word.
+    held: bool = False
 
 
 class _Store:
@@ -101,12 +105,18 @@ class _Store:
         try:
             store.prove_writable()
             self._try(receiver, now)
-            waiting, age = store.backlog(now, [handler.name for handler in receiver.registry])
-            stuck = stuck_handlers(store, now)
-            silent = self._silence(last_heartbeat(store))
-            troubles = store.troubles(now, [handler.name for handler in receiver.registry])
-            return _Seen(None, troubles, waiting, round(age / SECOND, 1), stuck, silent)
-        except SchemaMismatch as error:
+            names = [handler.name for handler in receiver.registry]
+            waiting, age = store.backlog(now, names)
+            return _Seen(
+                troubles=store.troubles(now, names),
+                waiting=waiting,
+                oldest=round(age / SECOND, 1),
+                stuck=stuck_handlers(store, now),
+                silent=self._silence(last_heartbeat(store)),
+                elsewhere=warnings_of_handlers(store, now, names),
+                held=is_held(store),
+            )
+        except (SchemaMismatch, FileReplaced) as error:
             return _Seen(str(error))
         except StoreUnavailable as error:
             if self._failures.admit() is not None:  # hosts and users are named in the log alone
@@ -166,7 +176,7 @@ def readyz() -> Response:
         failing["store"] = seen.problem
     if receiver.ingest.problem is not None:
         failing["ingest"] = receiver.ingest.problem
-    if seen.oldest > OLDEST:
+    if seen.oldest > OLDEST and not seen.held:
         failing["backlog"] = (
             f"work has waited for {seen.oldest / 60:.0f} minutes: the handlers do not keep up, "
             "or nothing runs them (where EMBEDDED_WORKER=0, that is `flask work`)"
@@ -187,6 +197,8 @@ def readyz() -> Response:
     }
     if seen.problem is None:
         body["backlog"] = {"waiting": seen.waiting, "oldest_seconds": seen.oldest}
+    if seen.held:
+        body["held"] = "handlers wait since a restore: `flask restore --run-work` lets them run"
     return _answer(503 if failing else 200, body)
 
 
@@ -204,6 +216,10 @@ def _warnings(seen: _Seen, receiver: Receiver) -> dict[str, str]:
         warnings["retries"] = f"work has failed and is tried again: {', '.join(again)}"
     if refused := receiver.receiving.refusals.lately():
         warnings["refusals"] = f"{refused} webhooks were refused by this process; its log says why"
+    if seen.elsewhere:
+        warnings["handlers"] = "; ".join(seen.elsewhere)
+    if (told := receiver.store.warning()) is not None:
+        warnings["store"] = told
     return warnings
 
 

@@ -1,14 +1,24 @@
 """Runs the handlers: claim under a lease, call outside any transaction, write the end.
 
 `worker` has the loop and its rounds, `lane` what one handler may claim, `calls` one claimed item,
-`threads` where calls run, `ends` what becomes of them, `notes` what processes tell each other.
+`threads` where calls run, `ends` what becomes of them, `begun` which of them run, as the next
+process sees it, `leases` what the process does not know that it has leased, `notes` what processes
+tell each other.
 """
 
 from __future__ import annotations
 
-from receiver.worker.calls import Call, event_of
+from receiver.worker.begun import memory_for
+from receiver.worker.calls import Call, call, event_of
 from receiver.worker.ends import FIRST_BACKOFF, backoff
-from receiver.worker.notes import last_heartbeat, stuck_handlers
+from receiver.worker.notes import (
+    hold,
+    is_held,
+    last_heartbeat,
+    release,
+    stuck_handlers,
+    warnings_of_handlers,
+)
 from receiver.worker.threads import Executor, Executors, Threads
 from receiver.worker.worker import LEASE_SPARE, Worker
 
@@ -21,7 +31,13 @@ __all__ = [
     "Threads",
     "Worker",
     "backoff",
+    "call",
     "event_of",
+    "hold",
+    "is_held",
     "last_heartbeat",
+    "memory_for",
+    "release",
     "stuck_handlers",
+    "warnings_of_handlers",
 ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Generator
+from contextlib import AbstractContextManager, nullcontext
 from enum import Enum, auto
 
 from receiver import ids, times
@@ -12,7 +13,11 @@ from receiver.event import Event
 from receiver.providers import provider_of
 from receiver.registry import Handler
 from receiver.store import Claim
+from receiver.worker.begun import Begun
 from receiver.worker.ends import Failure, failure_of
+
+#: What a handler runs inside: made anew for each call.
+Surroundings = Callable[[], AbstractContextManager[object]]
 
 #: What a call returns that has not run yet.
 _NOT_RUN = (Awaitable, Generator, AsyncGenerator)
@@ -35,13 +40,22 @@ class Call:
     """One claimed item. Whoever runs it begins it; the worker's loop gives it back or overtakes it.
 
     :param claimed: when it was claimed, by the worker's clock.
+    :param begun: where it is written down that it runs.
     """
 
-    __slots__ = ("_changing", "claim", "claimed", "failure", "started", "state", "took")
+    __slots__ = (
+        *("_begun", "_changing", "_inside", "_slot"),
+        *("claim", "claimed", "failure", "started", "state", "took"),
+    )
 
-    def __init__(self, claim: Claim, claimed: float) -> None:
+    def __init__(
+        self, claim: Claim, claimed: float, begun: Begun, inside: Surroundings = nullcontext
+    ) -> None:
+        self._inside = inside
         self.claim = claim
         self.claimed = claimed
+        self._begun = begun
+        self._slot: int | None = None
         self.state = State.WAITING
         #: When it began; it says nothing before that.
         self.started = 0.0
@@ -64,11 +78,19 @@ class Call:
     def begin(self, now: float) -> bool:
         """Whether it has begun now, and must be brought to its end: not if it was given back."""
         self.started = now  # before the state says so
-        return self.change(State.WAITING, State.RUNNING)
+        if not self.change(State.WAITING, State.RUNNING):
+            return False
+        self._slot = self._begun.begin(self.claim)
+        return True
 
     def end(self, handler: Handler, clock: Callable[[], float]) -> None:
         """Call the handler, and note what came of it. Raises nothing."""
-        self.failure = _failure(handler, self.claim)
+        try:
+            with self._inside():
+                call(handler, event_of(self.claim))
+        except BaseException as error:  # also SystemExit: it ends no thread of ours
+            self.failure = failure_of(error, handler)
+        self._begun.end(self._slot)
         self.took = clock() - self.started
 
     @property
@@ -82,18 +104,17 @@ class Call:
         return self.state is State.GIVEN_BACK or self.state is State.OVERTAKEN
 
 
-def _failure(handler: Handler, claim: Claim) -> Failure | None:
-    """Call a handler, and return what came of it."""
-    try:
-        returned = handler.function(event_of(claim))
-        if isinstance(returned, _NOT_RUN):  # a wrapper hid what the registry refuses
-            if isinstance(returned, Coroutine):
-                returned.close()  # or Python warns of it
-            kind = type(returned).__name__
-            raise HandlerError(f"its call returned a {kind}, which nobody runs")
-    except BaseException as error:  # also SystemExit: it ends no thread of ours
-        return failure_of(error)
-    return None
+def call(handler: Handler, event: Event) -> None:
+    """Call a handler.
+
+    :raises BaseException: whatever the handler raises.
+    """
+    returned = handler.function(event)
+    if isinstance(returned, _NOT_RUN):  # a wrapper hid what the registry refuses
+        if isinstance(returned, Coroutine):
+            returned.close()  # or Python warns of it
+        kind = type(returned).__name__
+        raise HandlerError(f"its call returned a {kind}, which nobody runs")
 
 
 def event_of(claim: Claim) -> Event:

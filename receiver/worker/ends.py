@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import random
-import traceback
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -12,6 +11,7 @@ from receiver import times
 from receiver.errors import HandlerError
 from receiver.registry import Handler
 from receiver.store import Claim, Settlement
+from receiver.worker.frames import place_of, traceback_of
 
 log = logging.getLogger(__package__)
 
@@ -37,6 +37,7 @@ class Failure(NamedTuple):
     :param kind: the name of its type.
     :param place: where it was raised, for the log.
     :param text: what is stored of it.
+    :param traceback: where it came from; stored as well.
     :param wait: microseconds until the next attempt, if it says so.
     """
 
@@ -45,11 +46,13 @@ class Failure(NamedTuple):
     text: str
     permanent: bool = False
     wait: int | None = None
+    traceback: str | None = None
 
 
-def failure_of(error: BaseException) -> Failure:
+def failure_of(error: BaseException, handler: Handler | None = None) -> Failure:
     """Take an exception apart, in the thread of the call that raised it. Never raises."""
-    return Failure(type(error).__name__, _place(error), _text(error), *_wishes(error))
+    place, traceback = _origin(error, handler)
+    return Failure(type(error).__name__, place, _text(error), *_wishes(error), traceback)
 
 
 def settlement(handler: Handler, claim: Claim, failure: Failure | None, now: int) -> Settlement:
@@ -77,6 +80,7 @@ def settlement(handler: Handler, claim: Claim, failure: Failure | None, now: int
         "dead" if dead else "pending",
         now if dead else now + wait,
         error=failure.text,
+        traceback=failure.traceback,
     )
 
 
@@ -103,10 +107,18 @@ def _text(error: BaseException) -> str:
         text = f"{name}: {error}"
     except BaseException:
         text = name
-    return text[:_LONGEST_ERROR].encode("utf-8", "replace").decode()
+    return _storable(text[:_LONGEST_ERROR])
 
 
-def _place(error: BaseException) -> str:
-    """` at file:line` of the innermost frame, for an error that says no more in the log."""
-    frames = traceback.extract_tb(error.__traceback__)
-    return f" at {frames[-1].filename}:{frames[-1].lineno}" if frames else ""
+def _origin(error: BaseException, handler: Handler | None) -> tuple[str, str | None]:
+    """Its place and its traceback. Never raises: what it is chained to may be of any kind."""
+    try:
+        place = place_of(error, None if handler is None else handler.function)
+        traceback = traceback_of(error) if error.__traceback__ is not None else None
+    except BaseException:
+        return "", None
+    return place, traceback and _storable(traceback)
+
+
+def _storable(text: str) -> str:
+    return text.encode("utf-8", "replace").decode()

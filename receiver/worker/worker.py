@@ -7,20 +7,24 @@ when the next round is due.
 from __future__ import annotations
 
 import logging
+import mmap
 import threading
 import time
 from collections import deque
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 
 from receiver import times
 from receiver.errors import ReceiverError
-from receiver.registry import Registry
+from receiver.registry import Handler, Registry
 from receiver.store import Claim, Settlement, Store, Want
-from receiver.worker.calls import Call, State
+from receiver.worker.begun import Begun, memory_for
+from receiver.worker.calls import Call, State, Surroundings
+from receiver.worker.deaths import Deaths
 from receiver.worker.ends import failure_of, settlement
 from receiver.worker.lane import Lane
-from receiver.worker.notes import Heartbeat, StuckNote, bury
+from receiver.worker.leases import Leases
+from receiver.worker.notes import LOOK_AT_HANDLERS, Handlers, Heartbeat, StuckNote, is_held
 from receiver.worker.threads import Executors, Threads
 
 log = logging.getLogger(__package__)
@@ -38,6 +42,7 @@ class Worker:
     :param now: the wall clock, in microseconds; compared with the store's times only.
     :param executor: makes what runs the calls of a handler.
     :param clock: seconds that no wall clock can turn back, as the executors measure them, too.
+    :param inside: what each handler is called inside of, as an application's context.
     """
 
     #: Seconds between two looks at whether other processes have committed.
@@ -60,26 +65,48 @@ class Worker:
         now: Callable[[], int] = times.now,
         executor: Executors = Threads,
         clock: Callable[[], float] = time.monotonic,
+        inside: Surroundings = nullcontext,
     ) -> None:
+        self._inside = inside
         self._store = store
         self._now = now
         self._clock = clock
         self._ended: deque[Call] = deque()
         self._lanes = {h.name: Lane(h, executor(h, self._end)) for h in registry}
         self._settlements: list[Settlement] = []
+        self._handlers = {handler.name: handler for handler in registry}
+        self._leases = Leases(self._handlers, Begun(memory_for(self.most_calls)), clock())
+        #: Nothing is claimed: what may have ended the process before is called alone.
+        self._careful = False
         self._heard = threading.Event()
         #: Somebody has said that there is work, which the store's version need not show yet.
         self._woken = False
         self._version: object = None
-        self._bury_at = 0
+        self._look_at_handlers = 0
+        self._handlers_note = Handlers(store, self._lanes)
         self._stuck_note = StuckNote(store)
         self._heartbeat = Heartbeat(store)
+        self._deaths = Deaths(store, registry.dead_functions, inside)
         self._thread: threading.Thread | None = None
         self._stopping = False
+        self._waits = True  # for a person's word, until it has been looked at
         self._patience_ends = float("inf")  # when stopping: until then what runs may end
         self._last_round = self._rest_until = self._clock()
 
     # --- from outside
+
+    @property
+    def most_calls(self) -> int:
+        """How many may run at once."""
+        return sum(handler.concurrency for handler in self._handlers.values())
+
+    def succeed(self, owner: str, memory: mmap.mmap) -> None:
+        """Follow a process that has ended, before the start. What it had leased is looked after.
+
+        :param owner: the name of both.
+        :param memory: where that one has written, and this one writes, which calls run.
+        """
+        self._leases = Leases(self._handlers, Begun(memory), self._clock(), owner)
 
     def start(self) -> None:
         """Run in a thread of its own. After a fork, never before one."""
@@ -129,7 +156,7 @@ class Worker:
     @property
     def settled(self) -> bool:
         """Whether the store knows the end of everything that was claimed. Not during a round."""
-        return not (self._settlements or self._ended or self._unsettled())
+        return not (self._settlements or self._ended or self._leases.suspects or self._unsettled())
 
     def run(self) -> None:
         """The loop: until `stop`, and then until what runs has ended or patience has."""
@@ -143,8 +170,11 @@ class Worker:
             pause = self._round(pause)
             if self.settled or self._clock() >= self._patience_ends + 1:
                 break
+        self._leases.begun.clear()  # an end like this one is nobody's fault
         with suppress(ReceiverError):
             self._stuck_note.tell(self._now(), [])  # it ends with this process
+            self._handlers_note.leave(self._leases.owner, self._now())
+        self._deaths.wait()
 
     def _round(self, pause: float) -> float:
         """One step that survives whatever the step does; returns the pause before the next."""
@@ -178,22 +208,53 @@ class Worker:
 
     def step(self, now: int) -> None:
         """Settle what has ended, claim what is due, hand it to the threads."""
+        try:
+            self._step(now)
+        except BaseException:
+            self._leases.doubt(self._clock())
+            raise
+
+    def _step(self, now: int) -> None:
         self._collect(now)
         self._time_out(now)
         for lane in self._lanes.values():
             lane.ring()
         self._give_back(all_of_them=False)
-        wants = [] if self._stopping else self._wants(now)
+        self._settlements += self._leases.look(self._store, now, self._clock(), self._held)
+        self._careful = bool(self._leases.suspects or (self._careful and self._unsettled()))
+        if self._waits:
+            self._waits = is_held(self._store)
+        wants = [] if self._stopping or self._careful or self._waits else self._wants(now)
         if self._settlements or wants:
-            claims = self._store.work(now, self._settlements, wants, self.PATIENCE)
+            claims = self._store.work(
+                now, self._settlements, wants, self.PATIENCE, self._deaths.given_up
+            )
+            self._deaths.settled(self._settlements)
             self._settlements = []
             self._hand_out(claims, wants, now)
-        if now >= self._bury_at and not self._stopping:
-            self._bury_at = now + times.MINUTE
-            bury(self._store, now, self._lanes)
+        if not self._stopping:
+            self._call_suspect(now)
+        if now >= self._look_at_handlers and not self._stopping:
+            self._look_at_handlers = now + LOOK_AT_HANDLERS
+            self._handlers_note.look(self._leases.owner, now)
             self._store.unpark(now)
         self._stuck_note.tell(now, self.stuck)
         self._heartbeat.beat(now)
+
+    def _held(self) -> list[Claim]:
+        calls = [call.claim for lane in self._lanes.values() for call in lane.calls]
+        return calls + [settlement.claim for settlement in self._settlements]
+
+    def _call_suspect(self, now: int) -> None:
+        """Call what may have ended the process before, if nothing else runs."""
+        suspects = self._leases.suspects
+        while suspects and not self._unsettled():
+            lane = self._lanes[suspects[0].handler]
+            claim = self._store.renew(suspects[0], now + _lease(lane.handler), self.PATIENCE)
+            suspects.popleft()
+            if claim is not None:
+                lane.add(Call(claim, self._clock(), self._leases.begun, self._inside))
+                lane.ring()
 
     def _collect(self, now: int) -> None:
         while self._ended:
@@ -233,6 +294,12 @@ class Worker:
     def _give_back(self, *, all_of_them: bool) -> None:
         """Return claimed work that no thread has begun in time; when stopping, at once."""
         late = self._clock() - LONGEST_WAIT_FOR_THREAD
+        if self._stopping:
+            self._settlements += [
+                Settlement(claim, "pending", self._now(), given_back=True)
+                for claim in self._leases.suspects
+            ]
+            self._leases.suspects.clear()
         for call in self._unsettled():
             waited = self._stopping or call.claimed < late
             unbegun = waited and call.change(State.WAITING, State.GIVEN_BACK)
@@ -263,8 +330,10 @@ class Worker:
                 if due_at is None or due_at > now:
                     lane.look_at = min(due_at or now + times.SECOND, now + times.SECOND)
                     continue
-            lease = int(lane.handler.timeout * times.SECOND) + LEASE_SPARE
-            wants.append(Want(lane.handler.name, room, lease, lane.handler.max_attempts))
+            handler = lane.handler
+            wants.append(
+                Want(handler.name, room, _lease(handler), handler.max_attempts, self._leases.owner)
+            )
         return wants
 
     def _hand_out(self, claims: list[Claim], wants: list[Want], now: int) -> None:
@@ -272,7 +341,8 @@ class Worker:
         got = dict.fromkeys((want.handler for want in wants), 0)
         for claim in claims:
             got[claim.handler] += 1
-            self._lanes[claim.handler].add(Call(claim, clock))
+            call = Call(claim, clock, self._leases.begun, self._inside)
+            self._lanes[claim.handler].add(call)
         for want in wants:
             lane = self._lanes[want.handler]
             lane.ring()
@@ -288,3 +358,8 @@ class Worker:
         self._ended.append(call)
         if not self._heard.is_set():
             self._heard.set()
+
+
+def _lease(handler: Handler) -> int:
+    """Microseconds for which a call is its claimant's own."""
+    return int(handler.timeout * times.SECOND) + LEASE_SPARE

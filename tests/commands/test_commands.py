@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -20,6 +21,7 @@ from receiver.providers.zimsend.samples import SAMPLES
 from receiver.reconciliation.passes import Pass, Reconciliation
 from receiver.store import Outcome, Report
 from receiver.times import DAY, HOUR, iso
+from tests.canned import Canned, status
 from tests.conftest import SECRET, Clock, Provider
 from tests.payloads import body_of, envelope, sms
 from tests.server import ROOT, Server
@@ -76,7 +78,8 @@ def test_events_list_and_show(runner: FlaskCliRunner, provider: Provider, clock:
     assert [e["event_id"] for e in listed(runner, "--until", "30m")] == ["e1"]
     assert [e["event_id"] for e in listed(runner, "--since", iso(clock.time))] == ["e2"]
     assert listed(runner, "--state", "dead") == []
-    assert "is no time" in run(runner, "events", "list", "--since", "soon", status=2)
+    for none in ("soon", "20261120", "1795162542", "1795101512345", "2026-11-20-0815"):
+        assert "is no time" in run(runner, "events", "list", "--since", none, status=2)
     for far in ("999999999d", "999999d", "0001-01-01T00:00:00+23:59"):
         output = run(runner, "events", "list", "--until", far, status=2)
         assert "years 1 to 9999" in output.splitlines()[-1]
@@ -207,6 +210,25 @@ def test_retry_goes_on_after_a_body_that_raises(
     assert last == "Error: 1 could not be used and stay in quarantine"
     assert [e["event_id"] for e in listed(runner)] == ["e1", "e2"]
     assert len(list(receiver.store.quarantined())) == 1
+
+
+def test_retry_of_what_an_earlier_release_could_not_read(
+    runner: FlaskCliRunner, receiver: Receiver, provider: Provider, clock: Clock
+) -> None:
+    """Also where its id is another event's by now, or its `timestamp` is impossible."""
+    bodies = [
+        body_of("sms.sent", {"message_id": "m1", "message": "W"}, event_id="e1"),
+        body_of("sms.sent", {"message_id": "m2"}, event_id=2, timestamp="0001-01-01T00:00:00Z"),
+    ]
+    bodies[0] = bodies[0].replace(b"W", b"\xe9")
+    for body in bodies:
+        rejected = event.reject(body, "the body is not UTF-8", received_at=clock.time)
+        receiver.store.ingest([rejected], lambda _: (), 5)
+    assert provider.post(envelope("sms.delivered", {}, event_id="e1")).status_code == 200
+    lines = run(runner, "quarantine", "retry").splitlines()
+    outcomes = {line.partition(": ")[2] for line in lines}
+    assert outcomes == {f"accepted as {event.own_id(bodies[0])}", "accepted as 2"}
+    assert not list(receiver.store.quarantined())
 
 
 def test_retry_after_a_clock_that_was_ahead(
@@ -354,3 +376,38 @@ def test_trigger_every_documented_type_and_see_the_answers(
 def test_trigger_to_what_is_no_url(runner: FlaskCliRunner) -> None:
     output = run(runner, "trigger", "sms.sent", "--url", "http://127.0.0.1:port", status=2)
     assert "--url" in output.splitlines()[-1]
+
+
+ODD = "\u202e\u200b\u3164"
+
+
+@pytest.mark.each_engine
+def test_no_terminal_obeys_what_an_id_holds(runner: FlaskCliRunner, provider: Provider) -> None:
+    odd = body_of(f"sms.{ODD}", {"message_id": f"m{ODD}", "message": ODD}, event_id=f"e{ODD}")
+    assert provider.post(odd).status_code == 200
+    told = [
+        run(runner, "events", "list"),
+        run(runner, "events", "list", "--format", "jsonl"),
+        run(runner, "events", "show", f"e{ODD}"),
+        run(runner, "replay", "other", f"nothing{ODD}", status=1),
+        run(runner, "events", "show", f"nothing{ODD}", status=1),
+    ]
+    for output in told:
+        assert not set(ODD) & set(output)
+        assert "\\u202e" in output
+    assert json.loads(told[1])["event_id"] == f"e{ODD}"
+    assert json.loads(told[2])["body"]["data"]["message"] == ODD
+
+
+def test_no_terminal_obeys_a_remote_answer(runner: FlaskCliRunner, canned: Canned) -> None:
+    canned.answers(status(500, b"\x1b]0;mine\x07\xc2\x9b2J\r\nno " + b"x" * 100_000))
+    url = f"{canned.url}/webhooks/zimsend"
+    output = run(runner, "trigger", "sms.sent", "--url", url, status=1)
+    assert ": 500 \\x1b]0;mine\\x07\\x9b2J\\r\\nno xxx" in output
+    assert len(output) < 3_000
+
+
+def test_every_command_prints_by_the_one_function() -> None:
+    for path in (ROOT / "receiver" / "commands").glob("*.py"):
+        if path.name != "common.py":
+            assert not re.search(r"click\.s?echo|\bprint\(|sys\.stdout", path.read_text()), path

@@ -102,9 +102,9 @@ def test_tables_show_that_zone_and_programs_get_utc(paris: There) -> None:
 
 
 def test_a_day_may_have_another_length(environ: dict[str, str]) -> None:
-    """Clocks went forward on 2026-03-29 in Paris, so that day had 23 hours."""
-    edges = ("2026-03-28T23:00:00Z", "2026-03-29T21:59:59Z", "2026-03-29T22:00:00Z")
-    there = There(environ, "Europe/Paris", *edges, now="2026-03-30T09:00:00Z")
+    """Clocks went forward on 2027-03-28 in Paris, so that day had 23 hours."""
+    edges = ("2027-03-27T23:00:00Z", "2027-03-28T21:59:59Z", "2027-03-28T22:00:00Z")
+    there = There(environ, "Europe/Paris", *edges, now="2027-03-29T09:00:00Z")
     assert there.found("--since", "yesterday", "--until", "yesterday") == list(edges[:2])
     there.receiver.store.close()
 

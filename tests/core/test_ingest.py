@@ -150,7 +150,7 @@ def test_one_bad_event_fails_alone(ingest: Ingest, scripted: Scripted) -> None:
 def test_many_threads_one_store(store: Store) -> None:
     commits: list[int] = []
     ingest = Ingest(store, no_handlers, lambda: commits.append(1))
-    items = [item(event_id=f"e{n % 150}") for n in range(300)]
+    items = [item(event_id=f"e{n}") for n in range(150)] * 2
     with ThreadPoolExecutor(32) as pool:
         outcomes = [each for [each] in pool.map(lambda i: submit(ingest, i), items)]
     assert sorted(outcomes) == ["accepted"] * 150 + ["duplicate"] * 150

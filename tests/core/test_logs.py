@@ -57,6 +57,12 @@ def record(text: str) -> logging.LogRecord:
     return logging.makeLogRecord({"msg": text, "levelname": "INFO", "name": "test"})
 
 
+def test_a_line_holds_nothing_that_a_terminal_obeys(pipe: Pipe, handler: Patient) -> None:
+    handler.emit(record("event \u202e\x1b[2J came\nTraceback: é"))
+    handler.flush()
+    assert pipe.lines() == ["event \\u202e\\x1b[2J came", "Traceback: é"]
+
+
 def test_nobody_waits_and_what_was_dropped_is_counted(pipe: Pipe, handler: Patient) -> None:
     began = time.monotonic()
     for number in range(3_000):

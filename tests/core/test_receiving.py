@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import hashlib
 import json
 from collections.abc import Sequence
 from typing import Any
@@ -50,6 +52,45 @@ def test_what_is_stored_is_told(receiving: Receiving, outcome: Any) -> None:
     with pytest.raises(StopIteration) as end:
         steps.send([outcome])
     assert json.loads(end.value.value) == {"status": outcome, "event_id": "evt_1"}
+
+
+@pytest.mark.parametrize("outcome", ["accepted apart", "duplicate apart"])
+def test_an_id_that_is_another_events_is_told_and_not_answered(
+    outcome: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    receiving = Receiving(
+        Config.from_env({"ZIMSEND_WEBHOOK_SECRET": SECRET}), [ZIMSEND], lambda: NOW
+    )
+    body = event()
+    own = "sha256:" + hashlib.sha256(body).hexdigest()
+    for _ in range(3):
+        steps = begin(receiving, body)
+        next(steps)
+        with pytest.raises(StopIteration) as end:
+            steps.send([outcome])
+        assert json.loads(end.value.value) == {"status": outcome.split()[0], "event_id": own}
+    (line,) = [r.getMessage() for r in caplog.records if "collide" in r.getMessage()]
+    assert "evt_1 " in line
+    assert own in line
+
+
+def test_what_this_program_cannot_read_by_a_defect_is_kept_and_refused(
+    receiving: Receiving, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fails(*_: Any, **__: Any) -> list[Item]:
+        raise RecursionError("Bonjour 4829")
+
+    body = event()
+    provider = dataclasses.replace(ZIMSEND, parse=fails)
+    steps = receiving.receive(provider, body, sign(SECRET.encode(), body))
+    item = the_item(next(steps))
+    assert isinstance(item, Rejected)
+    assert item.body == body
+    with pytest.raises(Refused) as refused:
+        steps.send(["quarantined"])
+    assert refused.value.status == 400
+    assert "RecursionError" in caplog.text
+    assert "Bonjour" not in caplog.text
 
 
 def test_an_id_of_any_letters_leaves_json(receiving: Receiving) -> None:

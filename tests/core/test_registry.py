@@ -231,3 +231,50 @@ def test_what_is_no_name_is_refused(registry: Registry, name: Any) -> None:
 def test_what_is_a_name_is_taken(registry: Registry, name: str) -> None:
     registry.on("*", name=name)(handle)
     assert registry.get(name) is not None
+
+
+# --- what a call cannot be given
+
+
+def takes_nothing() -> None: ...
+
+
+def takes_two(event: Event, other: object) -> None: ...
+
+
+def takes_it_by_name(*, event: Event) -> None: ...
+
+
+class TakesNothing:
+    def __call__(self) -> None: ...
+
+
+@pytest.mark.parametrize(
+    "function", [takes_nothing, takes_two, takes_it_by_name, TakesNothing(), lambda: None]
+)
+def test_what_cannot_take_an_event_is_refused(registry: Registry, function: Any) -> None:
+    with pytest.raises(ValueError, match=r"cannot be called with what it is given: write def .*\("):
+        registry.on("*", name="h")(function)
+
+
+@pytest.mark.parametrize(
+    "function",
+    [print, lambda *events: None, lambda event, again=False: None, functools.partial(other)],
+)
+def test_what_can_take_an_event(registry: Registry, function: Any) -> None:
+    registry.on("*", name="h")(function)
+    assert len(registry) == 1
+
+
+@pytest.mark.parametrize("function", [handle, takes_nothing, takes_two, asynchronous, None])
+def test_what_cannot_be_told_of_dead_work_is_refused(registry: Registry, function: Any) -> None:
+    with pytest.raises(ValueError, match=r"is no function|cannot be called|write a plain function"):
+        registry.on_dead(function)
+
+
+def test_patterns_that_match_no_type_of_a_list(registry: Registry) -> None:
+    registry.on("sms.deliverd", "sms.sent", "sm.*", name="a")(handle)
+    registry.on("*", "sms.*", "delivered", name="b")(handle)
+    assert registry.unmatched(["sms.sent", "sms.delivered"]) == [
+        ("a", "sms.deliverd"), ("a", "sm.*"),
+    ]  # fmt: skip

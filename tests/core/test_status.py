@@ -262,13 +262,27 @@ def test_fields_are_those_of_the_latest_event_that_has_them() -> None:
 @pytest.mark.parametrize(
     ("name", "value"),
     [
-        *itertools.product(["to", "message", "device_id"], [None, 5, 1.5, True, [], {}]),
-        *itertools.product(["metadata"], [None, 5, "x", True, []]),
+        *itertools.product(["to", "device_id"], [None, 1.5, True, [], {}]),
+        *itertools.product(["message"], [None, 5, 1.5, True, [], {}]),
+        *itertools.product(
+            ["metadata"], [None, 5, "x", "5", "[1]", '{"a": 1', "{" * 999, True, []]
+        ),
         *itertools.product(["priority"], [None, 1.5, True, [], {}]),
     ],
 )
 def test_a_field_of_the_wrong_type_says_nothing(name: str, value: Any) -> None:
     assert became(sms("sent", 1, **{name: value}))[name] is None
+
+
+@pytest.mark.parametrize("name", ["to", "device_id"])
+@pytest.mark.parametrize("number", [0, 33612345678, -5, 10**400])
+def test_a_whole_number_is_its_digits(name: str, number: int) -> None:
+    assert became(sms("sent", 1, **{name: number}))[name] == str(number)
+
+
+@pytest.mark.parametrize("text", ['{"order": 17}', ' {"order": 17}\n', '{"order": 1, "order": 17}'])
+def test_metadata_may_be_json_in_a_string(text: str) -> None:
+    assert became(sms("sent", 1, metadata=text))["metadata"] == {"order": 17}
 
 
 @pytest.mark.parametrize("value", ["high", 1, 10**30, "9" * 5_000])
@@ -402,7 +416,7 @@ def test_the_bounds_of_the_window(moment: int, believed: bool) -> None:
         None,
         True,
         NOW,
-        NOW / times.SECOND,
+        NOW / times.SECOND - 91 * 86_400,
         [],
         {},
     ],

@@ -48,14 +48,22 @@ carried: st.SearchStrategy[Meant] = st.sampled_from(
     ]
 )
 texts: st.SearchStrategy[Meant] = st.sampled_from(
-    [("a", "a"), ("b", "b"), ("", ""), ("\ud800", "\ud800"), (None, None), (5, None), ([], None)]
+    [("a", "a"), ("b", "b"), ("", ""), ("\ud800", "\ud800"), (None, None), (1.5, None), ([], None)]
 )
+words = texts | st.sampled_from([(5, "5"), (0, "0"), (True, None)])
 OTHER_FIELDS: dict[str, st.SearchStrategy[Meant]] = {
-    "to": texts,
+    "to": words,
     "message": texts,
-    "device_id": texts,
+    "device_id": words,
     "metadata": st.sampled_from(
-        [({"k": 1}, {"k": 1}), ({}, {}), (None, None), ("x", None), ([1], None)]
+        [
+            ({"k": 1}, {"k": 1}),
+            ({}, {}),
+            ('{"k": 2}', {"k": 2}),
+            (None, None),
+            ("x", None),
+            ([1], None),
+        ]
     ),
     "priority": st.sampled_from(
         [(1, 1), (0, 0), ("high", "high"), (None, None), (True, None), (1.5, None), ({}, None)]

@@ -85,6 +85,11 @@ def test_where_the_machine_stands_does_not_matter() -> None:
         "yesterday",
         "1795162542",
         "2026",
+        "20261120",
+        "1795101512345",  # which has been the year 1795
+        "1795101512345678",
+        "2026-11-20-0815",
+        "2026-11-20T24:00:00Z",
         "2026-13-01T00:00:00Z",
         "2026-02-29T00:00:00Z",
         "2026-11-20T25:00:00Z",
@@ -105,6 +110,110 @@ def test_where_the_machine_stands_does_not_matter() -> None:
 )
 def test_anything_else_is_no_time(value: Any) -> None:
     assert times.parse(value) is None
+
+
+# --- as programs send them
+
+SENT_SO = {
+    "2026-11-20T08:15:42Z": MOMENT,
+    "2026-11-20T08:14:60Z": MOMENT - 42 * times.SECOND,
+    "2026-11-20T23:59:60.5Z": MOMENT + (15 * 3_600 + 44 * 60 + 18) * times.SECOND + 500_000,
+    "20261120T081460Z": MOMENT - 42 * times.SECOND,
+    "2026-11-19T24:00:00Z": MOMENT - (8 * 3_600 + 15 * 60 + 42) * times.SECOND,
+    "2026-11-19T24:00": MOMENT - (8 * 3_600 + 15 * 60 + 42) * times.SECOND,
+    "2026-11-20T08:15:42 UTC": MOMENT,
+    "2026-11-20 08:15:42utc": MOMENT,
+    "2026-11-20 08:15:42 GMT": MOMENT,
+    "2026-11-20  09:15:42 +01:00": MOMENT,
+    "2026-11-20T09:15:42 UTC+1:00": None,
+    "2026-11-20T09:15:42 UTC+01:00": MOMENT,
+    " 2026-11-20T08:15:42Z\n": MOMENT,
+    "2026-11-20T09:15:42[Europe/Paris]": MOMENT,
+    "2026-07-20T10:15:42[Europe/Paris]": MOMENT - 123 * times.DAY,  # summer time
+    "2026-11-20T09:15:42+01:00[Europe/Paris]": MOMENT,
+    "2026-11-20T08:15:42Z[Europe/Paris]": MOMENT,
+    "2026-11-20T08:15:42[UTC]": MOMENT,
+    "2026-11-20T09:15:42.123+01:00[!Europe/Paris][u-ca=gregory]": MOMENT + 123_000,
+    "2026-11-20T09:15:42[Nowhere/There]": None,
+    "2026-11-20T09:15:42[Europe]": None,
+    "2026-11-20T09:15:42[../../etc/passwd]": None,
+    "2026-11-20-08:15:42": MOMENT,
+    "2026-11-20-08-15-42": MOMENT,
+    "2026-11-20-08:15:42.5+00:00": MOMENT + 500_000,
+    "2026-11-20-08:00": None,  # perhaps a date and its zone
+    "2026-11-20-0815": None,
+    "2026-11-20T08-45": None,
+    "Fri, 20 Nov 2026 08:15:42 +0000": MOMENT,
+    "Fri, 20 Nov 2026 09:15:42 +0100": MOMENT,
+    "fri, 20 nov 2026 08:15:42 gmt": MOMENT,
+    "20 Nov 2026 03:15:42 EST": MOMENT,
+    "Fri, 20 Nov 2026 08:15:42 -0000 (UTC)": MOMENT,
+    "Fri, 20 Nov 2026 08:14:60 GMT": MOMENT - 42 * times.SECOND,
+    "Fri, 20 Nov 2026 08:15:42 +9999": None,
+    "Fri, 31 Feb 2026 08:15:42 GMT": None,
+    "2026-11-20T24:00:01Z": None,
+    "2026-11-20T08:15:61Z": None,
+    "2026-11-20T08:15:60+24:00": None,
+    "1795162542": MOMENT,
+    "1795162542123": MOMENT + 123_000,
+    "1795162542.25": MOMENT + 250_000,
+    "1795101512345": 1_795_101_512_345_000,
+    "20261120": 20_261_120 * times.SECOND,  # never a date
+    "99999999999": 99_999_999_999 * times.SECOND,
+    "100000000000": 100_000_000 * times.SECOND,
+    "999999999999999": None,  # after the year 9999
+    "9" * 5_000: None,
+    "１７９５１６２５４２": None,
+    1_795_162_542: MOMENT,
+    1_795_162_542_123: MOMENT + 123_000,
+    1_795_162_542.25: MOMENT + 250_000,
+    -1: -times.SECOND,
+    10**400: None,
+    1e308: None,
+    float("nan"): None,
+    None: None,
+    "": None,
+    "yesterday": None,
+}
+
+
+@pytest.mark.parametrize(("value", "time_us"), SENT_SO.items(), ids=lambda v: repr(v)[:40])
+def test_a_time_is_read_as_programs_send_it(value: object, time_us: int | None) -> None:
+    assert times.read(value) == time_us
+
+
+@pytest.mark.parametrize("value", [True, False, [], {}, b"1795162542", [1_795_162_542]])
+def test_what_is_no_number_is_no_time_either(value: object) -> None:
+    assert times.read(value) is None
+
+
+@steady
+@given(st.integers(13_000_000_000_00, 25_000_000_000_00))
+def test_milliseconds_are_milliseconds_whatever_their_digits(milliseconds: int) -> None:
+    assert times.read(str(milliseconds)) == times.read(milliseconds) == milliseconds * 1_000
+    assert times.parse(str(milliseconds)) is None
+
+
+@steady
+@given(
+    st.text("0123456789-:+.TZ []/UTCGMEuropePais,FriNov", max_size=40)
+    | st.text("0123456789", max_size=6).flatmap(
+        lambda digits: st.sampled_from([str(text) for text in SENT_SO]).map(
+            lambda text: text.replace("20", digits)
+        )
+    )
+    | st.integers()
+    | st.floats()
+)
+def test_reading_what_programs_send_never_fails(value: object) -> None:
+    moment = times.read(value)
+    assert moment is None or FIRST - times.DAY <= moment <= LAST + times.DAY
+
+
+@steady
+@given(every_time)
+def test_what_is_written_is_read_alike(time_us: int) -> None:
+    assert times.read(times.iso(time_us)) == time_us
 
 
 @steady

@@ -11,9 +11,9 @@ from typing import Any
 import httpx
 import psycopg
 import pytest
-from psycopg.conninfo import conninfo_to_dict, make_conninfo
+from psycopg.conninfo import conninfo_to_dict
 
-from tests.distance import Distance
+from tests.distance import Distance, at_port
 from tests.handlers import seen
 from tests.payloads import envelope, sms
 from tests.postgres import Databases
@@ -41,11 +41,6 @@ def far(
     for way in ways:
         way.close()
     databases.take_back(url)
-
-
-def at_port(url: str, port: int) -> str:
-    settings = conninfo_to_dict(make_conninfo(url, port=port))
-    return f"postgresql://{settings['user']}@{settings['host']}:{port}/{settings['dbname']}"
 
 
 def stored(url: str) -> set[str]:

@@ -73,7 +73,7 @@ def test_nothing_is_left_where_the_master_is_killed(
     assert server.process is not None
     assert server.post(event(harm="fork")).status_code == 200
     eventually(lambda: handled(tmp_path, "hostile"))
-    assert len(server.processes()) == 5  # with what was forked
+    eventually(lambda: len(server.processes()) == 5)  # with what was forked
     server.process.kill()
     eventually(lambda: not server.processes(), within=25)
 
@@ -87,6 +87,27 @@ def test_a_worker_that_dies_is_started_again(serve: Callable[..., Server], tmp_p
     sent = event()
     assert server.post(sent).status_code == 200
     eventually(lambda: sent["event_id"] in handled(tmp_path, "good"))
+
+
+def test_of_what_is_in_flight_at_a_death_only_the_killer_is_counted(
+    serve: Callable[..., Server], tmp_path: Path
+) -> None:
+    server = serve(HANDLERS="tests.hostile", SEEN=str(tmp_path))
+    beside = [event(harm="compute 0.5") for _ in range(2)]
+    killer = event(harm="exit 0")
+    for each in (*beside, killer):
+        assert server.post(each).status_code == 200
+    called = lambda: [e["id"] for e in seen(tmp_path, "hostile")]  # noqa: E731
+    # Beside the others, alone, and after its wait once more.
+    eventually(lambda: called().count(killer["event_id"]) >= 3, within=25)
+    ends = {
+        row["event_id"]: (delivery["state"], delivery["attempts"])
+        for row in server.events()
+        for delivery in row["deliveries"]
+        if delivery["handler"] == "hostile"
+    }
+    assert {ends[each["event_id"]] for each in beside} == {("done", 1)}
+    assert ends[killer["event_id"]][1] in (1, 2)
 
 
 def _or_none(server: Server) -> int | None:

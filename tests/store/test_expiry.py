@@ -194,7 +194,7 @@ def test_day_89_90_and_91(receiver: Receiver, provider: Provider, clock: Clock) 
         return provider.client.get(f"/v1/sms/{call}", headers=headers)
 
     def pass_of_expiry() -> None:
-        look_twice(receiver.upkeep, clock.time)
+        upkeep.expire(receiver.store, clock.time - receiver.config.retention)
 
     assert provider.post(body).json == {"status": "accepted", "event_id": "e1"}
     provider.post(b"signed, but no JSON")
@@ -250,7 +250,7 @@ def test_a_replay_is_refused_after_the_retention_was_lowered_and_raised_again(
 
     clock.time += 31 * DAY
     receiver, provider = service(30)
-    look_twice(receiver.upkeep, clock.time)
+    upkeep.expire(receiver.store, clock.time - receiver.config.retention)
     assert ids(receiver.store) == set()
     receiver.store.close()
 
@@ -286,50 +286,9 @@ def test_a_refused_event_is_kept_by_the_digest_of_what_came(
     receiver.store.close()
 
 
-def look_twice(upkeep: Upkeep, now: int) -> None:
-    """After days without it, the first look only sees that the clock is far on."""
-    upkeep.step(now - Upkeep.EVERY)
-    upkeep.step(now)
-
-
 def retry(receiver: Receiver, provider: Provider) -> str:
     runner = FlaskCliRunner(provider.client.application)
     return runner.invoke(args=["quarantine", "retry"]).output
-
-
-@pytest.mark.each_engine
-def test_a_clock_that_is_wrong_for_a_while_deletes_nothing(
-    store: Store, caplog: pytest.LogCaptureFixture
-) -> None:
-    put(store, report("sent", "m1", T0), T0)
-    keeper = Upkeep(store, RETENTION)
-    every = keeper.EVERY
-
-    def is_there_after(*looks: int) -> bool:
-        for now in looks:
-            keeper.step(now)
-        return messages(store) == {"m1"}
-
-    assert is_there_after(T0, T0 + every, T0 + 2 * every)
-    # Ahead by 100 days, once; and the process that comes next is right, or another one is wrong.
-    assert is_there_after(T0 + 100 * DAY, T0 + 3 * every, T0 + 4 * every)
-    assert is_there_after(T0 + 100 * DAY, T0 + 300 * DAY)
-    assert [m for m in caplog.messages if "100.0 days from where it was" in m]
-    # In the middle of one process's look comes another, whose clock is ahead.
-    keep_turn, ahead = store.keep_turn, Upkeep(store, RETENTION)
-    assert is_there_after(T0 + 300 * DAY, T0 + 5 * every)
-
-    def kept(*arguments: Any) -> bool:
-        store.keep_turn = keep_turn  # type: ignore[method-assign]
-        ahead.step(T0 + 300 * DAY)
-        return keep_turn(*arguments)
-
-    store.keep_turn = kept  # type: ignore[method-assign]
-    assert is_there_after(T0 + 6 * every)
-    assert is_there_after(T0 + 7 * every)
-    # Two looks agree.
-    assert is_there_after(T0 + 300 * DAY + 5 * every)
-    assert not is_there_after(T0 + 300 * DAY + 6 * every)
 
 
 def test_one_process_at_a_time(store: Store) -> None:
@@ -344,8 +303,10 @@ def test_one_process_at_a_time(store: Store) -> None:
 def test_upkeep_goes_on_after_an_error(
     store: Store, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    put(store, body_of("sms.sent", {"message_id": "m1", "message": "bonjour"}), T0)
-    keeper = Upkeep(store, RETENTION, lambda: T0 + 91 * DAY)
+    now = times.now()
+    put(store, body_of("sms.sent", {"message_id": "m1", "message": "bonjour"}), now - 91 * DAY)
+    put(store, body_of("device.connected", {}), now)  # the clock is right
+    keeper = Upkeep(store, RETENTION, lambda: now)
     monkeypatch.setattr(keeper, "LOOK", 0.01)
     claim_turn = store.claim_turn
     failures = iter([RuntimeError("a defect"), RuntimeError("another")])
@@ -542,6 +503,7 @@ def test_a_database_of_the_first_schema_is_brought_along(tmp_path: Path) -> None
         "events_arrive_by_one_statement",
         "reports_may_be_learnt",
         "items_behind_others_are_parked",
+        "leases_have_owners",
     ]
     assert (store.history(Search(), 0, 10), all_statistics(store)) == expected
     assert store.history(Search(text="bonjour"), 0, 10)[0] == 1

@@ -241,3 +241,30 @@ def test_long_texts_are_indexed_in_small_steps(tmp_path: Path) -> None:
     assert steps == 2
     assert store.history(Search(text="long long"), 0, 1)[0] == 4
     store.close()
+
+
+def test_nothing_is_written_under_a_schema_that_came_while_it_waited(tmp_path: Path) -> None:
+    """A process of this release stands between reading and writing, or waits for the lock, while
+    the next release migrates."""
+    path = tmp_path / "r.db"
+    SqliteStore(str(path)).migrate()
+
+    def migrate() -> None:
+        newer = sqlite3.connect(path)
+        newer.execute("CREATE TABLE something_new (a)")
+        newer.execute(
+            "INSERT INTO _sqlite_migrations (migration_set, name, applied_at)"
+            " VALUES ('receiver', 'something_new', '2027-01-01')"
+        )
+        newer.commit()
+        newer.close()
+
+    store = Interrupted(path, migrate)
+    store.prove_writable()  # it knows the schema
+    with pytest.raises(SchemaMismatch, match="newer than this release"):
+        store.ingest([incoming("sent", "e1", at=times.now())], lambda _: ("log",), 5)
+    with sqlite3.connect(path) as there:
+        for table in ("events", "messages", "deliveries", "statistics"):
+            assert there.execute(f"SELECT count(*) FROM {table}").fetchone() == (0,)
+    there.close()
+    store.close()

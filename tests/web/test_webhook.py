@@ -341,7 +341,7 @@ NESTED = b'{"event": "sms.sent", "event_id": "%s", "deep": ' + b"[" * 30_000 + b
 
 UNUSABLE: dict[str, bytes] = {
     "empty": b"",
-    "not UTF-8": b'{"event": "sms.sent", "x": "\xff\xfe"}',
+    "not UTF-8": b'{"event": "sms.sent", "x": \xff\xfe}',
     "UTF-16": '{"event": "sms.sent"}'.encode("utf-16"),
     "not JSON": b"event=sms.sent",
     "half": b'{"event": "sms.sent"',
@@ -361,7 +361,8 @@ UNUSABLE: dict[str, bytes] = {
     "older than the retention": json.dumps(
         envelope("sms.sent", sms("sent"), timestamp=ago(91 * 86_400))
     ).encode(),
-    "the year 1": b'{"event": "sms.sent", "timestamp": "0001-01-01T00:00:00+23:59"}',
+    "long ago": b'{"event": "sms.sent", "timestamp": "2000-01-01T00:00:00Z"}',
+    "long ago, as a number": b'{"event": "sms.sent", "timestamp": 946684800}',
 }
 
 
@@ -437,7 +438,21 @@ ANYTHING: dict[str, bytes] = {
     "no event id": weird(event_id=None),
     "event id is a number": weird(event_id=5),
     "event id is empty": weird(event_id=""),
-    "timestamp is a number": weird(timestamp=1_700_000_000),
+    "timestamp is a number": weird(timestamp=times.now() // times.SECOND),
+    "timestamp is a huge number": weird(timestamp=10**400),
+    "timestamp is a float": weird(timestamp=1e300),
+    "timestamp is in a zone that is none": weird(timestamp="2026-11-20T08:15:42[../../etc/passwd]"),
+    "the year 1": weird(timestamp="0001-01-01T00:00:00+23:59"),
+    "bytes that are no UTF-8": weird(x="WRONG").replace(b"WRONG", b"caf\xe9 \xff"),
+    "an id of bytes that are no UTF-8": weird(event_id="WRONG").replace(b"WRONG", b"\xff\xfe"),
+    "two surrogates in UTF-8": weird(x="W").replace(b'"W"', b'"\xed\xa0\xbd\xed\xb1\x8b"'),
+    "ids are huge numbers": weird(
+        event_id=10**300, data={"message_id": 10**4_000, "to": -(10**99)}
+    ),
+    "ids are numbers too big for Python": weird(event_id=0).replace(
+        b" 0,", b" %s," % (b"9" * 5_000)
+    ),
+    "metadata is JSON in a string": weird_data(metadata='{"a": ' * 300 + "1" + "}" * 300),
     "timestamp is no time": weird(timestamp="yesterday"),
     "the year 9999": weird(timestamp="9999-12-31T23:59:59.999999-23:59"),
     "own time in the year 1": weird_data(sent_at="0001-01-01T00:00:00+14:00"),
@@ -481,11 +496,21 @@ def test_without_an_event_id_the_body_is_the_id(server: Server) -> None:
 def test_the_first_body_stays(server: Server, store: Store) -> None:
     payload = envelope("sms.sent", sms("sent"))
     assert server.post(payload).json()["status"] == "accepted"
-    changed = payload | {"event": "sms.delivered"}
+    changed = payload | {"data": payload["data"] | {"message": "another text"}}
     assert server.post(changed).json()["status"] == "duplicate"
     event = handled(store, payload["event_id"])
     assert store.body(payload["event_id"]) == json.dumps(payload).encode()
     assert event["receipts"] == 2
+
+
+def test_an_id_of_another_event_loses_nothing(server: Server, store: Store) -> None:
+    payload = envelope("sms.sent", sms("sent"))
+    assert server.post(payload).json()["status"] == "accepted"
+    other = json.dumps(payload | {"event": "sms.delivered"}).encode()
+    own = "sha256:" + hashlib.sha256(other).hexdigest()
+    assert server.post(other).json() == {"status": "accepted", "event_id": own}
+    assert server.post(other).json() == {"status": "duplicate", "event_id": own}
+    assert handled(store, own)["type"] == "sms.delivered"
 
 
 def test_nothing_failed_by_a_defect_and_no_secret_or_text_is_logged(server: Server) -> None:

@@ -12,7 +12,7 @@ from receiver.times import MILLISECOND, SECOND
 
 class Counted:
     """Counts what callers ask for, and never holds it up: a `Budget` of
-    `receiver.providers.zimsend.api.exchange`.
+    `receiver.providers.exchange`.
 
     :param now: the wall clock, in microseconds.
     """

@@ -73,7 +73,7 @@ def facts(
             found.append(
                 parse(
                     body,
-                    received_at=now,
+                    received_at=times.receipt(now),
                     retention=retention,
                     text_mode=text_mode,
                     source=source,

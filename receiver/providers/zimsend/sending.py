@@ -14,7 +14,7 @@ from receiver.event import Incoming
 from receiver.mirror import number
 from receiver.providers.zimsend.api.answers import Message
 from receiver.providers.zimsend.webhook import parse
-from receiver.strict_json import read_json
+from receiver.strict_json import read_json, text_of
 
 SOURCE = "gateway"
 #: What is said of a message beside its states.
@@ -79,7 +79,7 @@ def queued(
     found = []
     for row, each in _pairs(asked, told):
         message_id = row.get("message_id")
-        if type(message_id) is str and message_id and row.get("status") != "failed":
+        if text_of(message_id) and row.get("status") != "failed":
             data = {name: each.get(name) for name in ("to", "message", "metadata", "priority")}
             data |= {"device_id": device_id, "queued_at": told.get("queued_at")}
             if not shows_text:
@@ -118,6 +118,7 @@ def events(
     :param now: microseconds; likewise `retention`, see `parse` of the provider.
     """
     found = []
+    now = times.receipt(now)
     for data in messages:
         envelope: dict[str, Any] = {
             "event": f"sms.{state}",
@@ -174,7 +175,7 @@ def _each(asked: Fields) -> list[Fields]:
 
 def _number(fields: Fields) -> str:
     to = fields.get("to")
-    return number(to) if type(to) is str else ""
+    return number(text_of(to) or "")
 
 
 def _fields(body: bytes) -> dict[str, Any] | None:

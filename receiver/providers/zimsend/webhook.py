@@ -15,10 +15,20 @@ from itsdangerous import HMACAlgorithm
 
 from receiver import status, times
 from receiver.errors import Refused, Unusable
-from receiver.event import ALIASES, EXPIRED, LONGEST_ID, NOT_IN_AN_ID, Incoming, Rejected, clean_id
+from receiver.event import (
+    ALIASES,
+    EXPIRED,
+    LONGEST_ID,
+    NOT_IN_AN_ID,
+    Incoming,
+    Rejected,
+    clean_id,
+    own_id,
+)
 from receiver.providers.contract import Item
+from receiver.redaction import redact
 from receiver.store.contract import Outcome
-from receiver.strict_json import read_json
+from receiver.strict_json import read_signed, text_of
 
 #: Where its events are received, and the header of their signature.
 PATH = "/webhooks/zimsend"
@@ -70,7 +80,6 @@ def _read(header: str | None) -> bytes | None:
 
 #: Where the devices' events keep their own time; a message's events: see `status.project`.
 _DEVICE_TIMES = {"device.connected": "connected_at", "device.disconnected": "disconnected_at"}
-_DIGIT = re.compile(r"\d")
 
 
 def parse(
@@ -89,36 +98,38 @@ def parse(
     :param source: see `Incoming.source`.
     :raises Unusable: if the body is not an event, or one that is too old.
     """
-    payload = read_json(body)
+    payload = read_signed(body)
     if not isinstance(payload, dict):
         raise Unusable("the body is JSON, but not an object")
     named = payload.get("event")
     if type(named) is not str:
         raise Unusable("the object has no string `event`")
-    timestamp = times.parse(payload.get("timestamp"))
+    timestamp = times.read(payload.get("timestamp"))
+    if timestamp is not None and timestamp < times.YEAR_2000:
+        timestamp = None
     if timestamp is not None and timestamp < received_at - retention:
         days = retention // times.DAY
         raise Unusable(
             f"its `timestamp` is older than {days} days, so it may be a replay of an event "
             "whose id has been forgotten"
         )
-    if timestamp is not None and timestamp > received_at + times.DAY:
+    if timestamp is not None and timestamp > times.latest_from(received_at):
         timestamp = None
     original = None
     if text_mode != "full":
         original = hashlib.sha256(body).hexdigest(), len(body)
-        body = _redact(payload, text_mode)
+        if not isinstance(payload.get("data", {}), dict):
+            payload["data"] = None  # no known shape, so nobody can say where the text is
+        payload = redact(payload, text_mode)
+        body = json.dumps(payload, separators=(",", ":")).encode("ascii")
 
     event_type = _clean_type(ALIASES.get(named, named))
-    event_id = payload.get("event_id")
-    if type(event_id) is not str or not event_id:
-        event_id = "sha256:" + hashlib.sha256(body).hexdigest()
-    event_id = clean_id(event_id)
+    event_id = clean_id(text_of(payload.get("event_id")) or own_id(body))
     data = payload.get("data")
     if not isinstance(data, dict):
         data = {}
-    message_id = data.get("message_id")
-    message_id = clean_id(message_id) if type(message_id) is str and message_id else None
+    message_id = text_of(data.get("message_id"))
+    message_id = clean_id(message_id) if message_id else None
 
     own_time = _own_time(event_type, data, received_at, retention)
     reported_at = own_time if own_time is not None else timestamp
@@ -159,19 +170,6 @@ def _own_time(
     state = status.STATE_OF_TYPE.get(event_type)
     key = f"{state}_at" if state else _DEVICE_TIMES.get(event_type)
     return status.usable_time(data.get(key), received_at, retention) if key else None
-
-
-def _redact(payload: dict[str, Any], text_mode: str) -> bytes:
-    """Hide the SMS text in the payload itself, and return it as the JSON that is stored."""
-    data = payload.get("data")
-    if "data" in payload and not isinstance(data, dict):
-        payload["data"] = None  # no known shape, so nobody can say where the text is
-    for holder in (payload, data):
-        if isinstance(holder, dict) and "message" in holder:
-            text = holder["message"]
-            masked = text_mode == "masked" and isinstance(text, str)
-            holder["message"] = _DIGIT.sub("*", text) if masked else None
-    return json.dumps(payload, separators=(",", ":")).encode("ascii")
 
 
 # --- as the service asks it (receiver/providers/contract.py)

@@ -38,7 +38,7 @@ class PostgresStore(Ingest, Work, Mirror, Upkeep, Marks, Records, Copy):
                 return schema.migrate(connection)
 
     def prove_writable(self) -> None:
-        with self._transaction(SHORT_PATIENCE) as connection:
+        with self._transaction(lock_patience=SHORT_PATIENCE) as connection:
             schema.verify(connection)
             # A server that only follows another one can be read, and takes no writes.
             connection.execute("UPDATE marks SET value = value + 1 WHERE name = 'checks'")

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 
 from receiver import mirror
 from receiver.store.contract import Table
 from receiver.store.copying import Values
-from receiver.store.postgres.transactions import READER_PATIENCE, Transactions
+from receiver.store.postgres.pool import LONGEST_READ, Connection
+from receiver.store.postgres.transactions import Transactions, as_unavailable
 
 _TEXT_KEYS = {"id", "handler", "device_id", "status", "digest", "name"}
 #: A cell is the sum of its rows.
@@ -17,6 +21,40 @@ _SUMS = {"statistics": ("day", "device_id", "status", "sum(total)::bigint", "sum
 
 class Copy(Transactions):
     """See `receiver.store.contract.Copy`."""
+
+    #: The connection of this thread's `moment`.
+    _moments = threading.local()
+
+    @contextmanager
+    def moment(self) -> Iterator[None]:
+        with self._reading() as connection:
+            self._moments.connection = connection
+            try:
+                yield
+            finally:
+                del self._moments.connection
+
+    @contextmanager
+    def _at_the_moment(self) -> Iterator[Connection]:
+        connection: Connection | None = getattr(self._moments, "connection", None)
+        if connection is None:
+            with self._reader() as connection:
+                yield connection
+        else:
+            with as_unavailable():
+                connection.deadline = time.monotonic() + LONGEST_READ
+                yield connection
+
+    def copy_file(self, path: str, progress: Callable[[float], None]) -> bool:
+        return False
+
+    def others(self) -> bool:
+        found: tuple[int] = self._row(
+            "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()"
+            " AND application_name = %s AND pid <> pg_backend_pid()",
+            (self._pool.settings["application_name"],),
+        )
+        return found[0] > 0
 
     def rows(self, table: Table, after: Values | None, limit: int) -> list[Values]:
         columns = ", ".join(_SUMS.get(table.name, table.columns))
@@ -27,7 +65,7 @@ class Copy(Transactions):
         )
         where = "" if after is None else f"WHERE ({key}) > ({', '.join(['%s'] * table.key)})"
         group = f"GROUP BY {', '.join(table.columns[: table.key])}" if table.name in _SUMS else ""
-        with self._reader() as connection:
+        with self._at_the_moment() as connection:
             return connection.execute(
                 f"SELECT {columns} FROM {table.name} {where} {group} ORDER BY {key} LIMIT %s",
                 (*(after or ()), limit),
@@ -40,7 +78,7 @@ class Copy(Transactions):
             columns.append("spread")
             key.append("spread")
         changed = ", ".join(f"{name} = excluded.{name}" for name in columns if name not in key)
-        with self._transaction(READER_PATIENCE) as connection, connection.cursor() as cursor:
+        with self._transaction(LONGEST_READ) as connection, connection.cursor() as cursor:
             cursor.executemany(
                 f"INSERT INTO {table.name} ({', '.join(columns)})"
                 f" VALUES ({', '.join(['%s'] * len(columns))})"

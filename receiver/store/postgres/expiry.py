@@ -12,6 +12,7 @@ from typing import Any
 
 from receiver.mirror import Cell
 from receiver.store.contract import Expired
+from receiver.store.group import UNDATED, spared
 from receiver.store.postgres.group import count
 from receiver.store.postgres.pool import Connection
 from receiver.times import DAY
@@ -35,7 +36,8 @@ def expire_batch(connection: Connection, before: int, spread: int) -> Expired:
         events = _column(
             connection, "SELECT seq FROM events WHERE id = ANY (%(ids)s)", {"ids": loose}
         )
-    quarantined = connection.execute(_DELETE_QUARANTINE, {"before": before, "limit": _BATCH})
+    asked = {"before": before, "limit": _BATCH, "spared": _spared(connection, before)}
+    quarantined = connection.execute(_DELETE_QUARANTINE, asked)
     # What must be known of the rows when they are gone.
     connection.execute(_MARK_TIMESTAMP, (events,))
     connection.execute("DELETE FROM deliveries WHERE event_seq = ANY (%s)", (events,))
@@ -54,7 +56,7 @@ def expire_batch(connection: Connection, before: int, spread: int) -> Expired:
 
 def _locked(connection: Connection, candidates: str, again: str, before: int) -> list[str]:
     """The ids of a batch, locked, of what may go."""
-    asked = {"before": before, "limit": _BATCH}
+    asked = {"before": before, "limit": _BATCH, "spared": _spared(connection, before)}
     ids = _column(connection, candidates, asked)
     free = _column(connection, _LOCK_WHAT_IS_FREE, (json.dumps(ids),)) if ids else []
     return _column(connection, again, {**asked, "ids": free}) if free else []
@@ -67,14 +69,20 @@ def _column(connection: Connection, query: str, values: Any) -> list[Any]:
 def expirable(connection: Connection, before: int) -> Expired:
     """How much `expire_batch`, called until it finds nothing, would delete."""
     counts: list[int] = []
+    asked = {"before": before, "limit": None, "spared": _spared(connection, before)}
     for query in (_MESSAGES, _EVENTS_OF_ALL, _LOOSE, _QUARANTINE):
-        found = connection.execute(
-            f"SELECT count(*) FROM ({query}) AS found", {"before": before, "limit": None}
-        )
+        found = connection.execute(f"SELECT count(*) FROM ({query}) AS found", asked)
         counts += found.fetchone() or (0,)
     messages, events, loose, quarantined = counts
     return Expired(messages, events + loose, quarantined)
 
+
+def _spared(connection: Connection, before: int) -> list[int]:
+    """See `receiver.store.group.spared`."""
+    return spared(connection.execute(_UNDATED, (UNDATED,)), before)
+
+
+_UNDATED = "SELECT name, value FROM marks WHERE starts_with(name, %s)"
 
 # The locks are those of `receiver.store.postgres.transactions._LOCK`.
 _LOCK_WHAT_IS_FREE = """
@@ -86,7 +94,7 @@ WHERE pg_try_advisory_xact_lock(hashtextextended(id, 0))
 # expired are at the old end of the index by time; few others are among them. Its events may have
 # been received again since, or say later times; and those that leave the mirror alone count, too.
 _EXPIRED_MESSAGE = """
-m.at < %(before)s AND m.touched_at < %(before)s
+m.at < %(before)s AND m.touched_at < %(before)s AND m.touched_at <> ALL (%(spared)s::bigint[])
   AND NOT EXISTS (
     SELECT 1 FROM events AS e WHERE e.message_id = m.id
       AND greatest(e.last_received_at, e.occurred_at, e.timestamp) >= %(before)s)
@@ -108,6 +116,7 @@ _EVENTS_OF_ALL = f"SELECT seq FROM events WHERE message_id IN ({_MESSAGES})"
 _EXPIRED_LOOSE = """
 e.loose AND e.last_received_at < %(before)s AND e.occurred_at < %(before)s
   AND coalesce(e.timestamp, 0) < %(before)s
+  AND e.last_received_at <> ALL (%(spared)s::bigint[])
   AND NOT EXISTS (
     SELECT 1 FROM deliveries AS d WHERE d.event_seq = e.seq AND d.state = 'pending')
   AND NOT EXISTS (SELECT 1 FROM messages AS m WHERE m.id = e.message_id)
@@ -121,7 +130,8 @@ ORDER BY e.last_received_at LIMIT %(limit)s
 _LOOSE_AGAIN = f"SELECT e.id FROM events AS e WHERE e.id = ANY (%(ids)s) AND {_EXPIRED_LOOSE}"
 
 _QUARANTINE = """
-SELECT digest FROM quarantine WHERE last_received_at < %(before)s
+SELECT digest FROM quarantine
+WHERE last_received_at < %(before)s AND last_received_at <> ALL (%(spared)s::bigint[])
 ORDER BY last_received_at LIMIT %(limit)s
 """
 

@@ -8,6 +8,7 @@ half the work of a parameter for each value.
 from __future__ import annotations
 
 import json
+import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
@@ -16,10 +17,19 @@ from receiver import mirror
 from receiver.event import Incoming, Rejected
 from receiver.mirror import Cell
 from receiver.store.contract import Outcome, Report
-from receiver.store.group import Decision, Known, Look, MirroredMessage, decide, near
+from receiver.store.group import (
+    Decision,
+    Known,
+    Look,
+    MirroredMessage,
+    decide,
+    near,
+    set_apart,
+    undated_mark,
+)
 from receiver.store.postgres.pool import Connection
 from receiver.store.postgres.transactions import Transactions
-from receiver.times import DAY
+from receiver.times import DAY, RELEASED
 
 Items = Sequence[Incoming | Rejected]
 Wanting = Callable[[str], Sequence[str]]
@@ -40,26 +50,41 @@ class Ingest(Transactions):
         reading_done: Callable[[], None] = lambda: None,
     ) -> list[Outcome]:
         reading_done()  # all that follows waits for the server
-        with self._transaction(patience, ids=_ids_of(items), first=True) as connection:
-            outcomes = _write_group(connection, items, wanting, self._spread)
+        deadline = time.monotonic() + patience
+        while True:
+            left = deadline - time.monotonic()
+            with self._transaction(left, ids=_ids_of(items), first=True) as connection:
+                found = _known(connection, [i for i in items if isinstance(i, Incoming)])
+                apart = set_apart(items, found[0])
+                if apart is items:
+                    outcomes = _write_group(connection, items, found, wanting, self._spread)
+                    break
+            # Ids that collide, which is rare. Their own ones are locked in order with the others.
+            items = apart
         self._commits += 1
         return outcomes
 
     def try_ingest(self, items: Items, wanting: Wanting, patience: float) -> None:
         with self._transaction(patience, ids=_ids_of(items)) as connection:
             connection.execute("SAVEPOINT trial")
-            _write_group(connection, items, wanting, self._spread)
+            read = _known(connection, [i for i in items if isinstance(i, Incoming)])
+            _write_group(connection, items, read, wanting, self._spread)
             connection.execute("ROLLBACK TO trial")
 
 
 def _write_group(
-    connection: Connection, items: Items, wanting: Wanting, spread: int
+    connection: Connection,
+    items: Items,
+    read: tuple[Known, list[int], Found],
+    wanting: Wanting,
+    spread: int,
 ) -> list[Outcome]:
-    """Read what is known and write what is new. The transaction is open, the ids are locked.
+    """Write what is new. The transaction is open, the ids are locked.
 
+    :param read: what is known, as `_known` has it.
     :param spread: which row of each cell of the statistics is written.
     """
-    known, seqs, found = _known(connection, [i for i in items if isinstance(i, Incoming)])
+    known, seqs, found = read
     decision = decide(items, known, partial(_look, connection, found=found), wanting)
     # One order of the tables, and of the rows in each, for all who write: nobody waits in a circle.
     if decision.accepted:
@@ -69,6 +94,9 @@ def _write_group(
         connection.execute(_RECEIVED_AGAIN, (_ENCODE(rows),))
     if decision.quarantined:
         _write_quarantine(connection, decision.quarantined)
+    if decision.is_undated:
+        connection.execute(_UNDATED, undated_mark())
+        connection.execute(_DUE_AT_ONCE, (RELEASED,))
     count(connection, _moves(decision.messages.values()), spread)
     return decision.outcomes
 
@@ -106,7 +134,7 @@ def _known(connection: Connection, arrivals: Sequence[Incoming]) -> tuple[Known,
     ids, messages, learnt, told, seqs, expired = found.fetchone() or ()
     return (
         Known(
-            set(ids),
+            {event_id: (kind, message_id) for event_id, kind, message_id in ids},
             {
                 message_id: MirroredMessage.stored(
                     registers, Cell(at // DAY, device_id, state), first, touched, indexed=True
@@ -251,7 +279,8 @@ WITH asked AS MATERIALIZED (
     SELECT * FROM jsonb_to_recordset(%(asked)s::jsonb) AS a (
         id text, message_id text, type text, since bigint, until bigint))
 SELECT
-    ARRAY(SELECT id FROM events WHERE id = ANY (ARRAY(SELECT id FROM asked))),
+    (SELECT coalesce(jsonb_agg(jsonb_build_array(id, type, message_id)), '[]')
+     FROM events WHERE id = ANY (ARRAY(SELECT id FROM asked))),
     (SELECT coalesce(jsonb_agg(jsonb_build_array(
         id, registers, at, device_id, status, first_received_at, touched_at)), '[]')
      FROM messages WHERE id = ANY (ARRAY(SELECT message_id FROM asked))),
@@ -350,6 +379,13 @@ FROM (SELECT id, count(*) AS receipts, max(received_at) AS received_at
       GROUP BY id) AS again
 WHERE e.id = again.id
 """
+
+_UNDATED = """
+INSERT INTO marks VALUES (%s, %s) ON CONFLICT (name) DO UPDATE SET value = excluded.value
+"""
+
+# By the clock of now, `RELEASED` may be years away.
+_DUE_AT_ONCE = "UPDATE deliveries SET due_at = 0 WHERE due_at = %s AND state = 'pending'"
 
 _QUARANTINE = """
 INSERT INTO quarantine AS q (digest, received_at, last_received_at, receipts, length, reason, body)

@@ -15,7 +15,7 @@ class Marks(Transactions):
         # A time that lies far ahead was written by a clock that was wrong.
         if held is not None and now < held <= now + DAY:
             return False
-        with self._transaction(SHORT_PATIENCE) as connection:
+        with self._transaction(lock_patience=SHORT_PATIENCE) as connection:
             turn = connection.execute(
                 "INSERT INTO marks AS m VALUES (%(name)s, %(until)s) ON CONFLICT (name) DO UPDATE"
                 " SET value = %(until)s WHERE m.value <= %(now)s OR m.value > %(now)s + %(day)s",
@@ -28,7 +28,7 @@ class Marks(Transactions):
         return None if value is None else int(value)
 
     def keep_turn(self, name: str, until: int, later: int) -> bool:
-        with self._transaction(SHORT_PATIENCE) as connection:
+        with self._transaction(lock_patience=SHORT_PATIENCE) as connection:
             turn = connection.execute(
                 "UPDATE marks SET value = %s WHERE name = %s AND value = %s", (later, name, until)
             )
@@ -37,7 +37,7 @@ class Marks(Transactions):
     def take(self, name: str, now: int, interval: int, room: int | None) -> int:
         # The mark is when the bucket is full again: each token taken moves it on. One that nobody
         # has used yet must be there to be locked.
-        with self._transaction(SHORT_PATIENCE) as connection:
+        with self._transaction(lock_patience=SHORT_PATIENCE) as connection:
             connection.execute(
                 "INSERT INTO marks VALUES (%s, 0) ON CONFLICT (name) DO NOTHING", (name,)
             )
@@ -50,8 +50,9 @@ class Marks(Transactions):
         return wait
 
     def note(self, name: str) -> str | None:
-        found = self._read("SELECT text FROM notes WHERE name = %s", (name,))
-        return found[0] if found else None
+        # Workers ask, and must not wait for readers.
+        (text,) = self._row("SELECT max(text) FROM notes WHERE name = %s", (name,))
+        return None if text is None else str(text)
 
     def write_note(self, name: str, text: str) -> None:
         with self._transaction() as connection:

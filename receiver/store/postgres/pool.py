@@ -28,6 +28,9 @@ CONNECTIONS = 4
 #: So many of them at most for what is not ingest, and so many of these for readers.
 _OTHERS = 3
 _READERS = 2
+#: Seconds that a read waits for others' locks; and that it may take in all, answers included.
+LOCKED_READ = 5.0
+LONGEST_READ = 30.0
 #: Seconds after which a connection that nobody used is tried before it is given to somebody.
 _FRESH = 1.0
 #: Seconds for one round trip of that. The server may be 400 ms away.
@@ -205,13 +208,14 @@ class Pool:
         self._readers = threading.BoundedSemaphore(_READERS)
 
     @contextmanager
-    def connection(self, deadline: float) -> Iterator[Connection]:
+    def connection(self, deadline: float, waits_until: float | None = None) -> Iterator[Connection]:
         """A connection that works until a deadline.
 
+        :param waits_until: until when it is waited for; by default as long.
         :raises StoreUnavailable: if there is none in time.
         """
         pool = self._opened()
-        connection = _connection_from(pool, deadline)
+        connection = _connection_from(pool, waits_until or deadline)
         if deadline - time.monotonic() < _ROUND_TRIPS * connection.round_trip:
             # It would be cut off in the middle, and be lost to those who have the time.
             pool.putconn(connection)
@@ -228,13 +232,16 @@ class Pool:
                 pool.drain()  # whatever it was, it befell the others, too
 
     @contextmanager
-    def shared(self, deadline: float, *, reading: bool = False) -> Iterator[Connection]:
+    def shared(
+        self, deadline: float, waits_until: float | None = None, *, reading: bool = False
+    ) -> Iterator[Connection]:
         """The same, for all but ingest: however many ask, one connection is left for that one, and
         one for the worker besides the readers."""
+        until = waits_until or deadline
         with (
-            _slot(self._readers, deadline) if reading else nullcontext(),
-            _slot(self._others, deadline),
-            self.connection(deadline) as connection,
+            _slot(self._readers, until) if reading else nullcontext(),
+            _slot(self._others, until),
+            self.connection(deadline, until) as connection,
         ):
             yield connection
 
@@ -297,7 +304,8 @@ def _configure(connection: Connection) -> None:
     connection.adapters.register_dumper(str, _Text)
     # A pooler like PgBouncer tells another number than the server's own. The session is not ours
     # then: nothing may be set in it, nor prepared.
-    ((bounded,),) = connection.execute(_BOUND, (connection.info.backend_pid,))
+    bounds = (connection.info.backend_pid, f"{LONGEST_READ:g}s", f"{1000 * LOCKED_READ:.0f}ms")
+    ((bounded,),) = connection.execute(_BOUND, bounds)
     connection.pooled = bounded is None
     if connection.pooled:
         connection.prepare_threshold = None
@@ -307,5 +315,6 @@ def _configure(connection: Connection) -> None:
 
 # For what is read without a transaction of its own.
 _BOUND = """
-SELECT CASE WHEN pg_backend_pid() = %s THEN set_config('statement_timeout', '30s', false) END
+SELECT CASE WHEN pg_backend_pid() = %s THEN
+    set_config('statement_timeout', %s, false) || set_config('lock_timeout', %s, false) END
 """

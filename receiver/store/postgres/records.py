@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from psycopg.rows import dict_row
 
-from receiver.store.contract import Selection
+from receiver.store.contract import Claim, Selection
 from receiver.store.group import replayed
 from receiver.store.postgres.pool import Connection
 from receiver.store.postgres.transactions import LOCK_OF_QUEUE, Transactions
@@ -55,6 +55,14 @@ class Records(Transactions):
     def body(self, event_id: str) -> bytes | None:
         found = self._read("SELECT body FROM events WHERE id = %s", (event_id,))
         return found[0] if found else None
+
+    def tracebacks(self, event_id: str) -> Mapping[str, str]:
+        with self._reader() as connection:
+            return dict(connection.execute(_TRACEBACKS, (event_id,)).fetchall())
+
+    def unclaimed(self, event_id: str, handler: str) -> Claim | None:
+        found = self._read(_UNCLAIMED, (handler, event_id))
+        return Claim(*found) if found else None
 
     def replay(
         self,
@@ -148,9 +156,21 @@ def _conditions(selection: Selection) -> tuple[str, dict[str, Any]]:
 
 # --- SQL
 
+_UNCLAIMED = """
+SELECT seq, %s::text, 0, 1, id, type, message_id, occurred_at, received_at, source, late, redacted,
+       body
+FROM events WHERE id = %s
+"""
+
 _DELIVERIES_OF = """
 SELECT event_seq, handler, state, attempts, last_error FROM deliveries
 WHERE event_seq = ANY (%s) ORDER BY event_seq, handler
+"""
+
+_TRACEBACKS = """
+SELECT handler, traceback FROM deliveries
+WHERE event_seq = (SELECT seq FROM events WHERE id = %s) AND traceback IS NOT NULL
+  AND last_error IS NOT NULL
 """
 
 _QUARANTINED = """
@@ -174,5 +194,5 @@ FROM jsonb_to_recordset(%s::jsonb) AS item (seq bigint, handler text)
 JOIN events AS e ON e.seq = item.seq
 ON CONFLICT (event_seq, handler) DO UPDATE SET
     state = 'pending', due_at = excluded.due_at, leased = false, fence = d.fence + 1,
-    attempts = 0, last_error = NULL, due_since = NULL
+    attempts = 0, last_error = NULL, traceback = NULL, due_since = NULL
 """

@@ -133,6 +133,16 @@ def _park_items_behind_others(connection: Connection) -> None:
     connection.execute(_PARKED)
 
 
+def _leases_have_owners(connection: Connection) -> None:
+    # Additive: what an older release leases has no owner, and ends by time.
+    connection.execute(_OWNERS)
+
+
+def _keep_tracebacks(connection: Connection) -> None:
+    # Additive: an older release writes an error and leaves the traceback of the one before.
+    connection.execute("ALTER TABLE deliveries ADD COLUMN traceback text")
+
+
 _STEPS_TAKEN = """
 CREATE TABLE IF NOT EXISTS schema_steps (
     number   integer PRIMARY KEY,
@@ -300,7 +310,15 @@ CREATE INDEX deliveries_parked ON deliveries (handler, message_id, due_since)
     WHERE state = 'pending' AND due_at = {NEVER};
 """
 
+_OWNERS = """
+-- Who has leased an item; null once the lease has ended. And what somebody has leased: little.
+ALTER TABLE deliveries ADD COLUMN owner text;
+CREATE INDEX deliveries_leased ON deliveries (owner) WHERE leased;
+"""
+
 STEPS = (
     Step("create_tables", _create_tables),
     Step("park_items_behind_others", _park_items_behind_others),
+    Step("leases_have_owners", _leases_have_owners),
+    Step("keep_tracebacks", _keep_tracebacks),
 )

@@ -20,13 +20,13 @@ from psycopg import errors
 
 from receiver.errors import SchemaMismatch, StoreUnavailable
 from receiver.store.postgres import schema
-from receiver.store.postgres.pool import Connection, Pool
+from receiver.store.postgres.pool import LOCKED_READ, LONGEST_READ, Connection, Pool
 
-#: Seconds that a command or a reader waits for a connection and for others' locks; and that one
-#: waits for an answer.
+#: Seconds that one waits for a connection; and that a command's transaction may take, others' locks
+#: included.
 PATIENCE = 5.0
-READER_PATIENCE = 30.0
-#: Of the first, where somebody else waits for it meanwhile: a check, a turn, a token.
+#: Seconds of these for others' locks, where somebody waits meanwhile: a check, a turn, a token.
+#: With one number for both, a server 400 ms away never gave an answer to the first one.
 SHORT_PATIENCE = 2.5
 #: The server gives up so many seconds before we do: then the connection is still good.
 _EARLIER = 0.1
@@ -100,9 +100,9 @@ class Transactions:
 
     @contextmanager
     def _lent_to_reader(self) -> Iterator[Connection]:
-        deadline = time.monotonic() + PATIENCE
-        with as_unavailable(), self._pool.shared(deadline, reading=True) as connection:
-            connection.deadline = time.monotonic() + READER_PATIENCE
+        now = time.monotonic()
+        lent = self._pool.shared(now + LONGEST_READ, now + PATIENCE, reading=True)
+        with as_unavailable(), lent as connection:
             yield connection
 
     def _read(self, query: str, values: Sequence[object]) -> Any:
@@ -110,14 +110,20 @@ class Transactions:
         with self._reader() as connection:
             return connection.execute(query, values).fetchone()
 
-    def _row(self, query: str, values: Sequence[object] | Mapping[str, object]) -> tuple[Any, ...]:
-        """The one row that a worker asks for, or who takes turns: no reader is in its way."""
+    @contextmanager
+    def _worker_reads(self) -> Iterator[Connection]:
+        """A connection for a read by a worker, or who takes turns: no reader is in its way."""
         deadline = time.monotonic() + PATIENCE
         with (
             as_unavailable(),
             self._pool.shared(deadline) as connection,
             _bounded(connection),
         ):
+            yield connection
+
+    def _row(self, query: str, values: Sequence[object] | Mapping[str, object]) -> tuple[Any, ...]:
+        """The one row that a worker asks for, or who takes turns."""
+        with self._worker_reads() as connection:
             row = connection.execute(query, values).fetchone()
         assert row is not None
         return row
@@ -212,8 +218,12 @@ SELECT set_config('statement_timeout', %s, true), set_config('lock_timeout', %s,
             FROM jsonb_array_elements_text(%s::jsonb) AS id ORDER BY key) AS keys)
 """
 
-# Two statements in one round trip, which cannot be prepared.
-_BEGIN_READING = "BEGIN ISOLATION LEVEL {} READ ONLY; SET LOCAL statement_timeout = '30s'"
+# Statements in one round trip, which cannot be prepared.
+_BEGIN_READING = (
+    "BEGIN ISOLATION LEVEL {} READ ONLY;"
+    f" SET LOCAL statement_timeout = '{LONGEST_READ:g}s';"
+    f" SET LOCAL lock_timeout = '{LOCKED_READ:g}s'"
+)
 
 # Whoever has the lock of message and handler is alone in leasing and parking work of that message.
 LOCK_OF_QUEUE = "hashtextextended(m.message_id, hashtextextended({handler}, 1))"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import psycopg
@@ -41,7 +41,12 @@ class Work(Transactions):
     """See `receiver.store.contract.Work`."""
 
     def work(
-        self, now: int, settlements: Sequence[Settlement], wants: Sequence[Want], patience: float
+        self,
+        now: int,
+        settlements: Sequence[Settlement],
+        wants: Sequence[Want],
+        patience: float,
+        given_up: Callable[[str, Sequence[int]], None] = tell_given_up,
     ) -> list[Claim]:
         with self._transaction(_WHOLE, lock_patience=patience) as connection:
             connection.execute(_PLANS)
@@ -58,17 +63,36 @@ class Work(Transactions):
         claims = []
         for f, answer in zip(found, answers, strict=True):
             leases: dict[str | int, tuple[int, str, int, int]] = {}
-            given_up = 0
+            given_up_here: list[int] = []
             for seq, message_id, fence, attempt, dead in answer:
                 if dead:
-                    given_up += 1
+                    given_up_here.append(seq)
                 else:
                     name = seq if message_id is None else message_id
                     leases[name] = seq, f.want.handler, fence, attempt
-            tell_given_up(f.want.handler, given_up)
+            given_up(f.want.handler, given_up_here)
             in_order = [leases[name] for name in f.expected if name in leases]
             claims += [Claim(*lease, *events[lease[0]]) for lease in in_order]
         return claims
+
+    def leases(self, owner: str) -> list[Claim]:
+        with self._worker_reads() as connection:
+            return [Claim(*found) for found in connection.execute(_LEASES, (owner,), binary=True)]
+
+    def renew(self, claim: Claim, until: int, patience: float) -> Claim | None:
+        held = (until, claim.event_seq, claim.handler, claim.fence)
+        with self._transaction(_WHOLE, lock_patience=patience) as connection:
+            renewed = connection.execute(_RENEW, held)
+        return claim._replace(fence=claim.fence + 1) if renewed.rowcount else None
+
+    def died(self, handler: str, seqs: Sequence[int]) -> list[tuple[Claim, str]]:
+        with self._reader() as connection:
+            found = connection.execute(_DIED, (handler, list(seqs)), binary=True).fetchall()
+        return [(Claim(*claim), error or "") for *claim, error in found]
+
+    def work_counts(self) -> list[tuple[str, int, int]]:
+        with self._reader() as connection:
+            return connection.execute(_COUNTS).fetchall()
 
     def next_due(self, handler: str, after: int) -> int | None:
         (due_at,) = self._row(_NEXT_DUE, (handler, after))
@@ -77,6 +101,10 @@ class Work(Transactions):
     def version(self) -> object:
         # What other processes commit is not heard of, but looked for each second.
         return self._commits, int(time.monotonic())
+
+    def owed(self) -> list[str]:
+        with self._worker_reads() as connection:
+            return [name for (name,) in connection.execute(_OWED)]
 
     def bury(self, now: int, known: Sequence[str], wait: int) -> int:
         with self._transaction() as connection:
@@ -157,6 +185,7 @@ class _Found:
             "handler": self.want.handler,
             "now": now,
             "until": now + self.want.lease,
+            "owner": self.want.owner,
             "most": self.want.max_attempts + SILENT_ATTEMPTS,
             "messages": list(self._messages),
             "firsts": [seq for seq, _ in self._messages.values()],
@@ -210,6 +239,7 @@ def _settled(settlement: Settlement) -> dict[str, Any]:
         # What a handler raises can hold anything; the columns cannot.
         "error": settlement.error and settlement.error.replace("\0", "\ufffd"),
         "given_back": settlement.given_back,
+        "traceback": settlement.traceback and settlement.traceback.replace("\0", "\ufffd"),
     }
 
 
@@ -305,12 +335,45 @@ UPDATE deliveries AS d SET
     due_since = NULL,
     fence = d.fence + 1,
     attempts = d.attempts + (d.attempts < %(most)s)::integer,
+    owner = %(owner)s,
+    traceback = CASE WHEN d.attempts < %(most)s THEN d.traceback END,
     last_error = CASE WHEN d.attempts < %(most)s THEN d.last_error ELSE
         format('given up: %%s attempts, the last ones ended without a word', d.attempts) END
 WHERE d.handler = %(handler)s
   AND d.event_seq = ANY (%(loose)s::bigint[] || ARRAY(SELECT event_seq FROM first))
   AND {_PENDING} AND (d.due_at <= %(now)s OR d.due_at >= {NEVER})
 RETURNING d.event_seq, d.message_id, d.fence, d.attempts, d.state = 'dead'
+"""
+
+_LEASES = """
+SELECT d.event_seq, d.handler, d.fence, d.attempts, e.id, e.type, e.message_id, e.occurred_at,
+       e.received_at, e.source, e.late, e.redacted, e.body
+FROM deliveries AS d JOIN events AS e ON e.seq = d.event_seq
+WHERE d.owner = %s AND d.leased
+ORDER BY d.event_seq, d.handler
+"""
+
+_RENEW = """
+UPDATE deliveries SET fence = fence + 1, due_at = %s
+WHERE event_seq = %s AND handler = %s AND fence = %s AND leased
+"""
+
+_DIED = """
+SELECT d.event_seq, d.handler, d.fence, d.attempts, e.id, e.type, e.message_id, e.occurred_at,
+       e.received_at, e.source, e.late, e.redacted, e.body, d.last_error
+FROM deliveries AS d JOIN events AS e ON e.seq = d.event_seq
+WHERE d.handler = %s AND d.event_seq = ANY (%s) AND d.state = 'dead'
+ORDER BY d.event_seq
+"""
+
+# By the indexes of what is pending and of what is dead: not by all that was ever done.
+_COUNTS = """
+SELECT handler, sum(waiting)::bigint, sum(dead)::bigint FROM (
+    SELECT handler, count(*) AS waiting, 0 AS dead FROM deliveries
+    WHERE state = 'pending' GROUP BY handler
+    UNION ALL
+    SELECT handler, 0, count(*) FROM deliveries WHERE state = 'dead' GROUP BY handler) AS owed
+GROUP BY handler ORDER BY handler
 """
 
 # The events of what this transaction has leased.
@@ -335,10 +398,11 @@ SELECT count(pg_advisory_xact_lock(key)) FROM (
 _SETTLE = """
 UPDATE deliveries AS d
 SET state = ended.state, due_at = ended.due_at, last_error = ended.error,
-    attempts = d.attempts - ended.given_back::integer, leased = false
+    traceback = ended.traceback, attempts = d.attempts - ended.given_back::integer, leased = false,
+    owner = NULL
 FROM jsonb_to_recordset(%s::jsonb) AS ended (
     seq bigint, handler text, fence bigint, state text, due_at bigint, error text,
-    given_back boolean)
+    given_back boolean, traceback text)
 WHERE d.event_seq = ended.seq AND d.handler = ended.handler AND d.fence = ended.fence AND d.leased
 """
 
@@ -354,7 +418,7 @@ WHERE d.event_seq = first.event_seq AND d.handler = m.handler AND {_PENDING}
 # What others have locked is left for the next time, so that nobody waits in a circle.
 _BURY = f"""
 UPDATE deliveries SET state = 'dead', leased = false, due_since = NULL,
-    last_error = 'no handler of this name is registered'
+    last_error = 'no handler of this name is registered', traceback = NULL
 WHERE (event_seq, handler) IN (
     SELECT event_seq, handler FROM deliveries
     WHERE handler <> ALL (%(known)s) AND state = 'pending'
@@ -378,6 +442,17 @@ SELECT coalesce(jsonb_agg(left_parked), '[]') FROM (
     WHERE NOT EXISTS ({_queue("m.handler", LEASED, 1)})
       AND NOT EXISTS {_first("m.handler", FRESH)} AND NOT EXISTS {_first("m.handler", AGAIN)}
     LIMIT 500) AS left_parked
+"""
+
+# From each handler to the next.
+_OWED = """
+WITH RECURSIVE owed (handler) AS (
+    (SELECT handler FROM deliveries WHERE state = 'pending' ORDER BY handler LIMIT 1)
+    UNION ALL
+    SELECT (SELECT d.handler FROM deliveries AS d
+            WHERE d.state = 'pending' AND d.handler > owed.handler ORDER BY d.handler LIMIT 1)
+    FROM owed WHERE owed.handler IS NOT NULL)
+SELECT handler FROM owed WHERE handler IS NOT NULL
 """
 
 _NEXT_DUE = f"""

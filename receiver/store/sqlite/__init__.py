@@ -7,6 +7,7 @@ import sqlite3
 from receiver.errors import StoreUnavailable
 from receiver.store.sqlite.connections import SHORT_PATIENCE
 from receiver.store.sqlite.copy import Copy
+from receiver.store.sqlite.files import make_private
 from receiver.store.sqlite.group import Ingest
 from receiver.store.sqlite.marks import Marks
 from receiver.store.sqlite.mirror import Mirror
@@ -22,12 +23,14 @@ class SqliteStore(Ingest, Work, Mirror, Upkeep, Marks, Records, Copy):
     def migrate(self) -> list[str]:
         # Inside BEGIN IMMEDIATE one process migrates and the others find it done; outside of
         # it, most of several simultaneous calls fail.
-        with self._transaction(any_schema=True) as connection:
+        with self._transaction(migrating=True) as connection:
             assert self._writer is not None
-            refuse_newer(self._writer)
-            pending = [migration.name for migration in migrations.pending(self._writer)]
+            make_private(self.path)
+            db = self._writer
+            refuse_newer(db)
+            pending = [migration.name for migration in migrations.pending(db)]
             if pending:
-                migrations.apply(self._writer)
+                migrations.apply(db)
             try:
                 # Told at the start, also where no step is pending. Taken back: a disk that is full
                 # is no reason not to start, for it may be expiry that makes room.

@@ -8,18 +8,22 @@ fork: they are opened on first use.
 
 from __future__ import annotations
 
+import logging
 import os
 import sqlite3
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import TypeVar
+from typing import NoReturn, TypeVar
 
 from sqlite_utils import Database
 
-from receiver.errors import SchemaMismatch, StoreUnavailable
+from receiver.errors import FileReplaced, SchemaMismatch, StoreUnavailable
+from receiver.store.sqlite.files import File, identity, prepare
 from receiver.store.sqlite.schema import migrations, refuse_newer
+
+log = logging.getLogger(__name__)
 
 Result = TypeVar("Result")
 
@@ -27,8 +31,18 @@ Result = TypeVar("Result")
 PATIENCE = 5.0
 #: The same for what somebody else waits for meanwhile: a check, a turn, a token.
 SHORT_PATIENCE = 1.0
+#: Seconds that a read transaction may take; and SQLite's operations between two looks at that.
+READER_PATIENCE = 30.0
+_OPERATIONS = 200_000
 _WRITER_CACHE_KIB = 8_192
 _READER_CACHE_KIB = 1_024
+
+
+class Opened(Database):
+    """A connection."""
+
+    #: The files that it has open: the database's and its log's.
+    files: tuple[File, File]
 
 
 class Connections:
@@ -37,13 +51,39 @@ class Connections:
     def __init__(self, path: str) -> None:
         # Whole: what a handler does to the current folder is no business of ours.
         self.path = os.path.abspath(path)
+        self._log = f"{self.path}-wal"
         self._writing = threading.Lock()
-        self._writer: Database | None = None
+        self._writer: Opened | None = None
         self._readers = threading.local()
+        #: The file that this process has written or read first. It may have no other.
+        self._file: File | None = None
+        #: Its files are no longer in their place: nothing is written or read any more.
+        self._lost = False
         #: SQLite's count of schema changes at which the schema was found to be ours.
         self._verified: int | None = None
 
-    def _connect(self, cache_kib: int, patience: float) -> Database:
+    def _connect(self, cache_kib: int, patience: float, *, create: bool = False) -> Opened:
+        if self._lost or (self._file is not None and identity(self.path) != self._file):
+            self._lose("")
+        for _ in range(3):
+            try:
+                before = prepare(self.path, create=create)
+            except OSError as error:
+                if isinstance(error, FileNotFoundError) and not create:
+                    raise SchemaMismatch(
+                        f"there is no database {self.path}: run `flask migrate`"
+                    ) from error
+                raise StoreUnavailable(f"DATABASE_URL: {self.path}: {error.strerror}") from error
+            db = self._open(cache_kib, patience)
+            db.files = identity(self.path), identity(self._log)
+            # Some file systems give a file another number when it is first opened for writing.
+            if db.files[0] == before:
+                self._file = before
+                return db
+            db.close()
+        raise StoreUnavailable(f"DATABASE_URL: {self.path} is being replaced")
+
+    def _open(self, cache_kib: int, patience: float) -> Opened:
         # isolation_level=None: no BEGIN behind our back, transactions are where we write them.
         # check_same_thread=False: the writer goes from thread to thread, under its lock.
         try:
@@ -59,7 +99,7 @@ class Connections:
                 "folder, or name a file in another one"
             ) from error
         try:
-            db = Database(connection, execute_plugins=False)
+            db = Opened(connection, execute_plugins=False)
             # Asked first: to set it, even to what it is, waits for whoever writes.
             if db.execute("PRAGMA journal_mode").fetchone()[0] != "wal":
                 # Only an empty file can become one that gives space back, and only before WAL.
@@ -74,6 +114,8 @@ class Connections:
             # while a request waits.
             db.execute("PRAGMA wal_autocheckpoint = 4000")
             db.execute("PRAGMA journal_size_limit = 33554432")
+            # A read opens the log; from then on nobody else can take it away as being the last.
+            db.execute("SELECT count(*) FROM sqlite_master").fetchone()
         except sqlite3.DatabaseError as error:
             connection.close()
             if getattr(error, "sqlite_errorcode", 0) == sqlite3.SQLITE_NOTADB:
@@ -84,22 +126,56 @@ class Connections:
             raise
         return db
 
+    def _verify_files(self, opened: Opened) -> None:
+        """SQLite goes on in a file that was removed or replaced, without an error. Cheap: it is
+        asked after each commit.
+
+        :raises FileReplaced: if what is open is not what lies in its place.
+        """
+        here = identity(self.path), identity(self._log)
+        if self._lost or here != opened.files:
+            self._lose("" if here[0] != opened.files[0] else "-wal")
+
+    def _lose(self, which: str) -> NoReturn:
+        """From the first time on for ever: a restart looks at what is there."""
+        if not self._lost:
+            self._lost = True
+            log.critical(
+                "%s%s was removed, renamed or replaced while this process had it open. Nothing is "
+                "stored or acknowledged until a restart: put the file back in its place, with its "
+                "-wal, or leave the one that is there; then restart the service",
+                self.path,
+                which,
+            )
+        raise FileReplaced(
+            "the database's file was removed or replaced while the service ran; nothing is stored "
+            "until it is restarted (the log says more)"
+        )
+
     @property
     def _reader(self) -> Database:
-        db: Database | None = getattr(self._readers, "db", None)
+        db: Opened | None = getattr(self._readers, "db", None)
         if db is None:
             with as_unavailable():
                 db = self._readers.db = self._connect(_READER_CACHE_KIB, PATIENCE)
+        else:
+            self._verify_files(db)
         return db
 
     @contextmanager
     def _reading(self) -> Iterator[sqlite3.Connection]:
-        """One read transaction: all that is read is of one moment."""
+        """One read transaction: all that is read is of one moment.
+
+        It ends in time, for as long as it lasts the log cannot be emptied.
+        """
         with as_unavailable():
             db = self._reader
             try:
                 db.conn.execute("BEGIN")
+                ends = time.monotonic() + READER_PATIENCE
+                db.conn.set_progress_handler(lambda: time.monotonic() > ends, _OPERATIONS)
                 yield db.conn
+                db.conn.set_progress_handler(None, 0)
                 db.conn.execute("COMMIT")
             except BaseException:
                 # Whatever state it is in: the thread's next read opens another.
@@ -111,7 +187,7 @@ class Connections:
         """Close the writing connection and this thread's reading one."""
         with self._writing:
             self._drop_writer()
-        reader: Database | None = getattr(self._readers, "db", None)
+        reader: Opened | None = getattr(self._readers, "db", None)
         if reader is not None:
             reader.close()
             self._readers.db = None
@@ -123,25 +199,26 @@ class Connections:
 
     @contextmanager
     def _transaction(
-        self, patience: float = PATIENCE, *, any_schema: bool = False
+        self, patience: float = PATIENCE, *, migrating: bool = False
     ) -> Iterator[sqlite3.Connection]:
         """One write transaction: committed and synced when the block ends, or rolled back.
 
         :param patience: seconds to wait for the lock, in this process and in others together.
+        :param migrating: with any schema, and in a new file where there is none.
         """
         deadline = time.monotonic() + patience
-        with self._exclusive_writer(deadline, any_schema=any_schema) as connection:
+        with self._exclusive_writer(deadline, any_schema=migrating, create=migrating) as connection:
             # The lock before anything is read: a transaction that reads first and writes then
             # fails at once if somebody wrote in between, whatever the busy time-out.
             patiently(lambda: connection.execute("BEGIN IMMEDIATE"), deadline)
-            if not any_schema and self._writer is not None:
-                self._verify_schema(self._writer)  # it may have been a migration that we waited for
+            if not migrating and self._writer is not None:
+                self._verify_schema(self._writer)  # what we waited for may be a migration
             yield connection
             connection.execute("COMMIT")
 
     @contextmanager
     def _exclusive_writer(
-        self, deadline: float, *, any_schema: bool = False
+        self, deadline: float, *, any_schema: bool = False, create: bool = False
     ) -> Iterator[sqlite3.Connection]:
         """The writing connection, for this thread alone. No transaction is left open on it."""
         patience = max(deadline - time.monotonic(), 0)
@@ -149,14 +226,18 @@ class Connections:
             raise StoreUnavailable("another thread is writing")
         try:
             with as_unavailable():
-                if self._writer is None:
-                    self._writer = self._connect(_WRITER_CACHE_KIB, patience)
-                    self._writer.execute("PRAGMA busy_timeout = 0")
-                connection = self._writer.conn
+                writer = self._writer
+                if writer is None:
+                    writer = self._connect(_WRITER_CACHE_KIB, patience, create=create)
+                    writer.execute("PRAGMA busy_timeout = 0")
+                    self._writer = writer
+                connection = writer.conn
                 try:
                     if not any_schema:
-                        self._verify_schema(self._writer)
+                        self._verify_schema(writer)
                     yield connection
+                    # After the commit: what a file holds that nobody finds is not stored.
+                    self._verify_files(writer)
                 except BaseException as error:
                     # A connection that failed in the database, or cannot roll back, is done
                     # with: the next transaction opens another.
@@ -230,6 +311,11 @@ def as_unavailable() -> Iterator[None]:
         if _is_outage(error):
             raise StoreUnavailable(str(error)) from error
         raise
+
+
+def item_of(array: str, index: int) -> str:
+    """The SQL of an item of a JSON array. SQLite before 3.38 has no `->>`."""
+    return f"json_extract({array}, '$[{index}]')"
 
 
 def placeholders(values: Sequence[object]) -> str:

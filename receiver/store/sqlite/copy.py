@@ -2,21 +2,66 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import sqlite3
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 
+from receiver.errors import CopyRefused, StoreUnavailable
 from receiver.store.contract import Table
 from receiver.store.copying import BOOLEANS, Values
-from receiver.store.sqlite.connections import Connections, placeholders
+from receiver.store.sqlite.connections import Connections, as_unavailable, placeholders
+
+#: Copied at a time, between two words on how far it has come.
+_PAGES = 1_000
 
 
 class Copy(Connections):
     """See `receiver.store.contract.Copy`."""
 
+    @contextmanager
+    def moment(self) -> Iterator[None]:
+        with self._reading():
+            yield
+
+    def copy_file(self, path: str, progress: Callable[[float], None]) -> bool:
+        def told(_status: int, left: int, pages: int) -> None:
+            progress(1 - left / max(pages, 1))
+
+        target = sqlite3.connect(path, isolation_level=None)
+        try:
+            # Within a transaction of ours, what others write meanwhile does not begin it anew.
+            with self._reading() as connection:
+                connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
+                connection.backup(target, pages=_PAGES, progress=told)
+            if target.execute("PRAGMA integrity_check(1)").fetchone() != ("ok",):
+                raise CopyRefused(f"{self.path} is damaged: its copy is no sound database")
+        finally:
+            target.close()
+        return True
+
+    def others(self) -> bool:
+        self.close()
+        try:
+            connection = sqlite3.connect(self.path, timeout=0, isolation_level=None)
+        except sqlite3.OperationalError as error:
+            raise StoreUnavailable(f"DATABASE_URL: {self.path}: {error}") from error
+        try:
+            # Who leaves the log must be alone. The log is written into the file, and removed: none
+            # may lie beside another file.
+            connection.execute("PRAGMA journal_mode = DELETE").fetchone()
+            connection.execute("PRAGMA journal_mode = WAL").fetchone()
+        except sqlite3.DatabaseError as error:
+            # What is damaged, or no database, nobody has open as one.
+            return error.sqlite_errorcode & 0xFF == sqlite3.SQLITE_BUSY
+        finally:
+            connection.close()
+        return False
+
     def rows(self, table: Table, after: Values | None, limit: int) -> list[Values]:
         columns, key = ", ".join(table.columns), ", ".join(table.columns[: table.key])
         where = "" if after is None else f"WHERE ({key}) > ({placeholders(after)})"
-        with self._reading() as connection:
-            found = connection.execute(
+        with as_unavailable():
+            found = self._reader.execute(
                 f"SELECT {columns} FROM {table.name} {where} ORDER BY {key} LIMIT ?",
                 (*(after or ()), limit),
             ).fetchall()

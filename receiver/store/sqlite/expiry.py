@@ -6,6 +6,7 @@ import json
 import sqlite3
 
 from receiver.store.contract import Expired
+from receiver.store.group import UNDATED, spared
 from receiver.times import DAY
 
 #: Messages and events in one batch: it bounds what a webhook may have to wait for.
@@ -15,14 +16,15 @@ _MOST_EVENTS = 512
 
 def expire_batch(connection: sqlite3.Connection, before: int) -> Expired:
     """See `receiver.store.Store.expire`. Needs the write lock."""
-    messages = connection.execute(_MESSAGES, (before, before, before, _BATCH)).fetchall()
+    spare = _spared(connection, before)
+    messages = connection.execute(_MESSAGES, (before, before, spare, before, _BATCH)).fetchall()
     keys = json.dumps([key for key, _ in messages])
     events = connection.execute(_EVENTS_OF, (keys, _MOST_EVENTS)).fetchall()
     if len(events) == _MOST_EVENTS:
         messages = []  # one of them has very many: they go with the last of their events
     if not events:
-        events = connection.execute(_LOOSE, (before, before, before, _BATCH)).fetchall()
-    quarantined = connection.execute(_QUARANTINE, (before, _BATCH)).fetchall()
+        events = connection.execute(_LOOSE, (before, before, before, spare, _BATCH)).fetchall()
+    quarantined = connection.execute(_QUARANTINE, (before, spare, _BATCH)).fetchall()
 
     seqs = json.dumps([seq for (seq,) in events])
     keys = json.dumps([key for key, _ in messages])
@@ -49,11 +51,12 @@ def expire_batch(connection: sqlite3.Connection, before: int) -> Expired:
 def expirable(connection: sqlite3.Connection, before: int) -> Expired:
     """How much `expire_batch`, called until it finds nothing, would delete."""
     counts = []
+    spare = _spared(connection, before)
     for query, values in (
-        (_MESSAGES, (before, before, before, -1)),
-        (_EVENTS_OF_ALL, (before, before, before, -1)),
-        (_LOOSE, (before, before, before, -1)),
-        (_QUARANTINE, (before, -1)),
+        (_MESSAGES, (before, before, spare, before, -1)),
+        (_EVENTS_OF_ALL, (before, before, spare, before, -1)),
+        (_LOOSE, (before, before, before, spare, -1)),
+        (_QUARANTINE, (before, spare, -1)),
     ):
         found = connection.execute(f"SELECT count(*) FROM ({query})", values)
         counts.append(found.fetchone()[0])
@@ -61,12 +64,19 @@ def expirable(connection: sqlite3.Connection, before: int) -> Expired:
     return Expired(messages, events + loose, quarantined)
 
 
+def _spared(connection: sqlite3.Connection, before: int) -> str:
+    """As JSON; see `receiver.store.group.spared`."""
+    return json.dumps(spared(connection.execute(_UNDATED, (UNDATED,)), before))
+
+
+_UNDATED = "SELECT name, value FROM marks WHERE name >= ?1 AND substr(name, 1, length(?1)) = ?1"
+
 # A message's `at` is one of the times that `touched_at` is the latest of, so those that have
 # expired are at the old end of this index; few others are among them. Its events may have been
 # received again since, or say later times; and those that leave the mirror alone count, too.
 _MESSAGES = """
 SELECT key, id FROM messages AS m INDEXED BY messages_by_time
-WHERE at < ? AND touched_at < ?
+WHERE at < ? AND touched_at < ? AND touched_at NOT IN (SELECT value FROM json_each(?))
   AND NOT EXISTS (
     SELECT 1 FROM events AS e WHERE (e.message_key = m.key OR e.loose = 1 AND e.message_id = m.id)
       AND max(e.last_received_at, e.occurred_at, coalesce(e.timestamp, 0)) >= ?)
@@ -89,13 +99,16 @@ CROSS JOIN events AS e ON e.message_key = m.key OR e.loose = 1 AND e.message_id 
 _LOOSE = """
 SELECT seq FROM events AS e INDEXED BY events_loose
 WHERE loose = 1 AND last_received_at < ? AND occurred_at < ? AND coalesce(timestamp, 0) < ?
+  AND last_received_at NOT IN (SELECT value FROM json_each(?))
   AND NOT EXISTS (SELECT 1 FROM deliveries WHERE event_seq = e.seq AND state = 'pending')
   AND NOT EXISTS (SELECT 1 FROM messages WHERE id = e.message_id)
 ORDER BY last_received_at LIMIT ?
 """
 
 _QUARANTINE = """
-SELECT digest FROM quarantine WHERE last_received_at < ? ORDER BY last_received_at LIMIT ?
+SELECT digest FROM quarantine
+WHERE last_received_at < ? AND last_received_at NOT IN (SELECT value FROM json_each(?))
+ORDER BY last_received_at LIMIT ?
 """
 
 # When ZimSend was asked about a message.

@@ -22,9 +22,17 @@ from typing import Any
 from receiver.event import Incoming, Rejected
 from receiver.mirror import Cell, Summary
 from receiver.store.contract import Outcome, Report
-from receiver.store.group import Decision, Known, Look, MirroredMessage, decide
-from receiver.store.sqlite.connections import Connections, patiently
-from receiver.times import DAY
+from receiver.store.group import (
+    Decision,
+    Known,
+    Look,
+    MirroredMessage,
+    decide,
+    set_apart,
+    undated_mark,
+)
+from receiver.store.sqlite.connections import Connections, item_of, patiently
+from receiver.times import DAY, RELEASED
 
 Items = Sequence[Incoming | Rejected]
 Wanting = Callable[[str], Sequence[str]]
@@ -43,42 +51,58 @@ class Ingest(Connections):
         deadline = time.monotonic() + patience
         if self._writing.locked():
             reading_done()  # another thread of this process writes, and may do so for long
-        # The schema is looked at with the first statement: each more would hold the group up, for
-        # at each Python gives its own lock away, and gets it back late under load.
+        # The schema is looked at by the statement that writes: each more would hold the group up,
+        # for at each Python gives its own lock away, and gets it back late under load.
         known_schema = self._verified is not None
         with self._exclusive_writer(deadline, any_schema=known_schema) as connection:
-            group = Group(connection, items, wanting)
+            assert self._verified is not None
+            group = Group(connection, items, wanting, self._verified)
             reading_done()
-            if group.is_one_statement and group.schema_version == self._verified:
+            if group.is_one_statement:
                 with suppress(sqlite3.IntegrityError):
                     patiently(lambda: group.write(connection), deadline)
                     return group.outcomes
         with self._transaction(deadline - time.monotonic()) as connection:
-            group = Group(connection, items, wanting)
+            group = Group(connection, items, wanting, self._verified)
             group.write(connection)
         return group.outcomes
 
     def try_ingest(self, items: Items, wanting: Wanting, patience: float) -> None:
         with self._transaction(patience) as connection:
             connection.execute("SAVEPOINT trial")
-            Group(connection, items, wanting).write(connection)
+            assert self._verified is not None
+            Group(connection, items, wanting, self._verified).write(connection)
             connection.execute("ROLLBACK TO trial")
 
 
 class Group:
     """What to write of a group of arrivals, by what was known of them when it was made."""
 
-    def __init__(self, connection: sqlite3.Connection, items: Items, wanting: Wanting) -> None:
-        known, seen, self.schema_version = _known(connection, items)
+    def __init__(
+        self, connection: sqlite3.Connection, items: Items, wanting: Wanting, schema: int
+    ) -> None:
+        """
+        :param schema: SQLite's count of schema changes at which the schema is ours.
+        """
+        known, seen = _known(connection, items)
+        while (apart := set_apart(items, known)) is not items:  # ids that collide: rare
+            items = apart
+            known, seen = _known(connection, items)
         self._decision = decision = decide(items, known, partial(_look, connection), wanting)
-        self._events = _arrivals(decision, seen) if decision.accepted else None
+        self._events = _arrivals(decision, seen, schema) if decision.accepted else None
         self.outcomes = decision.outcomes
+        self._is_undated = decision.is_undated
 
     @property
     def is_one_statement(self) -> bool:
         """Whether `write` is a transaction by itself: there are new events and nothing else."""
         decision = self._decision
-        return bool(decision.accepted and not decision.again and not decision.quarantined)
+        return bool(
+            decision.accepted
+            and not decision.again
+            and not decision.quarantined
+            and not self._is_undated
+        )
 
     def write(self, connection: sqlite3.Connection) -> None:
         """
@@ -89,6 +113,9 @@ class Group:
             connection.execute(*self._events)
         if again := self._decision.again:
             connection.executemany(_RECEIVED_AGAIN, [(a.received_at, a.id) for a in again])
+        if self._is_undated:
+            connection.execute("INSERT OR REPLACE INTO marks VALUES (?, ?)", undated_mark())
+            connection.execute(_DUE_AT_ONCE, (RELEASED,))
         if quarantined := self._decision.quarantined:
             connection.executemany(
                 _QUARANTINE,
@@ -102,9 +129,8 @@ class Group:
 # --- reading
 
 
-def _known(connection: sqlite3.Connection, items: Items) -> tuple[Known, tuple[int, int], int]:
-    """What is known of the arrivals; what tells later whether that has changed; and SQLite's count
-    of changes of the schema."""
+def _known(connection: sqlite3.Connection, items: Items) -> tuple[Known, tuple[int, int]]:
+    """What is known of the arrivals; and what tells later whether that has changed."""
     arrivals = [item for item in items if isinstance(item, Incoming)]
     ids, messages, learnt, expired, *seen = connection.execute(
         _KNOWN,
@@ -114,7 +140,7 @@ def _known(connection: sqlite3.Connection, items: Items) -> tuple[Known, tuple[i
         },
     ).fetchone()
     known = Known(
-        set(json.loads(ids)),
+        {event_id: (kind, message_id) for event_id, kind, message_id in json.loads(ids)},
         {
             message_id: MirroredMessage.stored(registers, Cell(at // DAY, device_id, state), *rest)
             for message_id, registers, at, device_id, state, *rest in json.loads(messages)
@@ -122,7 +148,7 @@ def _known(connection: sqlite3.Connection, items: Items) -> tuple[Known, tuple[i
         expired,
         set(json.loads(learnt)),
     )
-    return known, (seen[0], seen[1]), seen[2]
+    return known, (seen[0], seen[1])
 
 
 def _look(connection: sqlite3.Connection, looks: list[Look]) -> Iterator[tuple[str, Report]]:
@@ -150,19 +176,23 @@ _values_of_message = attrgetter(*_MESSAGE)
 
 _INSERT = f"INSERT INTO arrivals ({', '.join(_COLUMNS)}) VALUES "
 _ROW = f"({', '.join('?' * len(_COLUMNS))})"
+# No number of expiries fits where a migration has come in between.
+_FIRST_ROW = f"""({", ".join("?" * (len(_COLUMNS) - len(_READ)))}, ?,
+    CASE (SELECT schema_version FROM pragma_schema_version) WHEN ? THEN ? ELSE -1 END, ?)"""
 
 _NO_MESSAGE = (None,) * len(_MESSAGE + _CELL)
 _NO_CELL = (None,) * len(Cell._fields)
 _NOTHING_READ = (None,) * len(_READ)
 
 
-def _arrivals(decision: Decision, seen: tuple[int, int]) -> tuple[str, list[Any]]:
+def _arrivals(decision: Decision, seen: tuple[int, int], schema: int) -> tuple[str, list[Any]]:
     """The statement that writes what was accepted, and its values."""
     messages = dict(decision.messages)
     concerned = json.dumps([a.item.message_id for a in decision.accepted if a.item.message_id])
     values: list[Any] = []
     # A message's row goes with the first of its events; and what was read with the first of all.
-    read: tuple[Any, ...] = (*seen, concerned)
+    latest, expiries = seen
+    read: tuple[Any, ...] = (latest, schema, expiries, concerned)
     for item, late, repeat, handlers in decision.accepted:
         loose, message = True, None
         if item.message_id is not None and item.says is not None:
@@ -172,7 +202,7 @@ def _arrivals(decision: Decision, seen: tuple[int, int]) -> tuple[str, list[Any]
         values += _row_and_cell(message)
         values += read
         read = _NOTHING_READ
-    return _INSERT + ", ".join([_ROW] * len(decision.accepted)), values
+    return _INSERT + ", ".join([_FIRST_ROW, *[_ROW] * (len(decision.accepted) - 1)]), values
 
 
 @lru_cache(maxsize=256)
@@ -195,7 +225,8 @@ def _row_and_cell(message: MirroredMessage | None) -> tuple[Any, ...]:
 # --- SQL
 
 _KNOWN = """
-SELECT (SELECT json_group_array(id) FROM events WHERE id IN (SELECT value FROM json_each(:ids))),
+SELECT (SELECT json_group_array(json_array(id, type, message_id)) FROM events
+        WHERE id IN (SELECT value FROM json_each(:ids))),
        (SELECT json_group_array(json_array(id, registers, at, device_id, status,
                                            first_received_at, touched_at, indexed))
         FROM messages WHERE id IN (SELECT value FROM json_each(:messages))),
@@ -203,26 +234,26 @@ SELECT (SELECT json_group_array(id) FROM events WHERE id IN (SELECT value FROM j
         WHERE EXISTS (SELECT 1 FROM events WHERE message_id = value AND source <> 'webhook')),
        (SELECT value FROM marks WHERE name = 'timestamp'),
        (SELECT coalesce(max(seq), 0) FROM events),
-       (SELECT value FROM marks WHERE name = 'expiries'),
-       (SELECT schema_version FROM pragma_schema_version)
+       (SELECT value FROM marks WHERE name = 'expiries')
 """
 
 
 def _closest(has_error: int, order: str) -> str:
     """One report. Those that leave the mirror alone are found by the message's id, the others by
     its key, and those that did not come by webhook, which are few, by an index of their own."""
-    report = "SELECT json_array(l.value ->> 0, e.type, e.reported_at, e.has_error, e.source)"
-    within = f"""e.type = (l.value ->> 1) AND e.has_error = {has_error}
-             AND e.reported_at BETWEEN (l.value ->> 2) AND (l.value ->> 3)
+    message_id, kind, since, until, _, learnt = (item_of("l.value", number) for number in range(6))
+    report = f"SELECT json_array({message_id}, e.type, e.reported_at, e.has_error, e.source)"
+    within = f"""e.type = {kind} AND e.has_error = {has_error}
+             AND e.reported_at BETWEEN {since} AND {until}
              ORDER BY e.reported_at {order} LIMIT 1"""
     return f"""
-        CASE WHEN l.value ->> 5 THEN
+        CASE WHEN {learnt} THEN
             ({report} FROM events AS e
-             WHERE e.message_id = (l.value ->> 0) AND e.source <> 'webhook' AND {within})
+             WHERE e.message_id = {message_id} AND e.source <> 'webhook' AND {within})
         ELSE coalesce(
             ({report} FROM events AS e WHERE e.message_key = m.key AND {within}),
             ({report} FROM events AS e
-             WHERE e.loose = 1 AND e.message_id = (l.value ->> 0) AND {within}))
+             WHERE e.loose = 1 AND e.message_id = {message_id} AND {within}))
         END"""
 
 
@@ -230,12 +261,12 @@ def _closest(has_error: int, order: str) -> str:
 _LOOK = f"""
 SELECT json_group_array(json_array({
     ", ".join(
-        f"json(CASE WHEN l.value ->> 4 THEN {_closest(has_error, 'DESC')}"
+        f"json(CASE WHEN {item_of('l.value', 4)} THEN {_closest(has_error, 'DESC')}"
         f" ELSE {_closest(has_error, 'ASC')} END)"
         for has_error in (0, 1)
     )
 }))
-FROM json_each(?) AS l LEFT JOIN messages AS m ON m.id = (l.value ->> 0)
+FROM json_each(?) AS l LEFT JOIN messages AS m ON m.id = {item_of("l.value", 0)}
 """
 
 # What has just come again is kept for as long as what has just come.
@@ -243,6 +274,9 @@ _RECEIVED_AGAIN = """
 UPDATE events SET receipts = receipts + 1, last_received_at = max(last_received_at, ?)
 WHERE id = ?
 """
+
+# By the clock of now, `RELEASED` may be years away.
+_DUE_AT_ONCE = "UPDATE deliveries SET due_at = 0 WHERE due_at = ? AND state = 'pending'"
 
 _QUARANTINE = """
 INSERT INTO quarantine (digest, received_at, last_received_at, length, reason, body)

@@ -13,7 +13,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from receiver import mirror
 from receiver.mirror import Search
 from receiver.store.contract import Evidence, MirrorRow, Report
-from receiver.store.sqlite.connections import Connections
+from receiver.store.sqlite.connections import Connections, item_of
 from receiver.times import DAY
 
 #: The shortest text that the index knows.
@@ -327,14 +327,14 @@ def _unindexed(
     """
     # All in one row: Python gives its lock away at each, and requests wait for it.
     (found,) = connection.execute(
-        "SELECT json_group_array(json_array(key, json(text))) FROM ("
-        " SELECT key, text, sum(length(text)) OVER (ORDER BY key) - length(text) AS before FROM ("
-        "  SELECT key, registers -> '$.message[2]' AS text"
+        "SELECT json_group_array(json_array(key, json(said))) FROM ("
+        " SELECT key, said, sum(length(said)) OVER (ORDER BY key) - length(said) AS before FROM ("
+        "  SELECT key, json_extract(registers, '$.message') AS said"
         "  FROM messages INDEXED BY messages_unindexed WHERE indexed = 0 ORDER BY key LIMIT ?))"
         " WHERE coalesce(before, 0) < ?",
         (limit, characters),
     ).fetchone()
-    return [(key, mirror.fold(text or "")) for key, text in json.loads(found)]
+    return [(key, mirror.fold(said[2] or "") if said else "") for key, said in json.loads(found)]
 
 
 def has_unindexed(connection: sqlite3.Connection) -> bool:
@@ -355,7 +355,8 @@ def index_texts(connection: sqlite3.Connection) -> bool:
     texts = json.dumps([pair for pair in unindexed if pair[1]])
     connection.execute(f"DELETE FROM search WHERE rowid IN ({_EACH})", (keys,))
     connection.execute(
-        "INSERT INTO search (rowid, text) SELECT value ->> 0, value ->> 1 FROM json_each(?)",
+        f"INSERT INTO search (rowid, text) SELECT {item_of('value', 0)}, {item_of('value', 1)}"
+        " FROM json_each(?)",
         (texts,),
     )
     connection.execute(f"UPDATE messages SET indexed = 1 WHERE key IN ({_EACH})", (keys,))

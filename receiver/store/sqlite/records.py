@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
-from receiver.store.contract import Selection
+from receiver.store.contract import Claim, Selection
 from receiver.store.group import replayed
 from receiver.store.sqlite.connections import Connections, as_unavailable, placeholders
 from receiver.store.sqlite.mirror import OF_MESSAGE
@@ -67,6 +67,15 @@ class Records(Connections):
                 "SELECT body FROM events WHERE id = ?", (event_id,)
             ).fetchone()
         return found[0] if found else None
+
+    def tracebacks(self, event_id: str) -> Mapping[str, str]:
+        with as_unavailable():
+            return dict(self._reader.execute(_TRACEBACKS, (event_id,)).fetchall())
+
+    def unclaimed(self, event_id: str, handler: str) -> Claim | None:
+        with as_unavailable():
+            found = self._reader.execute(_UNCLAIMED, (handler, event_id)).fetchone()
+        return Claim(*found) if found else None
 
     def replay(
         self,
@@ -163,10 +172,21 @@ def _conditions(selection: Selection) -> tuple[str, dict[str, Any]]:
 
 # --- SQL
 
+_UNCLAIMED = """
+SELECT seq, ?, 0, 1, id, type, message_id, occurred_at, received_at, source, late, redacted, body
+FROM events WHERE id = ?
+"""
+
+_TRACEBACKS = """
+SELECT handler, traceback FROM deliveries
+WHERE event_seq = (SELECT seq FROM events WHERE id = ?) AND traceback IS NOT NULL
+  AND last_error IS NOT NULL
+"""
+
 # The fence grows so that whoever still runs the item from before no longer counts.
 _REPLAY = """
 INSERT INTO deliveries (event_seq, handler, message_id, occurred_at, due_at) VALUES (?, ?, ?, ?, ?)
 ON CONFLICT (event_seq, handler) DO UPDATE SET
     state = 'pending', due_at = excluded.due_at, leased = 0, fence = fence + 1, attempts = 0,
-    last_error = NULL, due_since = NULL
+    last_error = NULL, traceback = NULL, due_since = NULL
 """

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
 import sqlite3
+from datetime import UTC, datetime, timedelta
 from functools import cache
 
 from sqlite_utils import Database, Migrations
@@ -71,6 +73,17 @@ def items_behind_others_are_parked(db: Database) -> None:
     _run(db, _PARKED)
 
 
+@migrations()
+def leases_have_owners(db: Database) -> None:
+    _run(db, _OWNERS)
+
+
+@migrations()
+def errors_have_tracebacks(db: Database) -> None:
+    # Where `last_error` came from: files, lines and types of exceptions.
+    db.execute("ALTER TABLE deliveries ADD COLUMN traceback TEXT")
+
+
 @cache
 def step_names() -> set[str]:
     """All steps that this release knows: those that an empty database lacks."""
@@ -98,8 +111,24 @@ def _timestamp(body: bytes, received_at: int) -> int | None:
         payload = read_json(body)
     except Unusable:
         return None
-    timestamp = times.parse(payload.get("timestamp")) if isinstance(payload, dict) else None
+    timestamp = _time(payload.get("timestamp")) if isinstance(payload, dict) else None
     return None if timestamp is None or timestamp > received_at + times.DAY else timestamp
+
+
+def _time(value: object) -> int | None:
+    """A time as the release that made this step read it, whatever is read today."""
+    if not isinstance(value, str) or len(value) > 64:
+        return None
+    text = value.upper()
+    if not re.fullmatch(r"[0-9W-]+(?:[T ].*)?", text, re.ASCII | re.DOTALL):
+        return None
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        return None
+    if moment.tzinfo is None:
+        moment = moment.replace(tzinfo=UTC)
+    return (moment - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(microseconds=1)
 
 
 def _run(db: Database, script: str) -> None:
@@ -366,4 +395,10 @@ CREATE INDEX deliveries_of_message
 -- The messages of which something is parked, and since when; mostly there is nothing in it.
 CREATE INDEX deliveries_parked ON deliveries (handler, message_id, due_since)
     WHERE state = 'pending' AND due_at = {NEVER};
+"""
+
+_OWNERS = """
+-- Who has leased an item; null once the lease has ended. And what somebody has leased: little.
+ALTER TABLE deliveries ADD COLUMN owner TEXT;
+CREATE INDEX deliveries_leased ON deliveries (owner) WHERE leased;
 """

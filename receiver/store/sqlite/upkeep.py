@@ -2,18 +2,47 @@
 
 from __future__ import annotations
 
+import os
+from contextlib import suppress
+
 from receiver.store.contract import Expired
+from receiver.store.group import NOT_YET, UNDATED
 from receiver.store.sqlite import expiry, mirror
-from receiver.store.sqlite.connections import Connections, as_unavailable
+from receiver.store.sqlite.connections import SHORT_PATIENCE, Connections, as_unavailable
 
 #: Pages given back to the disk in one go, and those that are kept for what comes next. Few: where
 #: very many are free, SQLite takes half a millisecond to find the place for each.
 _FREED_AT_ONCE = 16
 _FREE_PAGES_KEPT = 256
 
+#: Bytes of the write-ahead log from which on one is told of it.
+LONG_LOG = 256 * 1024 * 1024
+
+_NEWEST_QUARANTINED = "SELECT max(last_received_at) FROM quarantine"
+_QUARANTINED_BYTES = """
+SELECT coalesce(sum(coalesce(length(body), 0) + 512), 0) FROM quarantine
+"""
+# The oldest, until so many bytes are free; few in one transaction.
+_DELETE_OLDEST = """
+DELETE FROM quarantine WHERE digest IN (
+    SELECT digest FROM (
+        SELECT digest, sum(size) OVER (ORDER BY last_received_at, digest) - size AS before
+        FROM (SELECT digest, last_received_at, coalesce(length(body), 0) + 512 AS size
+              FROM quarantine ORDER BY last_received_at, digest LIMIT 256))
+    WHERE before < ?)
+"""
+
+_LATEST = """
+SELECT max(coalesce(timestamp, received_at))
+FROM (SELECT timestamp, received_at FROM events ORDER BY seq DESC LIMIT 200)
+"""
+
 
 class Upkeep(Connections):
     """See `receiver.store.contract.Upkeep`."""
+
+    #: The last receipt in quarantine when its size was within its bound.
+    _bounded_at: int | None = None
 
     def index_texts(self, patience: float) -> bool:
         with self._reading() as connection:
@@ -35,6 +64,40 @@ class Upkeep(Connections):
     def expirable(self, before: int) -> Expired:
         with self._reading() as connection:
             return expiry.expirable(connection, before)
+
+    def latest(self) -> int | None:
+        with self._reading() as connection:
+            found: tuple[int | None] = connection.execute(_LATEST).fetchone()
+        return found[0]
+
+    def date_undated(self, now: int) -> None:
+        with self._transaction(SHORT_PATIENCE) as connection:
+            connection.execute(
+                "UPDATE marks SET value = ? WHERE value = ? AND substr(name, 1, ?) = ?",
+                (now, NOT_YET, len(UNDATED), UNDATED),
+            )
+
+    def bound_quarantine(self, most: int, patience: float) -> int:
+        with self._reading() as connection:
+            newest = connection.execute(_NEWEST_QUARANTINED).fetchone()[0]
+            if newest == self._bounded_at:
+                return 0
+            (size,) = connection.execute(_QUARANTINED_BYTES).fetchone()
+            if size <= most:
+                self._bounded_at = newest
+                return 0
+        with self._transaction(patience) as connection:
+            return connection.execute(_DELETE_OLDEST, (size - most,)).rowcount
+
+    def warning(self) -> str | None:
+        with suppress(OSError):
+            size = os.stat(f"{self.path}-wal").st_size
+            if size > LONG_LOG:
+                return (
+                    f"SQLite's -wal has {size >> 20} MB, for somebody reads for long in one "
+                    "transaction, which keeps it from being emptied: end that program"
+                )
+        return None
 
     def shrink(self, patience: float) -> bool:
         free = self._free_pages()

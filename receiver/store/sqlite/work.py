@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 from receiver.store.claiming import (
@@ -26,7 +26,7 @@ from receiver.store.contract import (
     Want,
     tell_given_up,
 )
-from receiver.store.sqlite.connections import Connections, as_unavailable, placeholders
+from receiver.store.sqlite.connections import Connections, as_unavailable, item_of, placeholders
 
 #: An item's number, handler, fence and attempt.
 _Lease = tuple[int, str, int, int]
@@ -36,10 +36,15 @@ class Work(Connections):
     """See `receiver.store.contract.Work`."""
 
     def work(
-        self, now: int, settlements: Sequence[Settlement], wants: Sequence[Want], patience: float
+        self,
+        now: int,
+        settlements: Sequence[Settlement],
+        wants: Sequence[Want],
+        patience: float,
+        given_up: Callable[[str, Sequence[int]], None] = tell_given_up,
     ) -> list[Claim]:
         leased: list[_Lease] = []
-        given_up: dict[str, int] = {}
+        dead: dict[str, list[int]] = {}
         with self._transaction(patience) as connection:
             if settlements:
                 connection.execute(_SETTLE, (json.dumps([_settled(s) for s in settlements]),))
@@ -50,14 +55,33 @@ class Work(Connections):
                 found = _Found(connection, now, want)
                 found.write(connection)
                 leased += found.leased
-                given_up[want.handler] = len(found.given_up)
+                dead[want.handler] = [seq for seq, *_ in found.given_up]
             # Each event once for all its handlers; and before the commit, so that a read that
             # fails leases nothing.
             seqs = json.dumps(list({seq for seq, *_ in leased}))
             events = {seq: event for seq, *event in connection.execute(_EVENTS, (seqs,))}
-        for handler, items in given_up.items():
-            tell_given_up(handler, items)
+        for handler, items in dead.items():
+            given_up(handler, items)
         return [Claim(*lease, *events[lease[0]]) for lease in leased]
+
+    def leases(self, owner: str) -> list[Claim]:
+        with as_unavailable():
+            return [Claim(*found) for found in self._reader.execute(_LEASES, (owner,))]
+
+    def renew(self, claim: Claim, until: int, patience: float) -> Claim | None:
+        held = (until, claim.event_seq, claim.handler, claim.fence)
+        with self._transaction(patience) as connection:
+            renewed = connection.execute(_RENEW, held).rowcount
+        return claim._replace(fence=claim.fence + 1) if renewed else None
+
+    def died(self, handler: str, seqs: Sequence[int]) -> list[tuple[Claim, str]]:
+        with as_unavailable():
+            found = self._reader.execute(_DIED, (handler, json.dumps(list(seqs)))).fetchall()
+        return [(Claim(*claim), error or "") for *claim, error in found]
+
+    def work_counts(self) -> list[tuple[str, int, int]]:
+        with as_unavailable():
+            return self._reader.execute(_COUNTS).fetchall()
 
     def next_due(self, handler: str, after: int) -> int | None:
         with as_unavailable():
@@ -68,6 +92,10 @@ class Work(Connections):
     def version(self) -> object:
         with as_unavailable():
             return self._reader.execute("PRAGMA data_version").fetchone()[0]
+
+    def owed(self) -> list[str]:
+        with as_unavailable():
+            return [name for (name,) in self._reader.execute(_OWED)]
 
     def bury(self, now: int, known: Sequence[str], wait: int) -> int:
         unknown = f"handler NOT IN ({placeholders(known)}) AND state = 'pending'"
@@ -85,7 +113,8 @@ class Work(Connections):
         if not found:
             return 0
         dead = (
-            "SET state = 'dead', leased = 0, last_error = 'no handler of this name is registered'"
+            "SET state = 'dead', leased = 0, traceback = NULL,"
+            " last_error = 'no handler of this name is registered'"
         )
         buried = 0
         with self._transaction() as connection:
@@ -183,7 +212,8 @@ class _Found:
         handler = self._want.handler
         seqs = [seq for seq, *_ in self.leased]
         if seqs:
-            connection.execute(_LEASE, (self._now + self._want.lease, handler, json.dumps(seqs)))
+            until = self._now + self._want.lease
+            connection.execute(_LEASE, (until, self._want.owner, handler, json.dumps(seqs)))
         for seq, _, attempts in self.given_up:
             error = f"given up: {attempts} attempts, the last ones ended without a word"
             connection.execute(_GIVE_UP, (self._now, error, seq, handler))
@@ -211,6 +241,7 @@ def _settled(settlement: Settlement) -> tuple[Any, ...]:
         # JSON's functions end a text at NUL.
         settlement.error and settlement.error.replace("\0", "\ufffd"),
         int(settlement.given_back),
+        settlement.traceback and settlement.traceback.replace("\0", "\ufffd"),
     )
 
 
@@ -238,9 +269,12 @@ def _first(handler: str, stand: int) -> str:
 # Whether an item of the message `m` is leased.
 _HELD = f"EXISTS (SELECT 1 FROM ({_queue(':handler', LEASED, FARTHEST)}) WHERE due_at > :now)"
 
+#: SQLite before 3.35 does not know the word, and may read it twice.
+_READ_ONCE = "MATERIALIZED" if sqlite3.sqlite_version_info >= (3, 35) else ""
+
 # What is due, and of each of its messages: whether an item is leased, and the first that is due.
 _MET = f"""
-WITH met AS MATERIALIZED (
+WITH met AS {_READ_ONCE} (
     SELECT due_at, event_seq, message_id, leased, attempts, fence
     FROM deliveries INDEXED BY deliveries_due
     WHERE handler = :handler AND state = 'pending' AND due_at <= :now
@@ -268,10 +302,11 @@ _UNPARK = f"""
 UPDATE deliveries SET due_at = min(due_since, :now), due_since = NULL
 WHERE (event_seq, handler) IN (
     SELECT (SELECT event_seq FROM deliveries INDEXED BY deliveries_of_message
-            WHERE message_id = (queue.value ->> 0) AND handler = (queue.value ->> 1)
+            WHERE message_id = {item_of("queue.value", 0)}
+              AND handler = {item_of("queue.value", 1)}
               AND state = 'pending' AND {STAND} = {PARKED}
             ORDER BY occurred_at, event_seq LIMIT 1),
-           queue.value ->> 1
+           {item_of("queue.value", 1)}
     FROM json_each(:queues) AS queue)
 """
 
@@ -284,12 +319,12 @@ WITH RECURSIVE queue (names) AS (
     UNION ALL
     SELECT (SELECT json_array(handler, message_id) FROM deliveries INDEXED BY deliveries_parked
             WHERE state = 'pending' AND due_at = {NEVER}
-              AND (handler, message_id) > (names ->> 0, names ->> 1)
+              AND (handler, message_id) > ({item_of("names", 0)}, {item_of("names", 1)})
             ORDER BY handler, message_id LIMIT 1)
     FROM queue WHERE names IS NOT NULL)
 SELECT m.message_id, m.handler
-FROM (SELECT names ->> 0 AS handler, names ->> 1 AS message_id FROM queue WHERE names IS NOT NULL)
-     AS m
+FROM (SELECT {item_of("names", 0)} AS handler, {item_of("names", 1)} AS message_id
+      FROM queue WHERE names IS NOT NULL) AS m
 WHERE NOT EXISTS ({_queue("m.handler", LEASED, 1)})
   AND NOT EXISTS ({_first("m.handler", FRESH)}) AND NOT EXISTS ({_first("m.handler", AGAIN)})
 LIMIT 500
@@ -324,27 +359,73 @@ SELECT seq, id, type, message_id, occurred_at, received_at, source, late, redact
 FROM events WHERE seq IN (SELECT value FROM json_each(?))
 """
 
+_DIED = """
+SELECT event_seq, handler, fence, attempts, id, type, events.message_id, events.occurred_at,
+       received_at, source, late, redacted, body, last_error
+FROM deliveries JOIN events ON seq = event_seq
+WHERE handler = ? AND event_seq IN (SELECT value FROM json_each(?)) AND state = 'dead'
+ORDER BY event_seq
+"""
+
+# By the indexes of what is pending and of what is dead: not by all that was ever done.
+_COUNTS = """
+SELECT handler, sum(waiting), sum(dead) FROM (
+    SELECT handler, count(*) AS waiting, 0 AS dead FROM deliveries INDEXED BY deliveries_due
+    WHERE state = 'pending' GROUP BY handler
+    UNION ALL
+    SELECT handler, 0, count(*) FROM deliveries INDEXED BY deliveries_dead
+    WHERE state = 'dead' GROUP BY handler)
+GROUP BY handler ORDER BY handler
+"""
+
 _LEASE = """
 UPDATE deliveries
-SET leased = 1, due_at = ?, due_since = NULL, fence = fence + 1, attempts = attempts + 1
+SET leased = 1, due_at = ?, due_since = NULL, fence = fence + 1, attempts = attempts + 1, owner = ?
 WHERE handler = ? AND event_seq IN (SELECT value FROM json_each(?))
 """
 
+_LEASES = """
+SELECT d.event_seq, d.handler, d.fence, d.attempts, e.id, e.type, e.message_id, e.occurred_at,
+       e.received_at, e.source, e.late, e.redacted, e.body
+FROM deliveries AS d INDEXED BY deliveries_leased JOIN events AS e ON e.seq = d.event_seq
+WHERE d.owner = ? AND d.leased
+ORDER BY d.event_seq, d.handler
+"""
+
+_RENEW = """
+UPDATE deliveries SET fence = fence + 1, due_at = ?
+WHERE event_seq = ? AND handler = ? AND fence = ? AND leased
+"""
+
 # Only while the lease is the one that is settled: the fence says so.
-_SETTLE = """
+_SETTLE = f"""
 UPDATE deliveries AS d
 SET state = ended.state, due_at = ended.due_at, last_error = ended.error,
-    attempts = attempts - ended.given_back, leased = 0
-FROM (SELECT value ->> 0 AS seq, value ->> 1 AS handler, value ->> 2 AS fence, value ->> 3 AS state,
-             value ->> 4 AS due_at, value ->> 5 AS error, value ->> 6 AS given_back
+    traceback = ended.traceback, attempts = attempts - ended.given_back, leased = 0, owner = NULL
+FROM (SELECT {item_of("value", 0)} AS seq, {item_of("value", 1)} AS handler,
+             {item_of("value", 2)} AS fence, {item_of("value", 3)} AS state,
+             {item_of("value", 4)} AS due_at, {item_of("value", 5)} AS error,
+             {item_of("value", 6)} AS given_back, {item_of("value", 7)} AS traceback
       FROM json_each(?)) AS ended
 WHERE d.event_seq = ended.seq AND d.handler = ended.handler AND d.fence = ended.fence
   AND d.leased = 1 AND d.state = 'pending'
 """
 
 _GIVE_UP = """
-UPDATE deliveries SET state = 'dead', leased = 0, due_at = ?, due_since = NULL, last_error = ?
+UPDATE deliveries
+SET state = 'dead', leased = 0, due_at = ?, due_since = NULL, last_error = ?, traceback = NULL
 WHERE event_seq = ? AND handler = ?
+"""
+
+# From each handler to the next.
+_OWED = """
+WITH RECURSIVE owed (handler) AS (
+    SELECT min(handler) FROM deliveries INDEXED BY deliveries_due WHERE state = 'pending'
+    UNION ALL
+    SELECT (SELECT min(handler) FROM deliveries INDEXED BY deliveries_due
+            WHERE state = 'pending' AND handler > owed.handler)
+    FROM owed WHERE handler IS NOT NULL)
+SELECT handler FROM owed WHERE handler IS NOT NULL
 """
 
 _NEXT_DUE = f"""

@@ -10,16 +10,18 @@ from __future__ import annotations
 
 import logging
 import os
+import secrets
 import select
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 
-from receiver.pipes import DEATH, LIFE, STOP, WAKE, WAKING
+from receiver.pipes import BEGUN, DEATH, LIFE, OWNER, STOP, WAKE, WAKING
 
 log = logging.getLogger(__name__)
 
@@ -42,6 +44,9 @@ class WorkerProcess:
         self._wake_end, self.wake_fd = os.pipe()
         os.set_blocking(self.wake_fd, False)
         os.set_blocking(self._wake_end, False)
+        # One process at a time: each goes on with the leases of the one before.
+        self._owner = secrets.token_hex(8)
+        self._begun = _file_in_memory()
         self._life: int | None = None
         self._death: int | None = None
         self._group: int | None = None
@@ -79,7 +84,7 @@ class WorkerProcess:
 
     def forget(self) -> None:
         """In a process that was forked from the master: its ends of the pipes are the master's."""
-        for end in (self._life, self._death, self._wake_end):
+        for end in (self._life, self._death, self._wake_end, self._begun):
             if end is not None:
                 with suppress(OSError):
                     os.close(end)
@@ -97,12 +102,14 @@ class WorkerProcess:
             LIFE: str(life_end),
             DEATH: str(death_end),
             WAKE: str(self._wake_end),
+            BEGUN: str(self._begun),
+            OWNER: self._owner,
         }
         try:
             process = subprocess.Popen(  # noqa: S603 - our own program
                 self._command,
                 env=environ,
-                pass_fds=(life_end, death_end, self._wake_end),
+                pass_fds=(life_end, death_end, self._wake_end, self._begun),
                 stdin=subprocess.DEVNULL,
                 start_new_session=True,  # so that what its handlers leave behind ends with it
             )
@@ -158,6 +165,14 @@ class WorkerProcess:
         if group is not None:
             with suppress(ProcessLookupError, PermissionError):
                 os.killpg(group, signal.SIGKILL)
+
+
+def _file_in_memory() -> int:
+    """A file that has no name and lasts as long as this process."""
+    if hasattr(os, "memfd_create"):
+        return os.memfd_create("begun")
+    with tempfile.TemporaryFile() as file:
+        return os.dup(file.fileno())
 
 
 def _has_ended(death: int) -> bool:

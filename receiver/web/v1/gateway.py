@@ -18,8 +18,9 @@ from werkzeug.routing import BaseConverter
 from receiver.errors import StoreUnavailable, Unusable
 from receiver.event import Incoming, clean_id
 from receiver.parts import parts
+from receiver.providers.exchange import Answer
 from receiver.providers.zimsend import sending
-from receiver.providers.zimsend.api.answers import Answer, Message
+from receiver.providers.zimsend.api.answers import Message
 from receiver.providers.zimsend.api.errors import NotUnderstood, Unavailable, ZimSendError
 from receiver.providers.zimsend.facts import facts, moments
 from receiver.status import STATES

@@ -42,6 +42,8 @@ likely_times = st.sampled_from(
         *(iso(0), iso(-3), iso(5), "2026-11-20", "0000-00-00T00:00:00Z"),
         *(iso(-90 * 86_400), iso(-91 * 86_400), iso(86_401)),
         *("0001-01-01T00:00:00+14:00", "9999-12-31T23:59:59-14:00"),
+        *("2026-11-20T24:00Z", "2026-11-20T08:15:60[Europe/Paris]", "Fri, 20 Nov 2026 08:15 GMT"),
+        *(1_795_162_542, 1_795_162_542_123.5, "1795162542123", "20261120", -1, 10**300, 1e308),
     ]
 )
 any_value = any_json | likely_times
@@ -50,7 +52,8 @@ any_data = st.fixed_dictionaries(
     optional={
         "message_id": any_value | st.sampled_from(["msg_1", *DIRTY_IDS]),
         "error": any_value | st.fixed_dictionaries({"code": any_json, "message": any_json}),
-        **dict.fromkeys(["to", "message", "device_id", "status", "metadata"], any_value),
+        **dict.fromkeys(["to", "message", "device_id", "status"], any_value),
+        "metadata": any_value | any_json.map(json.dumps),
         **dict.fromkeys([f"{state}_at" for state in status.STATES], any_value),
         **dict.fromkeys(["connected_at", "disconnected_at", "priority"], any_value),
     },
@@ -107,6 +110,9 @@ def check(body: bytes, text_mode: str) -> None:
     if arrived.says is not None:
         assert arrived.message_id is not None
         assert status.status(arrived.says) in status.STATES
+        view = status.describe(arrived.says)
+        seen = (event.to, event.device_id, event.metadata)
+        assert seen == (view["to"], view["device_id"], view["metadata"] or {})
         assert arrived.has_error is (
             event.error_code is not None or event.error_message is not None
         )

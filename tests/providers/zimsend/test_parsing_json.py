@@ -30,9 +30,12 @@ from tests.providers.zimsend.bodies import SENT, envelope, handed, incoming
         (b'{"event": "sms.sent", "x": NaN}', "NaN"),
         (b'{"event": "sms.sent", "x": [Infinity]}', "Infinity"),
         (b'{"event": "sms.sent", "data": {"n": -Infinity}}', "-Infinity"),
-        (b'{"event": "sms.sent", "x": "\xff"}', "not UTF-8"),
-        (b'{"event": "sms.sent", "x": "\xed\xa0\x80"}', "not UTF-8"),
-        (b'{"event": "sms.sent", "x": "\xc0\x80"}', "not UTF-8"),
+        (b'{"event": "sms.sent", "x": \xff}', "not UTF-8"),
+        (b'{"event": "sms.sent" "x": "\xff"}', "not UTF-8"),
+        (b'["\xff"]', "not an object"),
+        (b"\xff" * 100_000, "not UTF-8"),
+        (b'{"x": "\xff", "event": ' + b"[" * 300, "not UTF-8"),
+        (b'{"x": "\xff", "event": ' + b"[" * 300 + b"]" * 300 + b"}", "200 levels"),
         ('{"event": "sms.sent"}'.encode("utf-16"), "not UTF-8"),
         ("{}".encode("utf-16-le"), "not JSON"),
         (b'\xef\xbb\xbf\xef\xbb\xbf{"event": "sms.sent"}', "not JSON"),
@@ -150,6 +153,34 @@ def test_a_byte_order_mark_is_passed_over_and_kept() -> None:
     assert arrived.body == body
     assert handed(arrived).raw == body
     assert handed(arrived).data == SENT
+
+
+@pytest.mark.parametrize(
+    ("raw", "read"),
+    [
+        (b"caf\xe9", "caf\ufffd"),
+        (b"a\xff\xfeb", "a\ufffd\ufffdb"),
+        (b"\xc3", "\ufffd"),
+        (b"\xc0\x80", "\ufffd\ufffd"),
+        (b"\xed\xa0\xbd\xed\xb1\x8b", "\U0001f44b"),  # two surrogates, as some programs write one
+        (b"\xed\xa0\xbd \xff \xf0\x9f\x91\x8b", "\ufffd\ufffd\ufffd \ufffd \U0001f44b"),
+    ],
+)
+@pytest.mark.parametrize("text_mode", ["full", "masked"])
+def test_bytes_that_are_no_utf_8_do_not_lose_the_rest(
+    raw: bytes, read: str, text_mode: str
+) -> None:
+    body = json.dumps(envelope(data=SENT | {"message": "TEXT"})).encode().replace(b"TEXT", raw)
+    arrived = incoming(body, text_mode=text_mode)
+    assert (arrived.id, arrived.message_id) == ("evt_1", "msg_1")
+    event = handed(arrived)
+    assert event.data["message"] == read
+    assert arrived.says is not None
+    assert arrived.says["message"][2] == read
+    if text_mode == "full":
+        assert arrived.body == event.raw == body
+    with pytest.raises(Unusable, match="not UTF-8"):
+        read_json(body)  # what is not signed is read strictly
 
 
 @pytest.mark.parametrize("text", ["a\x00b", "\ud800", "x\udfff", "\u2028", "\x1b[31m"])

@@ -8,10 +8,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
-from typing import Any, NamedTuple
+from typing import Any
 
-from receiver import times
+from receiver import status, times
 from receiver.errors import Unusable
+from receiver.strict_json import text_of
 
 Fields = Mapping[str, Any]
 
@@ -156,14 +157,6 @@ class LogLine:
     raw: Mapping[str, Any] = field(repr=False, compare=False)
 
 
-class Answer(NamedTuple):
-    """An answer as it came, but for the headers of the connection. The body is not compressed."""
-
-    status: int
-    headers: list[tuple[str, str]]
-    body: bytes
-
-
 # --- readers
 
 
@@ -185,8 +178,13 @@ def text(fields: Fields, name: str) -> str | None:
     return value if type(value) is str and value else None
 
 
+def word(fields: Fields, name: str) -> str | None:
+    """An id or a number: a text that is not empty, or a whole number's digits."""
+    return text_of(fields.get(name)) or None
+
+
 def _id(fields: Fields, name: str) -> str:
-    value = text(fields, name)
+    value = word(fields, name)
     if value is None:
         raise Unusable(f"it has no `{name}`")
     return value
@@ -197,7 +195,7 @@ def _named(rows: Any) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     named: list[dict[str, Any]] = []
     nameless: list[dict[str, Any]] = []
     for row in _objects(rows):
-        (nameless if text(row, "message_id") is None else named).append(row)
+        (nameless if word(row, "message_id") is None else named).append(row)
     return named, nameless
 
 
@@ -221,30 +219,31 @@ def _number(fields: Fields, name: str) -> float | None:
 
 
 def _moment(fields: Fields, name: str) -> datetime | None:
-    moment = times.parse(fields.get(name))
+    moment = times.read(fields.get(name))
+    if moment is None or moment < times.YEAR_2000:
+        return None
     try:
-        return None if moment is None else times.to_datetime(moment)
-    except OverflowError:  # before the year 1 or after 9999, in UTC
+        return times.to_datetime(moment)
+    except OverflowError:  # after the year 9999, in UTC
         return None
 
 
 def message(document: Any) -> Message:
     fields = _object(document)
-    metadata = fields.get("metadata")
     return Message(
         message_id=_id(fields, "message_id"),
         status=text(fields, "status"),
-        to=text(fields, "to"),
+        to=word(fields, "to"),
         text=text(fields, "message"),
         priority=_whole(fields, "priority") or text(fields, "priority"),
-        device_id=text(fields, "device_id"),
+        device_id=word(fields, "device_id"),
         created_at=_moment(fields, "created_at"),
         queued_at=_moment(fields, "queued_at"),
         sent_at=_moment(fields, "sent_at"),
         delivered_at=_moment(fields, "delivered_at"),
         failed_at=_moment(fields, "failed_at"),
         estimated_delivery=_moment(fields, "estimated_delivery"),
-        metadata=metadata if isinstance(metadata, dict) else None,
+        metadata=status.read_metadata(fields.get("metadata")),
         raw=fields,
     )
 
@@ -256,7 +255,7 @@ def receipt(document: Any) -> Message:
 
 def bulk(document: Any) -> BulkResult:
     fields = _object(document)
-    batch_id = text(fields, "batch_id")
+    batch_id = word(fields, "batch_id")
     rows, ids = fields.get("messages"), fields.get("message_ids")
     messages: list[Message] = []
     refused: list[dict[str, Any]] = []
@@ -264,7 +263,7 @@ def bulk(document: Any) -> BulkResult:
         named, refused = _named(rows)
         messages = [receipt(row) for row in named]
     elif isinstance(ids, list):
-        messages = [Message(message_id) for message_id in ids if type(message_id) is str]
+        messages = [Message(message_id) for one in ids if (message_id := text_of(one)) is not None]
     elif batch_id is None:
         raise Unusable("it has neither `batch_id` nor messages")
     return BulkResult(
@@ -283,9 +282,9 @@ def otp(document: Any) -> Otp:
     fields = _object(document)
     return Otp(
         otp_id=_id(fields, "otp_id"),
-        message_id=text(fields, "message_id"),
+        message_id=word(fields, "message_id"),
         status=text(fields, "status"),
-        to=text(fields, "to"),
+        to=word(fields, "to"),
         expires_at=_moment(fields, "expires_at"),
         raw=fields,
     )

@@ -21,9 +21,10 @@ from urllib.parse import urlencode
 
 import httpx
 
-from receiver.providers.zimsend.api import answers, exchange
+from receiver.providers import exchange
+from receiver.providers.exchange import Answer, Bounds, Budget, Exchange
+from receiver.providers.zimsend.api import answers, errors
 from receiver.providers.zimsend.api.answers import (
-    Answer,
     BulkResult,
     LogLine,
     Message,
@@ -35,7 +36,6 @@ from receiver.providers.zimsend.api.answers import (
     WebhookTest,
 )
 from receiver.providers.zimsend.api.errors import NotFound, ZimSendError
-from receiver.providers.zimsend.api.exchange import Bounds, Budget, Exchange
 
 BASE_URL = "https://api.zimsend.com/v1"
 
@@ -96,9 +96,12 @@ class ZimSend:
         if device_id is not None:
             exchange.header(device_id, "the device id")
         self._device_id = device_id
-        self._secrets = (api_key, client_id)
+        credentials = {
+            "X-API-Key": exchange.header(api_key, "the API key"),
+            "X-Client-ID": exchange.header(client_id, "the client id"),
+        }
         bounds = Bounds(timeout, tries, patience, budget)
-        self._exchange = Exchange(api_key, client_id, base_url, bounds, sleep, clock)
+        self._exchange = Exchange("ZimSend", credentials, base_url, bounds, sleep, clock)
 
     def within(self, **bounds: Any) -> ZimSend:
         """The same account and the same connections, with other bounds.
@@ -405,13 +408,17 @@ class ZimSend:
             for name, value in (query or {}).items()
             if value is not None
         }
-        hidden = (*self._secrets, *hide)
+        hidden = (*self._exchange.secrets, *hide)
+
+        def refusal(answer: Answer, document: Any) -> ZimSendError | None:
+            return errors.refusal(answer, document, hidden)
+
         return self._exchange.perform(
             method,
             path,
             urlencode(pairs),
             body,
             sent,
-            lambda answer: exchange.understand(answer, read, hidden),
+            lambda answer: exchange.understand(answer, read, refusal),
             repeatable=method == "GET" if repeatable is None else repeatable,
         )

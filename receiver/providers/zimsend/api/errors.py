@@ -1,4 +1,4 @@
-"""What can go wrong with a call to ZimSend, named by what the caller can do about it."""
+"""Which error an answer of ZimSend's is, and what to do about it."""
 
 from __future__ import annotations
 
@@ -6,105 +6,36 @@ import re
 from collections.abc import Iterable
 from typing import Any
 
-from receiver.errors import ReceiverError
-from receiver.providers.zimsend.api.answers import Answer, text
+from receiver.providers.errors import (
+    CredentialsRefused,
+    NotFound,
+    NotPossible,
+    NotUnderstood,
+    ProviderError,
+    RequestRefused,
+    TryLater,
+    Unavailable,
+    clean,
+    retry_after,
+)
+from receiver.providers.exchange import Answer
+from receiver.providers.zimsend.api.answers import text
 
-_LONGEST_MESSAGE = 300
+__all__ = [
+    "CredentialsRefused",
+    "NotFound",
+    "NotPossible",
+    "NotUnderstood",
+    "RequestRefused",
+    "TryLater",
+    "Unavailable",
+    "ZimSendError",
+]
+
+#: Every error of ZimSend's.
+ZimSendError = ProviderError
+
 _CODE = re.compile(r"[A-Za-z0-9_.-]{1,64}")
-
-
-class ZimSendError(ReceiverError):
-    """ZimSend did not do what was asked. Its kinds say what can be done about it.
-
-    :param message: what is wrong; never a secret.
-    :param code: ZimSend's own code, `None` if it gave none.
-    :param status: the HTTP status, `None` if there was no whole answer.
-    :param maybe_sent: the request may have been carried out all the same.
-    :param retry_after: seconds to wait before the next try, if somebody said so.
-    :param advice: what to do, where that is more than its kind says.
-    :param raw: the answer's JSON, `None` if there was none.
-    """
-
-    advice: str = "Look the code up in ZimSend's documentation."
-
-    def __init__(
-        self,
-        message: str,
-        *,
-        code: str | None = None,
-        status: int | None = None,
-        maybe_sent: bool = False,
-        retry_after: float | None = None,
-        advice: str | None = None,
-        raw: Any = None,
-    ) -> None:
-        self.message = message
-        self.code = code
-        self.status = status
-        self.maybe_sent = maybe_sent
-        self.retry_after = retry_after
-        self.advice = advice or self.advice
-        self.raw = raw
-        where = ", ".join(filter(None, [code, f"HTTP {status}" if status else None]))
-        super().__init__(f"{message}{f' ({where})' if where else ''}. {self.advice}")
-
-
-class CredentialsRefused(ZimSendError):
-    """Mend the API key or the client id."""
-
-    advice = "Check the API key and the client id in ZimSend's dashboard."
-
-
-class RequestRefused(ZimSendError):
-    """Mend the request; the same one is refused again."""
-
-    advice = "Mend the request; the same one will be refused again."
-
-
-class NotFound(ZimSendError):
-    """There is no such message, device, code or webhook (any more)."""
-
-    advice = "Check the id; ZimSend keeps messages for 90 days."
-
-
-class NotPossible(ZimSendError):
-    """What it is about is in a state that does not allow it, and repeating does not change that."""
-
-    advice = "Look at its status; it no longer allows this."
-
-
-class TryLater(ZimSendError):
-    """Nothing is wrong with the request: send the same one later."""
-
-    advice = "Nothing was done; try again later."
-
-
-class Unavailable(ZimSendError):
-    """No answer, or one that says that ZimSend itself failed.
-
-    `maybe_sent` false: the same request can safely be made again. Else find out first
-    (`history`, `status`) whether it was carried out.
-
-    :param timed_out: nothing went wrong but that it took too long.
-    """
-
-    advice = "Try again later."
-
-    def __init__(
-        self, message: str, *, maybe_sent: bool, timed_out: bool = False, **details: Any
-    ) -> None:
-        if maybe_sent and details.get("advice") is None:
-            details["advice"] = (
-                "It may have been carried out: look at the history before you send it again."
-            )
-        super().__init__(message, maybe_sent=maybe_sent, **details)
-        self.timed_out = timed_out
-
-
-class NotUnderstood(ZimSendError):
-    """An answer that is not ZimSend's, or not as its documents describe it."""
-
-    advice = "Check the base URL, and what stands between here and ZimSend."
 
 
 _ANOTHER_PHONE = "Bring the phone online, or send with another one."
@@ -142,6 +73,11 @@ _CODES: dict[str, tuple[type[ZimSendError], str | None]] = {
     "SMS_SEND_TIMEOUT": (Unavailable, None),
 }
 
+#: What to do about the kinds of which ZimSend's documents say more.
+_ADVICE: dict[type[ZimSendError], str] = {
+    CredentialsRefused: "Check the API key and the client id in ZimSend's dashboard.",
+    NotFound: "Check the id; ZimSend keeps messages for 90 days.",
+}
 _STATUSES: dict[int, type[ZimSendError]] = {
     401: CredentialsRefused,
     402: TryLater,
@@ -157,6 +93,16 @@ _STATUSES: dict[int, type[ZimSendError]] = {
 
 
 # --- which one it is
+
+
+def refusal(answer: Answer, document: Any, hidden: Iterable[str | None]) -> ZimSendError | None:
+    """The error that an answer is; `None` if it is a result. See `from_answer`."""
+    fields = document if isinstance(document, dict) else {}
+    # A wrong code or a webhook that does not answer is a result.
+    refused = fields.get("success") is False and not fields.keys() & {"valid", "response_status"}
+    if 200 <= answer.status < 300 and not refused:
+        return None
+    return from_answer(answer, document, hidden)
 
 
 def from_answer(answer: Answer, document: Any, hidden: Iterable[str | None]) -> ZimSendError:
@@ -184,25 +130,10 @@ def from_answer(answer: Answer, document: Any, hidden: Iterable[str | None]) -> 
         code=code,
         status=answer.status,
         maybe_sent=kind is Unavailable,
-        retry_after=_retry_after(answer.headers),
-        advice=advice,
+        retry_after=retry_after(answer.headers),
+        advice=advice or _ADVICE.get(kind),
         raw=document,
     )
-
-
-def clean(message: str, hidden: Iterable[str | None]) -> str:
-    """A text from outside as an error can show it: short, on one line, without secrets."""
-    for secret in filter(None, hidden):
-        message = message.replace(secret, "***")
-    message = "".join(c if c.isprintable() else " " for c in message)
-    return message[:_LONGEST_MESSAGE].strip().rstrip(".")
-
-
-def _retry_after(headers: Iterable[tuple[str, str]]) -> float | None:
-    for name, value in headers:
-        if name == "retry-after" and re.fullmatch(r"[0-9]{1,9}", value, re.ASCII):
-            return float(value)
-    return None
 
 
 def _kind(status: int, theirs: bool) -> type[ZimSendError]:

@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import itertools
 import json
-import socket
-import threading
 import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
 from flask import Flask, Response, request
 from werkzeug.exceptions import HTTPException
-from werkzeug.serving import WSGIRequestHandler, make_server
 
 from receiver import times
 from receiver.mirror import number as digits
+from receiver.providers.simulating import running
 from receiver.providers.zimsend.simulator.history import history_page, statistics_of
 from receiver.providers.zimsend.simulator.reading import (
     read_events,
@@ -47,7 +45,7 @@ MOST_CODES = 10
 
 
 def create_api(simulator: Simulator) -> Flask:
-    """PROVIDER's calls, each in the first of its documented shapes; and `GET /truth`."""
+    """PROVIDER's calls, each in the first of its documented shapes; `GET /truth` and `/clock`."""
     app = Flask("zimsend-simulator", static_folder=None)
     world = simulator.world
     codes: dict[str, dict[str, Any]] = {}  # one-time codes, by their id
@@ -74,6 +72,12 @@ def create_api(simulator: Simulator) -> Flask:
             return function
 
         return declare
+
+    @app.get("/clock")
+    def clock() -> Response:
+        """For receivers, which ask by the same clock (`receiver/providers/zimsend/clock.py`)."""
+        told = {"simulator": "not ZimSend", "speed": simulator.speed}
+        return _answer({**told, "now": times.iso(simulator.now())})
 
     @app.get("/truth")
     def truth() -> Response:
@@ -284,32 +288,7 @@ def serve(simulator: Simulator, host: str, port: int) -> Callable[[], None]:
 
     :raises OSError: if it cannot listen there.
     """
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    # A socket of our own: about a port that is taken Werkzeug prints words, and exits.
-    with socket.create_server((host, port), family=family) as listener:
-        server = make_server(
-            host,
-            port,
-            create_api(simulator),
-            threaded=True,
-            request_handler=_Quiet,
-            fd=listener.fileno(),
-        )
-    thread = threading.Thread(target=server.serve_forever, name="api", daemon=True)
-    thread.start()
-    simulator.start()
-
-    def close() -> None:
-        server.shutdown()
-        server.server_close()
-        simulator.stop()
-
-    return close
-
-
-class _Quiet(WSGIRequestHandler):
-    def log_request(self, *_: object) -> None:
-        """Not a line for each request: `GET /truth` tells more."""
+    return running.serve(simulator, create_api(simulator), host, port)
 
 
 def _answer(body: Any, status: int = 200) -> Response:

@@ -1,20 +1,14 @@
-"""A simulated ZimSend: phones, messages, webhooks. No clock, no network.
-
-Time is an argument and only moves forward. What happens to the n-th message, and to the n-th event,
-is drawn from the seed and n alone, so the same seed gives the same world however threads and
-answers happen to interleave.
-"""
+"""A simulated ZimSend: phones, messages, webhooks. No clock, no network."""
 
 from __future__ import annotations
 
-import heapq
 import itertools
 import json
-import random
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
+from receiver.providers.simulating.world import Delivery, Post, SimulatedWorld, Try, Weather
 from receiver.providers.zimsend.samples import sample
 from receiver.providers.zimsend.webhook import sign
 from receiver.times import MINUTE, SECOND, iso
@@ -26,26 +20,6 @@ FAILURES = ("INVALID_NUMBER", "NO_CREDIT", "BLOCKED_NUMBER", "DEVICE_ERROR", "TI
 OTP_TRIES = 3
 #: The reports that a webhook of the account gets.
 REPORTS = ("sms.sent", "sms.delivered", "sms.failed")
-
-
-@dataclass(frozen=True, slots=True)
-class Weather:
-    """How bad a world it is. Shares are from 0 to 1.
-
-    :param failed: SMS that fail.
-    :param duplicates: events that are sent once more after they were received.
-    :param reorder: events whose first try comes up to 20 seconds late.
-    :param drop: tries that never arrive.
-    :param lost_answers: tries that arrive, and whose answer is lost.
-    :param outage: from when to when no try arrives; microseconds after the beginning.
-    """
-
-    failed: float = 0.0
-    duplicates: float = 0.0
-    reorder: float = 0.0
-    drop: float = 0.0
-    lost_answers: float = 0.0
-    outage: tuple[int, int] = (0, 0)
 
 
 @dataclass(slots=True)
@@ -72,54 +46,21 @@ class SimulatedMessage:
     round: int = 0
 
 
-@dataclass(slots=True)
-class Try:
-    """One attempt to deliver an event: when, and what came back (a status, or what went wrong)."""
-
-    at: int
-    outcome: str = "on its way"
-    #: How long the sender waited for the answer.
-    took_ms: int = 0
-
-
-@dataclass(slots=True)
-class WebhookEvent:
+@dataclass(slots=True, kw_only=True)
+class WebhookEvent(Delivery):
     """One event for one webhook, with its tries."""
 
-    id: str
-    number: int
-    type: str
     message_id: str
-    at: int
-    url: str
     secret: bytes
-    body: bytes
     #: `None` where the message had a `webhook_url` of its own.
     webhook_id: str | None = None
-    tries: list[Try] = field(default_factory=list)
-    #: `pending`, `received` (answered with 200), or `dropped` after the last try; or `test`.
-    state: str = "pending"
-    #: It reached the receiver, whether its answer came back or not.
-    arrived: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Post:
-    """A request to be sent now."""
-
-    event: WebhookEvent
-    number: int
-    #: It does not arrive; `Try.outcome` says so.
-    lost: bool
-    #: It arrives, and what comes back is not seen.
-    answer_lost: bool
 
     @property
     def headers(self) -> dict[str, str]:
         return {
             "Content-Type": "application/json",
             "User-Agent": "ZimSend-Webhook/1.0",
-            "X-Webhook-Signature": sign(self.event.secret, self.event.body),
+            "X-Webhook-Signature": sign(self.secret, self.body),
         }
 
 
@@ -133,7 +74,7 @@ class Webhook:
     secret: bytes
 
 
-class World:
+class World(SimulatedWorld):
     """Everything that a simulated ZimSend knows.
 
     :param began: its first moment.
@@ -148,58 +89,14 @@ class World:
         devices: int = 1,
         weather: Weather | None = None,
     ) -> None:
-        self.began = self.now = began
-        self.seed = seed
-        self.weather = weather or Weather()
+        super().__init__(began=began, seed=seed, weather=weather, tries=TRIES)
         self.devices = [f"dev_{number + 1}" for number in range(devices)]
         self.messages: dict[str, SimulatedMessage] = {}
-        self.events: list[WebhookEvent] = []
         self.webhooks: dict[str, Webhook] = {}
-        #: Every try that has ended, with its number, in that order.
-        self.log: list[tuple[WebhookEvent, int]] = []
-        self._posts: list[Post] = []
         #: What each per-message `webhook_url` is signed with.
         self.secret = b""
         self._free_at = dict.fromkeys(self.devices, began)
-        #: When, in which order, what, and whether it still holds.
-        self._plans: list[tuple[int, int, Callable[[], None], Callable[[], bool]]] = []
-        self._order = itertools.count()
         self._tests = itertools.count(1)
-
-    # --- time
-
-    def advance(self, now: int) -> list[Post]:
-        """Let time pass, and take the requests that are due."""
-        self.pass_time(now)
-        posts, self._posts = self._posts, []
-        return posts
-
-    def pass_time(self, now: int) -> None:
-        """Let time pass; the requests that are due wait to be taken."""
-        while self._plans and self._plans[0][0] <= now:
-            self.now, _, happen, holds = heapq.heappop(self._plans)
-            if holds():
-                happen()
-        self.now = max(self.now, now)
-
-    @property
-    def next_at(self) -> int | None:
-        """When something happens next by itself."""
-        return self._plans[0][0] if self._plans else None
-
-    @property
-    def at_rest(self) -> bool:
-        """Every message has come to its end, and every event was received or dropped."""
-        return (
-            not self._posts
-            and not any(holds() for *_, holds in self._plans)
-            and all(event.state != "pending" for event in self.events)
-        )
-
-    def _plan(
-        self, at: int, happen: Callable[[], None], holds: Callable[[], bool] = lambda: True
-    ) -> None:
-        heapq.heappush(self._plans, (max(at, self.now), next(self._order), happen, holds))
 
     def _plan_for(
         self,
@@ -210,15 +107,11 @@ class World:
     ) -> None:
         """Plan what becomes of a message, if it is still in this state then."""
         round_ = message.round
-        self._plan(
+        self.plan(
             at,
             lambda: happen(message),
             lambda: message.round == round_ and message.status == state,
         )
-
-    def chance(self, *about: object) -> random.Random:
-        """The randomness of one thing, whatever happened before it."""
-        return random.Random("/".join(map(str, (self.seed, *about))))
 
     # --- messages
 
@@ -261,21 +154,13 @@ class World:
 
         :param rate: SMS a second.
         """
-
-        def one(number: int) -> Callable[[], None]:
-            chance = self.chance("campaign", number)
-
-            def happen() -> None:
-                self.send(
-                    f"+336{chance.randrange(10**8):08}",
-                    f"Votre commande CMD-{1000 + number} est prête. Code {chance.randrange(10**6)}",
-                    metadata={"order_id": f"CMD-{1000 + number}"},
-                )
-
-            return happen
-
-        for number in range(count):
-            self._plan(self.began + int(number / rate * SECOND), one(number))
+        self.plan_campaign(
+            count,
+            rate,
+            lambda to, text, number: self.send(
+                to, text, metadata={"order_id": f"CMD-{1000 + number}"}
+            ),
+        )
 
     def _enqueue(self, message: SimulatedMessage) -> None:
         chance = self.chance("message", message.number, message.round)
@@ -350,25 +235,19 @@ class World:
         }
         # Half a surrogate pair is escaped, as JavaScript writes it.
         body = json.dumps(envelope, ensure_ascii=False).encode("utf-8", "backslashreplace")
-        event = WebhookEvent(
-            event_id, number, event_type, message.id, self.now, url, secret, body, webhook_id
+        self.deliver(
+            WebhookEvent(
+                id=event_id,
+                number=number,
+                type=event_type,
+                message_id=message.id,
+                at=self.now,
+                url=url,
+                secret=secret,
+                body=body,
+                webhook_id=webhook_id,
+            )
         )
-        self.events.append(event)
-        chance = self.chance("event", number)
-        late = chance.random() < self.weather.reorder
-        self._plan_try(event, self.now + (int(chance.uniform(1, 20) * SECOND) if late else 0))
-
-    def _plan_try(self, event: WebhookEvent, at: int) -> None:
-        self._plan(at, lambda: self._try(event))
-
-    def _try(self, event: WebhookEvent) -> None:
-        number = len(event.tries)
-        chance = self.chance("try", event.number, number)
-        begins, ends = (self.began + moment for moment in self.weather.outage)
-        lost = chance.random() < self.weather.drop or begins <= self.now < ends
-        answer_lost = chance.random() < self.weather.lost_answers
-        event.tries.append(Try(self.now))
-        self._posts.append(Post(event, number, lost, answer_lost))
 
     def test(self, webhook: Webhook) -> Post:
         """A test event, to be sent now and only once. It is no part of the truth."""
@@ -379,65 +258,34 @@ class World:
             event_type, event_id=event_id, message_id=message_id, to="+33600000000", now=self.now
         )
         event = WebhookEvent(
-            event_id,
-            number,
-            event_type,
-            message_id,
-            self.now,
-            webhook.url,
-            webhook.secret,
-            body,
-            webhook.id,
-            [Try(self.now)],
-            "test",
+            id=event_id,
+            number=number,
+            type=event_type,
+            message_id=message_id,
+            at=self.now,
+            url=webhook.url,
+            secret=webhook.secret,
+            body=body,
+            webhook_id=webhook.id,
+            tries=[Try(self.now)],
+            state="test",
         )
         return Post(event, 0, lost=False, answer_lost=False)
-
-    def answered(self, post: Post, outcome: str, took_ms: int = 0) -> None:
-        """Tell what came back of a request.
-
-        :param outcome: the status, or a word for what went wrong; only `200` is a success.
-        :param took_ms: how long the sender waited for it.
-        """
-        event, number = post.event, post.number
-        if post.lost:
-            outcome = "lost on the way"
-        else:
-            event.arrived = event.arrived or outcome == "200"
-            if post.answer_lost:
-                outcome = f"{outcome}, but the answer was lost"
-        event.tries[number].outcome, event.tries[number].took_ms = outcome, took_ms
-        self.log.append((event, number))
-        if event.state != "pending":
-            return  # a duplicate, or a test
-        if outcome == "200":
-            event.state = "received"
-            if self.chance("duplicate", event.number).random() < self.weather.duplicates:
-                self._plan_try(event, self.now + SECOND)
-        elif number + 1 < len(TRIES):
-            self._plan_try(event, event.tries[0].at + TRIES[number + 1])
-        else:
-            event.state = "dropped"
 
     # --- the truth
 
     def truth(self) -> Mapping[str, Any]:
         """What really became of every message and every event."""
         return {
+            **super().truth(),
             "simulator": "not ZimSend",
-            "seed": self.seed,
-            "now": iso(self.now),
-            "at_rest": self.at_rest,
             "messages": [view(message) for message in self.messages.values()],
             "events": [
                 {
                     "event_id": event.id,
                     "type": event.type,
                     "message_id": event.message_id,
-                    "at": iso(event.at),
-                    "state": event.state,
-                    "arrived": event.arrived,
-                    "tries": [{"at": iso(t.at), "outcome": t.outcome} for t in event.tries],
+                    **event.told(),
                 }
                 for event in self.events
             ],

@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from receiver.providers.zimsend.api import ZimSend, exchange
+from receiver.providers import exchange
+from receiver.providers.zimsend.api import ZimSend
 from receiver.providers.zimsend.api.errors import (
     NotUnderstood,
     Unavailable,
@@ -103,7 +104,7 @@ def test_what_is_given_up_is_not_sent_afterwards(
         assert (type(error), error.maybe_sent) == (Unavailable, False)
         assert asked.wait(15)
         server.released.set()
-        eventually(lambda: not [t for t in threading.enumerate() if t.name == "zimsend-call"])
+        eventually(lambda: not [t for t in threading.enumerate() if t.name == "provider-call"])
     assert server.seen == []
 
 

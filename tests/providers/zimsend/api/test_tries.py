@@ -6,7 +6,8 @@ import json
 
 import pytest
 
-from receiver.providers.zimsend.api import ZimSend, exchange
+from receiver.providers import exchange
+from receiver.providers.zimsend.api import ZimSend
 from receiver.providers.zimsend.api.errors import (
     NotFound,
     TryLater,

@@ -59,7 +59,7 @@ def test_what_is_no_success_over_the_network(
     hook: Hook, monkeypatch: pytest.MonkeyPatch, wrong: str
 ) -> None:
     monkeypatch.setattr(
-        "receiver.providers.zimsend.simulator.running.ANSWER_WITHIN",
+        "receiver.providers.simulating.running.ANSWER_WITHIN",
         0.2 if wrong == "silence" else 15,
     )
     released = threading.Event()

@@ -22,7 +22,7 @@ ALIKE = [
     ("to=ZimSend", "to=ZIMSEND"),
     ("search=votre%20CODE", "search=Vôtre+code"),
     ("from_date=2026-11-19", "from_date=2026-11-19T00:00:00Z"),
-    ("from_date=2026-11-19", "from_date=20261119"),
+    ("from_date=2026-11-19", "from_date=20261119T000000Z"),
     ("to_date=2026-11-19", "to_date=2026-11-19T23:59:59.999999Z"),
     ("to_date=2026-11-19T08:00:00", "to_date=2026-11-19T08:00:00Z"),
     ("to_date=2026-11-19T10:00:00%2B02:00", "to_date=2026-11-19T08:00:00.000Z"),
@@ -53,11 +53,15 @@ BAD = [
     *(f"limit={quote(text)}" for text in ("0", "-1", "ten", "1e1", "0x10")),
     *(f"status={text}" for text in ("Delivered", "unknown", "sent,failed", "null")),
 ]
-BAD_PERIODS = [
-    f"{name}={text}"
-    for name in ("from_date", "to_date")
-    for text in ("yesterday", "2026-13-01", "2026-11-31", "20", "0", "2026-11-19T25:00Z", "2" * 65)
-]
+NO_DATES = (
+    *("yesterday", "2026-13-01", "2026-11-31", "20", "0", "2026-11-19T25:00Z", "2" * 65),
+    *("20261119", "1795101512345", "1795162542", "2026-11-19-0815", "2026-11-19T24:00Z"),
+)
+NO_DATES = (
+    *("yesterday", "2026-13-01", "2026-11-31", "20", "0", "2026-11-19T25:00Z", "2" * 65),
+    *("20261119", "1795101512345", "1795162542", "2026-11-19-0815", "2026-11-19T24:00Z"),
+)
+BAD_PERIODS = [f"{name}={text}" for name in ("from_date", "to_date") for text in NO_DATES]
 
 
 @pytest.mark.parametrize("query", [*BAD, *BAD_PERIODS])

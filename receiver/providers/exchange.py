@@ -1,4 +1,4 @@
-"""How a call to ZimSend is made: what a request can hold, tries, budget, and how long at most."""
+"""How a provider's API is called: what a request can hold, tries, budget, and how long at most."""
 
 from __future__ import annotations
 
@@ -7,19 +7,18 @@ import itertools
 import random
 import re
 import threading
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime
-from typing import Any, Protocol, TypeVar
+from typing import Any, NamedTuple, Protocol, TypeVar
 from urllib.parse import quote, unquote
 
 import httpx
 
 from receiver.errors import Unusable
 from receiver.outgoing import http_client, time_limit
-from receiver.providers.zimsend.api import errors
-from receiver.providers.zimsend.api.answers import Answer
-from receiver.providers.zimsend.api.errors import NotUnderstood, TryLater, Unavailable, ZimSendError
+from receiver.providers import errors
+from receiver.providers.errors import NotUnderstood, ProviderError, TryLater, Unavailable
 from receiver.strict_json import read_json
 
 #: Bytes of an answer: many times what 100 long messages with metadata need.
@@ -43,7 +42,7 @@ _HOP_BY_HOP = frozenset(
         *("content-encoding", "content-length", "transfer-encoding"),
     }
 )
-#: What a caller of `forward` says to us, not to ZimSend.
+#: What a caller says to us, not to the provider.
 _NOT_FORWARDED = (_HOP_BY_HOP - {"content-encoding"}) | {
     *("authorization", "cookie", "x-api-key", "x-client-id"),
     *("accept-encoding", "expect", "host"),
@@ -51,6 +50,14 @@ _NOT_FORWARDED = (_HOP_BY_HOP - {"content-encoding"}) | {
 
 
 T = TypeVar("T")
+
+
+class Answer(NamedTuple):
+    """An answer as it came, but for the headers of the connection. The body is not compressed."""
+
+    status: int
+    headers: list[tuple[str, str]]
+    body: bytes
 
 
 class Budget(Protocol):
@@ -66,7 +73,13 @@ class Budget(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Bounds:
-    """How long, how often and when a call is tried; see `ZimSend`.
+    """How long, how often and when a call is tried.
+
+    :param timeout: seconds for one try as a whole, from the resolver to the answer's last byte.
+    :param tries: how often a call is tried at most.
+    :param patience: seconds from a call's beginning after which it does not wait any more, for
+        the budget or for its next try.
+    :param budget: asked before every try.
 
     :raises ValueError: if that makes no sense.
     """
@@ -82,26 +95,34 @@ class Bounds:
 
 
 class Exchange:
-    """Makes the calls of one account, each as often as it takes and its bounds allow."""
+    """Makes the calls of one account, each as often as it takes and its bounds allow.
+
+    :param title: the provider, as people write it.
+    :param credentials: the headers that say whose account it is. No error shows what they hold.
+    :param base: http or https.
+    :param sleep: waits so many seconds.
+    :param clock: seconds that only grow.
+    :raises ValueError: if one of them is of no use.
+    """
 
     def __init__(
         self,
-        api_key: str,
-        client_id: str,
+        title: str,
+        credentials: Mapping[str, str],
         base: str,
         bounds: Bounds,
         sleep: Callable[[float], None],
         clock: Callable[[], float],
     ) -> None:
         self.base = base_url(base)
-        self._secrets = (api_key, client_id)
+        self._title = title
+        self.secrets = tuple(credentials.values())
         self._bounds = bounds
         self._sleep = sleep
         self._clock = clock
         self._http = http_client(
             headers={
-                "X-API-Key": header(api_key, "the API key"),
-                "X-Client-ID": header(client_id, "the client id"),
+                **credentials,
                 "User-Agent": "zimsend-receiver",
                 "Accept": "application/json",
                 "Accept-Encoding": "identity",
@@ -131,19 +152,19 @@ class Exchange:
         """Try until it is done, or until one more try is wrong or of no use.
 
         :param path: below the base URL, encoded; likewise `query`.
-        :param understand: makes a result of an answer; raises `ZimSendError`.
+        :param understand: makes a result of an answer; raises `ProviderError`.
         :param repeatable: twice is no worse than once.
         """
         until = self._clock() + self._bounds.patience
-        earlier: ZimSendError | None = None
+        earlier: ProviderError | None = None
         for number in itertools.count(1):
             if wait := self._wait_for_budget(until):
                 raise earlier or TryLater(
-                    f"the next call to ZimSend may be made in {wait:.3g} s", retry_after=wait
+                    f"the next call to {self._title} may be made in {wait:.3g} s", retry_after=wait
                 )
             try:
                 return understand(self._try(method, path, query, body, headers))
-            except ZimSendError as error:
+            except ProviderError as error:
                 again = _is_passing(error) if repeatable else _never_left(error)
                 pause = _pause(number, error)
                 if not again or number >= self._bounds.tries or self._clock() + pause > until:
@@ -187,21 +208,21 @@ class Exchange:
             reason = f"{type(error).__name__}: {error}".removesuffix(": ")
             # Without its cause, which holds the request with the credentials.
             raise Unavailable(
-                errors.clean(reason, self._secrets),
+                errors.clean(reason, self.secrets),
                 maybe_sent=attempt.left,
                 timed_out=isinstance(error, httpx.TimeoutException),
             ) from None
 
 
-def _is_passing(error: ZimSendError) -> bool:
+def _is_passing(error: ProviderError) -> bool:
     return isinstance(error, Unavailable) or error.status == 429 or (error.status or 0) >= 500
 
 
-def _never_left(error: ZimSendError) -> bool:
+def _never_left(error: ProviderError) -> bool:
     return isinstance(error, Unavailable) and not error.maybe_sent
 
 
-def _pause(tries: int, error: ZimSendError) -> float:
+def _pause(tries: int, error: ProviderError) -> float:
     """Seconds until the next try: exponential, with full jitter; not before somebody asked for."""
     ceiling = min(LONGEST_PAUSE, FIRST_PAUSE * 2 ** min(tries - 1, 32))
     return max(random.uniform(0, ceiling), error.retry_after or 0.0)
@@ -233,7 +254,7 @@ class Attempt:
         :raises NotUnderstood: if the answer is too large.
         """
         threading.Thread(
-            target=self._run, args=(seconds,), name="zimsend-call", daemon=True
+            target=self._run, args=(seconds,), name="provider-call", daemon=True
         ).start()
         if not self._ended.wait(seconds):
             with self._lock:
@@ -277,21 +298,26 @@ class Attempt:
         return Answer(answer.status_code, headers, bytes(body))
 
 
-def understand(answer: Answer, read: Callable[[Any], T] | None, hidden: Iterable[str]) -> T:
+def understand(
+    answer: Answer,
+    read: Callable[[Any], T] | None,
+    refusal: Callable[[Answer, Any], ProviderError | None],
+) -> T:
     """What an answer means.
 
     :param read: makes a result of the JSON; raises `Unusable`. `None`: there is no result.
-    :param hidden: what no error may show.
-    :raises ZimSendError: if it is an error, or cannot be understood.
+    :param refusal: the error that an answer is, of it and its JSON (`None` if it is none);
+        `None` if it is a result.
+    :raises ProviderError: if it is an error, or cannot be understood.
     """
     document, problem = None, None
     try:
         document = read_json(answer.body)
     except Unusable as error:
         problem = error
-    fields = document if isinstance(document, dict) else {}
-    if not 200 <= answer.status < 300 or _is_refusal(fields):
-        raise errors.from_answer(answer, document, hidden)
+    refused = refusal(answer, document)
+    if refused is not None:
+        raise refused
     try:
         if read is None:
             return None  # type: ignore[return-value]
@@ -305,11 +331,6 @@ def understand(answer: Answer, read: Callable[[Any], T] | None, hidden: Iterable
             maybe_sent=True,
             raw=document,
         ) from None
-
-
-def _is_refusal(fields: Mapping[str, Any]) -> bool:
-    # A wrong code or a webhook that does not answer is a result.
-    return fields.get("success") is False and not fields.keys() & {"valid", "response_status"}
 
 
 # --- what a request can hold
@@ -332,7 +353,7 @@ def check_target(method: str, path: str, query: str) -> None:
 
 
 def forwarded(headers: Mapping[str, str]) -> dict[str, str]:
-    """Of a caller's headers those that are meant for ZimSend."""
+    """Of a caller's headers those that are meant for the provider."""
     sent = {}
     for name, value in headers.items():
         if name.lower() not in _NOT_FORWARDED:
@@ -351,7 +372,7 @@ def base_url(url: str) -> str:
     # httpx encodes what no host's name can hold.
     named = parsed.host and "%" not in parsed.host
     if parsed.scheme not in ("http", "https") or not named or more:
-        raise ValueError("base_url must be like https://api.zimsend.com/v1")
+        raise ValueError("base_url must be like https://api.example.com/v1")
     return str(parsed).rstrip("/")
 
 

@@ -1,0 +1,1 @@
+"""What simulated providers have in common: time that moves forward, bad weather, and a port."""

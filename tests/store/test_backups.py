@@ -1,0 +1,269 @@
+"""A copy of everything while the service runs, and the way back from it, on both engines."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+import stat
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import closing, suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+from flask.testing import FlaskCliRunner
+
+from app import create_app
+from receiver import backups
+from receiver.errors import CopyRefused
+from receiver.parts import Receiver
+from receiver.store import Selection, Store, Want, open_store
+from receiver.times import DAY, SECOND
+from receiver.worker import is_held
+from tests.conftest import Clock, Provider
+from tests.payloads import envelope, sms
+from tests.server import ROOT
+
+
+def ids(store: Store) -> set[str]:
+    return {event["event_id"] for event in store.events(Selection())}
+
+
+def everything(store: Store) -> list[Any]:
+    return [
+        list(store.events(Selection())),
+        sorted(c for c in store.statistics(None, None, None) if c[2]),
+    ]
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    return tmp_path / "backup.db"
+
+
+@pytest.fixture
+def other(
+    environ: dict[str, str], empty_database_url: str, tmp_path: Path, engine: str, clock: Clock
+) -> Iterator[Receiver]:
+    """A service with an empty database, where the backup goes to."""
+    url = f"sqlite:///{tmp_path / 'new.db'}" if engine == "sqlite" else empty_database_url
+    receiver: Receiver = create_app({**environ, "DATABASE_URL": url}, clock).extensions["receiver"]
+    yield receiver
+    receiver.store.close()
+
+
+def command(receiver: Receiver, *arguments: str) -> tuple[int, str]:
+    app = create_app(
+        {
+            "ZIMSEND_WEBHOOK_SECRET": "whsec_0123456789abcdef0123456789abcdef",
+            "DATABASE_URL": receiver.config.database_url,
+            "HANDLERS": "tests.handlers",
+        },
+        receiver.now,
+    )
+    told = FlaskCliRunner(app).invoke(args=arguments)
+    app.extensions["receiver"].store.close()
+    return told.exit_code, told.output
+
+
+def fill(provider: Provider, count: int = 5) -> None:
+    for number in range(count):
+        for state in ("sent", "delivered"):
+            assert provider.post(envelope(f"sms.{state}", sms(state, f"m{number}"))).status_code
+
+
+@pytest.mark.each_engine
+def test_what_was_backed_up_comes_back(
+    receiver: Receiver, provider: Provider, other: Receiver, file: Path, clock: Clock
+) -> None:
+    fill(provider)
+    before = everything(receiver.store)
+    assert command(receiver, "backup", str(file))[0] == 0
+    assert stat.S_IMODE(file.stat().st_mode) == 0o600
+    assert [path.name for path in file.parent.glob("*backup*")] == ["backup.db"]
+    with sqlite3.connect(file) as copied:
+        assert copied.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+    copied.close()
+
+    status, told = command(other, "restore", str(file))
+    assert status == 0, told
+    assert "restored 10 events of 5 messages" in told
+    assert "--run-work" in told
+    assert everything(other.store) == before
+    # Handlers wait for a person's word, also for what comes from now on.
+    names = [handler.name for handler in other.registry]
+    other.worker.step(clock.time)
+    assert all(
+        d["state"] == "pending" for e in other.store.events(Selection()) for d in e["deliveries"]
+    )
+    assert other.store.work(clock.time, [], [Want(n, 9, SECOND, 9) for n in names], 5)
+    assert is_held(other.store)
+    assert command(other, "restore", "--run-work")[0] == 0
+    assert not is_held(other.store)
+    other.store.close()
+
+
+@pytest.mark.each_engine
+def test_a_backup_is_of_one_moment_while_events_come(
+    receiver: Receiver, provider: Provider, file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fill(provider)
+    before = everything(receiver.store)
+    posted = []
+
+    def meanwhile(told: str) -> None:
+        posted.append(provider.post(envelope("sms.sent", sms("sent"))).status_code)
+
+    monkeypatch.setattr("receiver.store.sqlite.copy._PAGES", 5)
+    backups.back_up(receiver.store, file, meanwhile)
+    assert set(posted) == {200}
+    with closing(open_store(f"sqlite:///{file}")) as copied:
+        assert everything(copied) == before
+
+
+@pytest.mark.each_engine
+def test_nothing_has_the_name_unless_it_is_complete(
+    receiver: Receiver, provider: Provider, file: Path
+) -> None:
+    fill(provider)
+    file.write_bytes(b"the one before")
+
+    def fail(told: str) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        backups.back_up(receiver.store, file, fail)
+    assert file.read_bytes() == b"the one before"
+    assert [path.name for path in file.parent.glob("*backup*")] == ["backup.db"]
+    backups.back_up(receiver.store, file, lambda told: None)
+
+
+@pytest.mark.each_engine
+def test_restore_refuses_while_somebody_is_connected(
+    receiver: Receiver, provider: Provider, other: Receiver, file: Path
+) -> None:
+    fill(provider, 1)
+    assert command(receiver, "backup", str(file))[0] == 0
+    program = (
+        "import sys; from receiver.store import open_store; s = open_store(sys.argv[1]);"
+        "s.migrate(); s.prove_writable(); s.note('x'); print('here', flush=True); sys.stdin.read()"
+    )
+    service = subprocess.Popen(
+        [sys.executable, "-c", program, other.config.database_url],
+        cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    assert service.stdout is not None
+    service.stdout.readline()
+    status, told = command(other, "restore", str(file))
+    service.communicate("")
+    assert status == 1
+    assert "stop the service" in told
+    assert command(other, "restore", str(file))[0] == 0
+
+
+@pytest.mark.each_engine
+def test_restore_refuses_a_store_that_holds_events(
+    receiver: Receiver, provider: Provider, file: Path, engine: str
+) -> None:
+    fill(provider, 1)
+    assert command(receiver, "backup", str(file))[0] == 0
+    provider.post(envelope("sms.sent", sms("sent"), event_id="later"))
+    receiver.store.close()
+    status, told = command(receiver, "restore", str(file))
+    assert status == 1
+    assert "holds events" in told if engine == "sqlite" else "not empty" in told
+
+
+def test_a_replaced_file_is_kept_and_its_log_is_not_taken_for_the_new_ones(
+    receiver: Receiver, provider: Provider, file: Path
+) -> None:
+    fill(provider, 1)
+    before = ids(receiver.store)
+    assert command(receiver, "backup", str(file))[0] == 0
+    provider.post(envelope("sms.sent", sms("sent"), event_id="later"))
+    path = Path(receiver.config.database_url.removeprefix("sqlite:///"))
+    # As after a crash: the last events are in the log alone.
+    log = Path(f"{path}-wal").read_bytes()
+    database = path.read_bytes()
+    receiver.store.close()
+    path.write_bytes(database)
+    Path(f"{path}-wal").write_bytes(log)
+    status, told = command(receiver, "restore", str(file), "--replace")
+    assert status == 0, told
+    assert not Path(f"{path}-wal").exists()
+    with closing(open_store(receiver.config.database_url)) as store:
+        store.migrate()
+        assert ids(store) == before
+    with closing(open_store(f"sqlite:///{path}.before-restore")) as kept:
+        assert ids(kept) == before | {"later"}
+
+
+@pytest.mark.parametrize("broken", ["not a database", "cut", "another", "none"])
+def test_only_a_sound_backup_is_restored(
+    receiver: Receiver, provider: Provider, other: Receiver, file: Path, broken: str
+) -> None:
+    fill(provider, 40)
+    backups.back_up(receiver.store, file, lambda told: None)
+    if broken == "not a database":
+        file.write_bytes(b"no" * 5_000)
+    elif broken == "cut":
+        file.write_bytes(file.read_bytes()[:40_000])
+    elif broken == "another":
+        file.unlink()
+        with sqlite3.connect(file) as connection:
+            connection.execute("CREATE TABLE somebody (else_)")
+        connection.close()
+    else:
+        file.unlink()
+    status, told = command(other, "restore", str(file))
+    assert status == 1
+    assert str(file) in told
+    assert not list(file.parent.glob(".*"))
+
+
+@pytest.mark.each_engine
+def test_reconciliation_goes_on_from_the_backup(
+    receiver: Receiver, provider: Provider, other: Receiver, file: Path, clock: Clock
+) -> None:
+    since = clock.time - 20 * DAY
+    state = {"first": since - DAY, "since": since, "next_at": clock.time + DAY}
+    receiver.store.write_note("reconciliation", json.dumps(state))
+    fill(provider, 1)
+    assert command(receiver, "backup", str(file))[0] == 0
+    assert command(other, "restore", str(file))[0] == 0
+    noted = json.loads(other.store.note("reconciliation") or "{}")
+    assert noted == state | {"next_at": 0}
+
+
+@pytest.mark.each_engine
+@pytest.mark.parametrize("step", ["copy_checked", "hold", "_make_way", "_into_server", "_put"])
+def test_a_restore_that_ends_at_any_step_is_begun_again(
+    receiver: Receiver,
+    provider: Provider,
+    other: Receiver,
+    file: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    step: str,
+) -> None:
+    """Before and after the step, without a chance to tidy up."""
+    fill(provider, 2)
+    before = everything(receiver.store)
+    backups.back_up(receiver.store, file, lambda told: None)
+    url = other.config.database_url
+    taken = getattr(backups, step)
+    for first in (False, True):
+        with monkeypatch.context() as patched:
+
+            def end(*arguments: Any, first: bool = first, **options: Any) -> None:
+                if not first:
+                    taken(*arguments, **options)
+                raise SystemExit
+
+            patched.setattr(backups, step, end)
+            with suppress(SystemExit, CopyRefused):
+                backups.restore(file, url, replace=True, progress=lambda told: None)
+    backups.restore(file, url, replace=True, progress=lambda told: None)
+    assert everything(other.store) == before
+    assert is_held(other.store)
