@@ -171,14 +171,12 @@ class TestForward:
         monkeypatch.setattr(forward, "_READ_WITHIN", 0.1)
 
     def send(self, url: str) -> None:
-        from standardwebhooks import Webhook
-
         from handlers.forward import Forward
 
         class AnEvent:
             id, raw = "evt_1", b"{}"
 
-        Forward(url, Webhook(b"x" * 24))(AnEvent())  # type: ignore[arg-type]
+        Forward(url, b"x" * 24)(AnEvent())  # type: ignore[arg-type]
 
     @pytest.mark.parametrize("behaviour", [drips_its_body, answers_without_end])
     def test_the_body_of_an_answer_does_not_matter(self, behaviour: Behaviour) -> None:
@@ -197,7 +195,7 @@ class TestForward:
         def elsewhere(connection: socket.socket) -> None:
             connection.sendall(
                 b"HTTP/1.1 %d X\r\nLocation: https://other.example/in?key=hunter2\r\n"
-                b"Content-Length: 0\r\n\r\n" % status
+                b"Content-Length: 0\r\nConnection: close\r\n\r\n" % status
             )
 
         with answering(elsewhere) as url, pytest.raises(HandlerError) as raised:
