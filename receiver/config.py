@@ -12,7 +12,7 @@ from typing import Any
 from urllib.parse import urlsplit
 from zoneinfo import ZoneInfo, available_timezones
 
-from receiver import sqlite_file
+from receiver import phone, sqlite_file
 from receiver.environment import Environment, clean
 from receiver.errors import ConfigError
 from receiver.event import TEXT_MODES
@@ -73,6 +73,10 @@ class Config:
     api_url: str
     public_url: str | None
     timezone: ZoneInfo
+    v1_api_key: bytes | None = field(repr=False)
+    v1_client_id: bytes | None = field(repr=False)
+    v1_read_key: bytes | None = field(repr=False)
+    default_country: str | None
     log_format: str
     log_level: str
 
@@ -270,6 +274,13 @@ def _zone(text: str) -> ZoneInfo:
     raise ValueError("must be the name of a time zone, like Europe/Paris or UTC")
 
 
+def _country(text: str) -> str | None:
+    code = text.strip().upper()
+    if code and not phone.is_country(code):
+        raise ValueError("must be the two letters of a country, like FR")
+    return code or None
+
+
 def _days(text: str) -> int:
     return _number(1, 3_650)(text) * DAY
 
@@ -405,6 +416,37 @@ SETTINGS = (
         "UTC",
         "the zone in which commands show times, and understand `today`, `yesterday` and dates",
         _zone,
+    ),
+    Setting(
+        "V1_API_KEY",
+        "v1_api_key",
+        "",
+        "a key of your own that opens `/v1`, in the place of ZimSend's",
+        _credential,
+        secret=True,
+    ),
+    Setting(
+        "V1_CLIENT_ID",
+        "v1_client_id",
+        "",
+        "the client id that `/v1` asks for; none beside a `V1_API_KEY`",
+        _credential,
+        secret=True,
+    ),
+    Setting(
+        "V1_READ_KEY",
+        "v1_read_key",
+        "",
+        "a key that opens the calls of `/v1` that read, and no others",
+        _credential,
+        secret=True,
+    ),
+    Setting(
+        "DEFAULT_COUNTRY",
+        "default_country",
+        "",
+        "two letters, like `FR`: whose phone numbers you write without their country",
+        _country,
     ),
     Setting(
         "LOG_FORMAT", "log_format", "text", "`json`: one object a line", _one_of("text", "json")

@@ -15,6 +15,7 @@ from functools import cached_property
 from typing import Any, NamedTuple, NoReturn
 
 from receiver import ids, status
+from receiver.errors import Unusable
 from receiver.strict_json import read_signed, text_of
 
 #: The names that one of the provider's documents gives the events of a per-message webhook.
@@ -115,6 +116,36 @@ def clean_id(value: str) -> str:
     if len(value) <= LONGEST_ID and not NOT_IN_AN_ID.search(value):
         return value
     return "sha256:" + hashlib.sha256(value.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def is_test(envelope: Mapping[str, Any], event_id: str, message_id: str | None) -> bool:
+    """Whether an event is a test: it says so, or one of its ids does (CONTRACT: `Event.test`)."""
+    return (
+        envelope.get("test") is True
+        or event_id.startswith("evt_test")
+        or (message_id is not None and message_id.startswith("msg_test"))
+    )
+
+
+def glance(
+    event_type: str, event_id: str, message_id: str | None, body: bytes
+) -> dict[str, str | bool | None]:
+    """What a list shows of an event's body: `to`, `error_code`, `test`."""
+    try:
+        envelope = read_signed(body)
+    except Unusable:
+        envelope = None
+    if not isinstance(envelope, dict):
+        envelope = {}
+    data = envelope.get("data")
+    if not isinstance(data, dict):
+        data = {}
+    error = status.read_error(event_type, data)
+    return {
+        "to": text_of(data.get("to")),
+        "error_code": error["code"] if error else None,
+        "test": is_test(envelope, event_id, message_id),
+    }
 
 
 class _Frozen:
@@ -244,6 +275,11 @@ class Event:
             "attempt": 1,
         }
         return cls(type=type, **(usual | fields))
+
+    @cached_property
+    def test(self) -> bool:
+        """It is no report of a real SMS, but from `flask trigger` or a test of the webhook."""
+        return is_test(read_signed(self.raw), self.id, self.message_id)
 
     @cached_property
     def _read(self) -> tuple[Mapping[str, Any], Mapping[str, Any]]:

@@ -5,6 +5,7 @@ Pure, as `receiver.status` is, of whose rows it tells.
 
 from __future__ import annotations
 
+import json
 import re
 import unicodedata
 from collections.abc import Iterable, Mapping
@@ -18,6 +19,8 @@ from receiver.status import Register
 
 #: In the order in which a message's `at` is looked for (CONTRACT: statistics and expiry).
 _TIMES_OF_A_MESSAGE = ("sent", "delivered", "failed", "queued")
+#: What of a message's metadata it is found by; characters.
+MOST_KEYS, LONGEST_KEY, LONGEST_VALUE = 10, 64, 255
 #: States of a message that is neither ended nor cancelled.
 PENDING = ("queued", "processing", "sent")
 
@@ -25,15 +28,29 @@ PENDING = ("queued", "processing", "sent")
 _ALIKE = str.maketrans(
     {"œ": "oe", "æ": "ae", "ø": "o", "ł": "l", "đ": "d", "ı": "i", "\u2019": "'", "\0": "\ufffd"}
 )
+#: Numbers are shorter; a longer text would fill the cache of them with itself.
+_LONGEST_CACHED = 64
 _NO_DIGIT = re.compile(r"[^0-9]+")
 
 
+#: Of one day and provider, so many codes of failures have cells of their own; the rest share one.
+MOST_CODES = 200
+OTHER = "OTHER"
+#: The provider of all messages so far.
+PROVIDER = "zimsend"
+
+
 class Cell(NamedTuple):
-    """Where a message counts. Statistics are numbers of messages, cell by cell."""
+    """Where a message counts. Statistics are numbers of messages, cell by cell.
+
+    Its code is that of the failure; the store counts it as `OTHER` where the day has too many.
+    """
 
     day: int  # UTC, days since 1970-01-01
+    provider: str
     device_id: str  # empty: none
     status: str
+    code: str  # empty: not failed, or nobody has said why
 
 
 class Summary(NamedTuple):
@@ -44,10 +61,12 @@ class Summary(NamedTuple):
     at: int
     device_id: str
     number: str
+    code: str = ""
+    provider: str = PROVIDER
 
     @property
     def cell(self) -> Cell:
-        return Cell(self.at // times.DAY, self.device_id, self.status)
+        return Cell(self.at // times.DAY, self.provider, self.device_id, self.status, self.code)
 
 
 def summarize(row: Mapping[str, Register], first_received_at: int) -> Summary:
@@ -63,12 +82,38 @@ def summarize(row: Mapping[str, Register], first_received_at: int) -> Summary:
             break
     device = row.get("device_id")
     to = row.get("to")
+    current = status.status(row) or ""
+    code = status.error_code(row, current)
     return Summary(
-        status.status(row) or "",
+        current,
         at,
         "" if device is None else clean_id(device[2]),
         "" if to is None else number(to[2]),
+        code and clean_id(code),
     )
+
+
+def metadata(row: Mapping[str, Register]) -> dict[str, str]:
+    """By what of its metadata a message is found: strings and numbers, the first 10 of them.
+
+    Keys of more than 64 characters and values of more than 255 are not among them.
+    """
+    found: dict[str, str] = {}
+    register = row.get("metadata")
+    if register is None:
+        return found
+    for key, value in register[2].items():
+        if len(found) == MOST_KEYS:
+            break
+        text = json.dumps(value) if type(value) in (int, float) else value
+        if isinstance(text, str) and len(key) <= LONGEST_KEY and len(text) <= LONGEST_VALUE:
+            found[storable(key)] = storable(text)
+    return found
+
+
+def storable(text: str) -> str:
+    """A text as each database takes it: without NUL and half surrogate pairs."""
+    return text.replace("\0", "\ufffd").encode("utf-8", "replace").decode()
 
 
 def latest_time(row: Mapping[str, Register]) -> int:
@@ -83,14 +128,23 @@ def latest_time(row: Mapping[str, Register]) -> int:
     return latest
 
 
-@lru_cache(maxsize=1024)
 def number(text: str) -> str:
     """A phone number's digits, so that it is found however its `+` and spaces came.
 
     What has no digits (the name of a sender) is itself, in one letter case.
     """
-    digits = _NO_DIGIT.sub("", text)
+    return _number(text) if len(text) <= _LONGEST_CACHED else _number.__wrapped__(text)
+
+
+@lru_cache(maxsize=1024)
+def _number(text: str) -> str:
+    digits = _NO_DIGIT.sub("", text if text.isascii() else ascii_digits(text))
     return clean_id(digits.removeprefix("00") or text.strip().casefold())
+
+
+def ascii_digits(text: str) -> str:
+    """The digits of all scripts as those of ASCII: full-width, Arabic and others."""
+    return "".join(str(unicodedata.decimal(c)) if c.isdecimal() else c for c in text)
 
 
 def fold(text: str) -> str:
@@ -122,17 +176,34 @@ def _is_accent(character: str) -> bool:
 class Search:
     """Which messages a reader asks for; every condition given must hold.
 
-    :param number: as `number` makes it.
+    :param numbers: any of them, each as `number` makes it.
     :param since, until: bounds of `at`, both included; microseconds.
-    :param text: as `fold` makes it.
+    :param text: as `fold` makes it; one of which nothing is left finds nothing.
+    :param code: why the message is failed.
+    :param metadata: keys and values, each as `storable` makes it.
     """
 
     status: str | None = None
     device_id: str | None = None
-    number: str | None = None
+    numbers: tuple[str, ...] = ()
     since: int | None = None
     until: int | None = None
     text: str | None = None
+    code: str | None = None
+    provider: str | None = None
+    metadata: tuple[tuple[str, str], ...] = ()
+
+    @property
+    def is_counted_by_cells(self) -> bool:
+        """Whether statistics by whole days know how many messages match."""
+        return not (self.numbers or self.metadata or self.code is not None)
+
+    @property
+    def finds_nothing(self) -> bool:
+        """Whether no message can match: a text of accents alone, a key that is not indexed."""
+        return self.text == "" or any(
+            len(key) > LONGEST_KEY or len(value) > LONGEST_VALUE for key, value in self.metadata
+        )
 
 
 def statistics(counts: Iterable[tuple[int, str, int]]) -> dict[str, Any]:
@@ -162,3 +233,22 @@ def statistics(counts: Iterable[tuple[int, str, int]]) -> dict[str, Any]:
         "delivery_rate": round(100 * delivered / total, 2) if total else 0,
         "by_day": by_day,
     }
+
+
+def failures(counts: Iterable[tuple[str, int]]) -> list[dict[str, Any]]:
+    """Numbers of failed messages by error code, the most frequent first; at most `MOST_CODES`, and
+    the rest together.
+
+    :param counts: codes and numbers of messages; a code may come several times.
+    """
+    sums: dict[str, int] = {}
+    for code, count in counts:
+        sums[code] = sums.get(code, 0) + count
+    ranked = sorted(
+        ((code, n) for code, n in sums.items() if n > 0),
+        key=lambda pair: (pair[0] == OTHER, -pair[1], pair[0]),
+    )
+    shown, rest = ranked[:MOST_CODES], ranked[MOST_CODES:]
+    if rest:
+        shown.append((OTHER, sum(n for _, n in rest)))
+    return [{"code": code or None, "failed": n} for code, n in shown]

@@ -33,6 +33,8 @@ STATE_OF_TYPE = {f"sms.{state}": state for state in STATES} | {"sms.expired": "f
 _TIME_OF_STATE = {state: f"{state}_at" for state in STATES}
 _FURTHEST_FIRST = ("sent", "processing", "queued")
 _RECEIPT = "~"
+#: The register of a row that only test events have told of.
+_TEST = "test"
 
 Register = list[Any]
 Row = dict[str, Register]
@@ -155,7 +157,20 @@ def merge(one: Mapping[str, Register], other: Mapping[str, Register]) -> Row:
         mine = joined.get(name)
         if mine is None or (mine[0], mine[1]) < (register[0], register[1]):
             joined[name] = register
+    # A test stays one only while nothing else tells of it. An empty row tells of nothing.
+    if _TEST in joined and one and other and not (_TEST in one and _TEST in other):
+        del joined[_TEST]
     return joined
+
+
+def mark_test(row: Row, order: int, event_id: str) -> None:
+    """Say in what an event says that the event is a test."""
+    row[_TEST] = [order, event_id, True]
+
+
+def is_test(row: Mapping[str, Register]) -> bool:
+    """Whether test events alone have told of a message; then it counts in no statistics."""
+    return _TEST in row
 
 
 def status(row: Mapping[str, Register]) -> str | None:
@@ -187,7 +202,8 @@ def is_late(before: Mapping[str, Register], after: Mapping[str, Register], state
 def describe(row: Mapping[str, Register]) -> dict[str, Any]:
     """The row as a reader wants it: `status`, each `<state>_at`, each field; `None` = unknown.
 
-    Times are microseconds. `error` is there only while the message is failed.
+    Times are microseconds. `error` is there only while the message is failed; `test` is true while
+    only tests have told of it.
     """
     current = status(row)
     view: dict[str, Any] = {"status": current}
@@ -197,7 +213,15 @@ def describe(row: Mapping[str, Register]) -> dict[str, Any]:
     for name in FIELDS:
         view[name] = row[name][2] if name in row else None
     view["error"] = row["error"][2] if current == "failed" and "error" in row else None
+    view["test"] = is_test(row)
     return view
+
+
+def error_code(row: Mapping[str, Register], current: str | None) -> str:
+    """Why a message is failed; empty if it is not, or if nobody has said why."""
+    if current != "failed" or "error" not in row:
+        return ""
+    return row["error"][2]["code"] or ""
 
 
 def latest(row: Mapping[str, Register], state: str) -> Register | None:

@@ -491,10 +491,10 @@ class Simulation:
         self._require(stored == rows, f"the mirror is not the join: {stored} instead of {rows}")
         cells = Counter(mirror.summarize(row, first[name]).cell for name, row in rows.items())
         counted = {
-            mirror.Cell(day, device, state): live
-            for day, device, state, live in self.outside.execute(
-                "SELECT day, device_id, status, sum(live) FROM statistics"
-                " GROUP BY day, device_id, status HAVING sum(live) <> 0"
+            mirror.Cell(*cell): live
+            for *cell, live in self.outside.execute(
+                "SELECT day, provider, device_id, status, code, live FROM statistics"
+                " WHERE live <> 0"
             )
         }
         self._require(counted == cells, f"statistics differ from a recount: {counted}, {cells}")

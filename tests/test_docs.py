@@ -70,6 +70,8 @@ def test_settings() -> None:
 def commands_of(group: click.Group) -> Iterator[tuple[str, click.Command]]:
     for name, command in group.commands.items():
         if isinstance(command, click.Group):
+            if command.invoke_without_command:
+                yield name, command
             for below, subcommand in commands_of(command):
                 yield f"{name} {below}", subcommand
         else:

@@ -35,6 +35,7 @@ LEVELS = (
         "receiver.status",
         "receiver.visible",
         "receiver.mirror",
+        "receiver.phone",
         "receiver.config",
         "receiver.sqlite_file",
         "receiver.environment",

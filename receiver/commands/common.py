@@ -61,18 +61,24 @@ class _Command(click.Command):
             raise click.ClickException(f"the output cannot be written: {error}") from error
 
 
+class CallableGroup(_Command, click.Group):
+    """A group that does something by itself, where no command of it is named."""
+
+
 class _Moment(click.ParamType[int]):
     """A time; of a whole day the first moment, or the last one.
 
     What names no zone is meant in TIMEZONE: a date, `today`, a time of the day.
 
     :param last: whether a day means its last microsecond.
+    :param utc: whether it is meant in UTC instead, as the days of statistics are.
     """
 
     name = "time"
 
-    def __init__(self, *, last: bool = False) -> None:
+    def __init__(self, *, last: bool = False, utc: bool = False) -> None:
         self._last = last
+        self._utc = utc
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
         try:
@@ -91,7 +97,7 @@ class _Moment(click.ParamType[int]):
         # Parameters are read before there is an application context.
         app = None if ctx is None else ctx.ensure_object(ScriptInfo).load_app()
         receiver = None if app is None else parts(app)
-        zone = UTC if receiver is None else receiver.config.timezone
+        zone = UTC if receiver is None or self._utc else receiver.config.timezone
         ago = _AGO.fullmatch(value)
         if receiver is not None and ago is not None:
             return receiver.now() - int(ago[1]) * _UNITS[ago[2]]
@@ -154,6 +160,7 @@ class _Id(click.ParamType[str]):
 
 MOMENT = _Moment()
 LAST_MOMENT = _Moment(last=True)
+UTC_MOMENT = _Moment(utc=True)
 ID = _Id()
 
 format_option = click.option(
@@ -256,3 +263,8 @@ def echo_columns(*columns: tuple[object, int]) -> None:
     """One row of a table: each value padded to its width, none cut."""
     row = "  ".join(f"{'-' if value is None else value!s:<{width}}" for value, width in columns)
     echo(row.rstrip())
+
+
+def echo_exactly(text: str) -> None:
+    """For a file, or another program: in UTF-8, whatever the terminal is, and nothing hidden."""
+    click.echo(text.encode("utf-8", "replace"), nl=False)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from itertools import islice
 from typing import Any
 
 import click
 
+from receiver import phone
 from receiver.commands.common import (
     ID,
     command,
@@ -22,7 +24,7 @@ from receiver.parts import parts
 from receiver.store import DeliveryState, Selection
 from receiver.strict_json import read_signed
 
-_WIDTHS = (19, 24, 24)
+_WIDTHS = (19, 14, 18, 24, 24)
 
 
 @click.group()
@@ -38,6 +40,9 @@ def events() -> None:
     type=click.Choice(["pending", "done", "dead"]),
     help="with work in this state for at least one handler",
 )
+@click.option("--to", help="of messages to this number, however it is written")
+@click.option("--limit", type=click.IntRange(1), help="so many at most")
+@click.option("--newest", is_flag=True, help="the newest first")
 @format_option
 def list_events(
     event_type: str | None,
@@ -45,28 +50,38 @@ def list_events(
     since: int | None,
     until: int | None,
     state: DeliveryState | None,
+    to: str | None,
+    limit: int | None,
+    newest: bool,
     style: str,
 ) -> None:
     """All events that match, oldest first."""
+    numbers = () if to is None else phone.forms(to, parts().config.default_country)
+    if to is not None and not numbers:
+        raise click.BadParameter(f"{to!r} is no number", param_hint=["--to"])
     selection = Selection(
         event_type=ALIASES.get(event_type, event_type) if event_type else None,
         message_id=message_id,
+        numbers=numbers,
+        newest=newest,
         since=since,
         until=until,
         state=state,
     )
     if style == "table":
-        _echo_row("RECEIVED", "TYPE", "EVENT", "MESSAGE", "DELIVERIES")
-    for event in parts().store.events(selection):
+        _echo_row("RECEIVED", "TYPE", "NUMBER", "ERROR", "EVENT", "MESSAGE", "DELIVERIES")
+    for event in islice(parts().store.events(selection), limit):
         if style == "jsonl":
             echo_json(event)
         else:
-            marks = [mark for mark in ("late", "repeat") if event[mark]]
+            marks = [mark for mark in ("late", "repeat", "test") if event[mark]]
             if event["receipts"] > 1:
                 marks.append(f"received {event['receipts']} times")
             _echo_row(
                 shown(event["received_at"]),
                 event["type"],
+                event["to"],
+                event["error_code"],
                 event["event_id"],
                 event["message_id"],
                 ", ".join([*map(_in_words, event["deliveries"]), *marks]),
@@ -95,8 +110,13 @@ def show_event(event_id: str) -> None:
 
 
 def _in_words(delivery: dict[str, Any]) -> str:
+    details = []
+    if delivery["attempts"] > 1:
+        details.append(f"{delivery['attempts']} attempts")
+    if delivery["attempts"] and delivery["next_attempt_at"]:
+        details.append(f"next {shown(delivery['next_attempt_at'])}")
     words = f"{delivery['handler']} {delivery['state']}"
-    return words if delivery["attempts"] <= 1 else f"{words} ({delivery['attempts']} attempts)"
+    return f"{words} ({', '.join(details)})" if details else words
 
 
 def _echo_row(*values: object) -> None:

@@ -50,7 +50,9 @@ def trigger(
                 "event_id": event_id or f"evt_test_{secrets.token_hex(6)}",
                 "message_id": message_id or f"msg_test_{_twelve_digits(event_id)}",
             }
-            body = sample(ALIASES.get(event_type, event_type), to=to, now=receiver.now(), **ids)
+            body = sample(
+                ALIASES.get(event_type, event_type), to=to, now=receiver.now(), test=True, **ids
+            )
             headers = {
                 "Content-Type": "application/json",
                 "Accept-Encoding": "identity",

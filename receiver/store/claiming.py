@@ -8,6 +8,10 @@ Whoever ends a lease *un-parks* the first of them, and that one is met again.
 
 from __future__ import annotations
 
+from typing import Any
+
+from receiver.times import iso
+
 #: When a parked item is due, for all who look for what is: never. `due_since` says since when it
 #: has been. In this way a release that knows nothing of parking passes over it, too.
 NEVER = 2**62
@@ -35,3 +39,18 @@ def looks(limit: int) -> list[int]:
     The caller comes back for the rest: what has been met will not be in the way again.
     """
     return [limit, *[_FURTHER] * (LOOKS - 1)]
+
+
+def told(
+    handler: str, state: str, attempts: int, last_error: str | None, due_at: int, leased: bool
+) -> dict[str, Any]:
+    """A work item as operators see it. Its next attempt is told where it waits for its time: not
+    while it runs, and not behind another item of its message."""
+    waits = state == "pending" and not leased and due_at != NEVER
+    return {
+        "handler": handler,
+        "state": state,
+        "attempts": attempts,
+        "last_error": last_error,
+        "next_attempt_at": iso(due_at) if waits else None,
+    }

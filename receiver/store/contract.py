@@ -35,6 +35,9 @@ def stored_as(item: Incoming, outcome: Outcome) -> tuple[Incoming, Outcome]:
 
 DeliveryState = Literal["pending", "done", "dead"]
 
+#: Bytes of a body that is read with the page that it stands on; longer ones are read by themselves.
+SHORT_BODY = 8_192
+
 #: Attempts that may end without a word (a process killed, a lease run out) beyond a handler's
 #: `max_attempts` before the work is given up: work that kills its process must end, too.
 SILENT_ATTEMPTS = 3
@@ -121,12 +124,16 @@ class Selection:
 
     :param event_type: a type, or a family like `sms.*`.
     :param since, until: bounds of the first receipt, both included.
+    :param numbers: of whom the message was sent to, each as `receiver.mirror.number` makes it.
+    :param newest: the newest first, instead of the oldest.
     :param state: at least one work item (of `handler`, if given) is in this state.
     """
 
     ids: Sequence[str] = ()
     event_type: str | None = None
     message_id: str | None = None
+    numbers: tuple[str, ...] = ()
+    newest: bool = False
     since: int | None = None
     until: int | None = None
     state: DeliveryState | None = None
@@ -269,10 +276,22 @@ class Mirror(Protocol):
     def history(self, search: Search, offset: int, limit: int) -> tuple[int, list[MirrorRow]]:
         """A page of messages, newest first, then by id; and how many there are in all."""
 
+    def messages(self, search: Search) -> Iterator[MirrorRow]:
+        """All messages that match, newest first, then by id; read page by page.
+
+        :param search: without a text.
+        """
+
     def statistics(
-        self, first: int | None, last: int | None, device_id: str | None
-    ) -> list[tuple[int, str, int]]:
-        """Numbers of messages by day and status, with those that have expired.
+        self,
+        first: int | None,
+        last: int | None,
+        device_id: str | None,
+        provider: str | None = None,
+        by: Sequence[Literal["day", "code", "device_id", "provider"]] = ("day",),
+    ) -> list[tuple[Any, ...]]:
+        """Numbers of messages, with those that have expired and without those of which tests alone
+        have told: what they are told by, the status, the number.
 
         :param first, last: days since 1970-01-01, both included.
         """
@@ -359,7 +378,7 @@ class Records(Protocol):
     """What operators ask about what has arrived: events with their work, and quarantine."""
 
     def events(self, selection: Selection) -> Iterator[dict[str, Any]]:
-        """The selected events with their deliveries, oldest first."""
+        """The selected events with their deliveries, oldest first, read page by page."""
 
     def body(self, event_id: str) -> bytes | None:
         """The stored body of an event."""

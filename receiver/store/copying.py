@@ -28,8 +28,8 @@ Values = tuple[Any, ...]
 #: Messages come before the events that refer to them, and these before their work.
 TABLES = (
     Table("messages", 1, (
-        "id", "status", "at", "device_id", "number", "first_received_at", "touched_at",
-        "registers",
+        "id", "status", "at", "device_id", "number", "code", "provider",
+        "first_received_at", "touched_at", "registers",
     )),
     Table("events", 1, (
         "seq", "id", "type", "message_id", "occurred_at", "received_at", "last_received_at",
@@ -40,7 +40,10 @@ TABLES = (
         "event_seq", "handler", "message_id", "occurred_at", "state", "due_at", "leased", "fence",
         "attempts", "last_error", "due_since", "traceback",
     )),
-    Table("statistics", 3, ("day", "device_id", "status", "total", "live")),
+    Table("statistics", 5, (
+        "day", "provider", "device_id", "status", "code", "total", "live",
+    )),
+    Table("codes", 3, ("day", "provider", "code")),
     Table("quarantine", 1, (
         "digest", "received_at", "last_received_at", "receipts", "length", "reason", "body",
     )),

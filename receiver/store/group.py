@@ -26,6 +26,8 @@ _ENCODE = json.JSONEncoder(separators=(",", ":"), check_circular=False).encode
 UNDATED = "undated:"
 NOT_YET = 2**62
 
+#: The registers that search has indexes of.
+_INDEXED = ("message", "metadata")
 #: Before and after all times.
 _EARLIEST, _LATEST = -(2**62), 2**62
 
@@ -41,12 +43,15 @@ class MirroredMessage:
         "row",
         "summary",
         "touched_at",
+        "was_test",
     )
 
     def __init__(self, received_at: int) -> None:
         self.row: status.Row = {}
         #: The cell that it counts in so far; `None` for a new message.
         self.before: Cell | None = None
+        #: So far it is in no total of that cell.
+        self.was_test = False
         self.summary: Summary | None = None
         self.first_received_at = received_at
         self.touched_at = 0
@@ -65,6 +70,7 @@ class MirroredMessage:
         message = cls(first_received_at)
         message.row = json.loads(registers)
         message.before = cell
+        message.was_test = status.is_test(message.row)
         message.touched_at = touched_at
         message.indexed = bool(indexed)
         return message
@@ -72,9 +78,9 @@ class MirroredMessage:
     def take(self, item: Incoming, says: status.Row) -> bool:
         """Merge what an event says; returns whether the event is late."""
         before, after = self.row, status.merge(self.row, says)
-        text = after.get("message")
-        if text is not None and ("message" not in before or text[2] != before["message"][2]):
-            self.indexed = False
+        for name in _INDEXED:
+            if name in says and after[name][2] != (before[name][2] if name in before else None):
+                self.indexed = False
         self.row = after
         self.first_received_at = min(self.first_received_at, item.received_at)
         self.touched_at = max(
@@ -82,6 +88,11 @@ class MirroredMessage:
         )
         self.changed = True
         return status.is_late(before, after, status.STATE_OF_TYPE[item.type])
+
+    @property
+    def is_test(self) -> bool:
+        """It is in no total of its cell."""
+        return status.is_test(self.row)
 
     @property
     def registers(self) -> str:

@@ -51,6 +51,9 @@ def test_events_list_and_show(runner: FlaskCliRunner, provider: Provider, clock:
         "event_id": "e1",
         "type": "sms.sent",
         "message_id": "m1",
+        "to": event["data"]["to"],
+        "error_code": None,
+        "test": False,
         "occurred_at": event["data"]["sent_at"],
         "received_at": iso(clock.time - HOUR),
         "source": "webhook",
@@ -58,15 +61,23 @@ def test_events_list_and_show(runner: FlaskCliRunner, provider: Provider, clock:
         "repeat": False,
         "receipts": 2,
         "deliveries": [
-            {"handler": name, "state": "pending", "attempts": 0, "last_error": None}
+            {
+                "handler": name,
+                "state": "pending",
+                "attempts": 0,
+                "last_error": None,
+                "next_attempt_at": iso(clock.time - HOUR),
+            }
             for name in ("first", "second")
         ],
     }
     assert second["occurred_at"] == second["received_at"] == iso(clock.time)
     table = run(runner, "events", "list").splitlines()
-    assert [row.split()[1:3] for row in table] == [
-        ["TYPE", "EVENT"], ["sms.sent", "e1"], ["device.connected", "e2"],
-    ]  # fmt: skip
+    assert [row.split()[1:5] for row in table] == [
+        ["TYPE", "NUMBER", "ERROR", "EVENT"],
+        ["sms.sent", event["data"]["to"], "-", "e1"],
+        ["device.connected", "-", "-", "e2"],
+    ]
     assert "received 2 times" in table[1]
     shown = json.loads(run(runner, "events", "show", "e1"))
     assert shown["body"] == event

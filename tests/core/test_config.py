@@ -115,6 +115,10 @@ GOOD: list[tuple[str, str, str, Any]] = [
     ("PUBLIC_URL", "http://127.0.0.2", "public_url", "http://127.0.0.2"),
     ("PUBLIC_URL", "http://[::1]:3000", "public_url", "http://[::1]:3000"),
     ("PUBLIC_URL", "https://[2001:db8::1]:8443", "public_url", "https://[2001:db8::1]:8443"),
+    ("V1_API_KEY", " own ", "v1_api_key", b"own"),
+    ("V1_CLIENT_ID", "shop", "v1_client_id", b"shop"),
+    ("V1_READ_KEY", "reads", "v1_read_key", b"reads"),
+    ("DEFAULT_COUNTRY", " fr ", "default_country", "FR"),
     ("PORT", "1", "port", 1),
     ("PORT", "65535", "port", 65_535),
     ("PORT", " 8080 ", "port", 8080),
@@ -227,6 +231,11 @@ BAD: list[tuple[str, str]] = [
         ("TIMEZONE", text)
         for text in ("Paris", "Europe", "Europe/", "../etc/passwd", "/etc/localtime", "+01:00", "é")
     ],
+    ("V1_API_KEY", "clé"),
+    ("V1_CLIENT_ID", "a\nb"),
+    ("V1_READ_KEY", "\x7f"),
+    ("DEFAULT_COUNTRY", "FRA"),
+    ("DEFAULT_COUNTRY", "33"),
     ("LOG_FORMAT", "xml"),
     ("LOG_LEVEL", "loud"),
     ("LOG_LEVEL", "10"),

@@ -130,6 +130,20 @@ class World:
 
     STATES = ("queued", "processing", "sent", "delivered", "failed", "cancelled")
     TEXTS = ("Été à Łódź", "l'ete", "code 4821", "Code 48213", "مَرحبا", "x", "", "a\0b\ud800c")
+    CODES = ("NO_CREDIT", "BLOCKED", "b\0", "c" * 300, None, "OTHER")
+    METADATA = (
+        {"order": "CMD-1042"},
+        {"order": "CMD-1042", "n": 7},
+        {"n": 7, "deep": {"a": 1}, "é": "à\0\ud800", "k" * 65: "x", "long": "v" * 256},
+        {},
+    )
+    PAIRS = (
+        (("order", "CMD-1042"),),
+        (("order", "CMD-1042"), ("n", "7")),
+        (("é", "à\ufffd?"),),
+        (("n", "8"),),
+        (("long", "v" * 256),),
+    )
     NUMBERS = ("+33612345678", "0033 612 345 678", "+49151000", "ZimSend")
 
     def __init__(self, seed: int) -> None:
@@ -150,9 +164,14 @@ class World:
                 data[name] = choose(values)
         if self.random.random() < 0.7:
             data["device_id"] = choose(("dev_1", "dev_2", "d\0", "d" * 300))
+        if self.random.random() < 0.5:
+            data["metadata"] = choose(self.METADATA)
+        if state == "failed":
+            data["error"] = {"code": choose(self.CODES), "message": "no"}
+        told = {"test": True} if self.random.random() < 0.6 else {}
         self.now += self.random.randrange(HOUR)
         timestamp = choose((None, times.iso(moment + SECOND)))
-        return body_of(f"sms.{state}", data, timestamp=timestamp), self.now
+        return body_of(f"sms.{state}", data, timestamp=timestamp, **told), self.now
 
     def take(self, body: bytes, received_at: int) -> Any:
         item = parse(body, received_at=received_at, retention=RETENTION)
@@ -174,10 +193,14 @@ class World:
             return (
                 search.status in (None, summary.status)
                 and search.device_id in (None, summary.device_id)
-                and search.number in (None, summary.number)
+                and (not search.numbers or summary.number in search.numbers)
                 and (search.since is None or search.since <= summary.at)
                 and (search.until is None or summary.at <= search.until)
+                and search.text != ""
                 and (not search.text or search.text in mirror.fold(text))
+                and search.code in (None, summary.code or None)
+                and search.provider in (None, "zimsend")
+                and set(search.metadata) <= mirror.metadata(self.rows[name]).items()
             )
 
         found = [(s.at, name) for name, s in self.summaries().items() if means(name, s)]
@@ -193,10 +216,13 @@ class World:
         return Search(
             status=maybe(summary.status),
             device_id=maybe(summary.device_id or "dev_1"),
-            number=maybe(summary.number or "33612345678"),
+            numbers=maybe((summary.number or "33612345678", "nobody")) or (),
             since=since,
             until=until,
             text=None if text is None else mirror.fold(text),
+            code=maybe(summary.code or "NO_CREDIT"),
+            provider=maybe(self.random.choice(("zimsend", "zimsend", "smscx"))),
+            metadata=maybe(self.random.choice(self.PAIRS)) or (),
         )
 
 
@@ -209,9 +235,14 @@ def test_history_and_statistics_equal_a_recount(store: Store, seed: int) -> None
         if world.random.random() < 0.3:
             store.index_texts(5)
 
-        cells = Counter((s.cell.day, s.status) for s in world.summaries().values())
+        real = [s for n, s in world.summaries().items() if not status.is_test(world.rows[n])]
+        cells = Counter((s.cell.day, s.status) for s in real)
         counted = {(day, state): n for day, state, n in store.statistics(None, None, None) if n}
         assert counted == cells
+        by_code = store.statistics(None, None, None, by=("device_id", "code"))
+        assert {tuple(cell): n for *cell, n in by_code if n} == Counter(
+            (s.device_id, s.code, s.status) for s in real
+        )
 
         for _ in range(6):
             search = world.search()

@@ -296,6 +296,7 @@ def test_a_view_has_every_key_whatever_is_known() -> None:
         *(f"{state}_at" for state in STATES),
         *FIELDS,
         "error",
+        "test",
     }
 
 

@@ -108,7 +108,7 @@ def test_done_dead_and_tried_again(store: Store) -> None:
     now = times.now()
     step(now)
     assert delivery(store, fine) == {
-        "handler": "h", "state": "done", "attempts": 1, "last_error": None,
+        "handler": "h", "state": "done", "attempts": 1, "last_error": None, "next_attempt_at": None,
     }  # fmt: skip
     assert delivery(store, permanent)["state"] == "dead"
     assert delivery(store, permanent)["last_error"] == "HandlerError: no"

@@ -392,8 +392,9 @@ def test_killed_at_any_point_it_ends_the_same(environ: dict[str, str]) -> None:
     assert process.wait(60) == 0
     assert messages(store) == {"young"}
     assert all_statistics(store) == before
+    cells = "statistics" if outside.is_sqlite else "counted"
     live = outside.execute(
-        "SELECT day, status, sum(live) FROM statistics GROUP BY day, status HAVING sum(live) <> 0"
+        f"SELECT day, status, sum(live) FROM {cells} GROUP BY day, status HAVING sum(live) <> 0"
     )
     assert live == [(now // DAY, "sent", 1)]
     table = "search" if outside.is_sqlite else "texts"
@@ -469,6 +470,7 @@ def test_a_database_of_the_first_schema_is_brought_along(tmp_path: Path) -> None
     store.migrate()
     put(store, report("sent", "m1", T0, "e1"), T0)
     text = {"message_id": "m2", "message": "bonjour", "to": "+33612", "device_id": "dev_1"}
+    text |= {"metadata": {"order": "CMD-1042"}, "error": {"code": "NO_CREDIT", "message": "no"}}
     put(store, body_of("sms.failed", text, event_id="e2"), T0 + SECOND)
     put(store, body_of("device.connected", {}, event_id="e3"), T0)
     expected = store.history(Search(), 0, 10), all_statistics(store)
@@ -504,9 +506,15 @@ def test_a_database_of_the_first_schema_is_brought_along(tmp_path: Path) -> None
         "reports_may_be_learnt",
         "items_behind_others_are_parked",
         "leases_have_owners",
+        "errors_have_tracebacks",
+        "failures_are_counted_by_code",
     ]
     assert (store.history(Search(), 0, 10), all_statistics(store)) == expected
     assert store.history(Search(text="bonjour"), 0, 10)[0] == 1
+    assert store.history(Search(metadata=(("order", "CMD-1042"),)), 0, 10)[0] == 1
+    assert store.history(Search(code="NO_CREDIT"), 0, 10)[0] == 1
+    by_code = store.statistics(None, None, None, by=("code",))
+    assert [cell for cell in by_code if cell[2]] == [("", "sent", 1), ("NO_CREDIT", "failed", 1)]
     assert put(store, report("sent", "m1", T0, "e1"), T0) == ["duplicate"]
     assert upkeep.expire(store, T0 + DAY) == Expired(2, 3, 0)
     assert put(store, report("sent", "m1", T0, "e1"), T0) == ["quarantined"]

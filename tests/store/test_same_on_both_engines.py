@@ -123,7 +123,7 @@ def rows(store: Store) -> dict[str, list[dict[str, Any]]]:
                 for name, value in zip(table.columns, row, strict=True)
             }
             for row in store.rows(table, None, 1_000_000)
-            if table.name != "statistics" or any(row[3:])  # an empty cell is none
+            if table.name != "statistics" or any(row[5:])  # an empty cell is none
         ]
     return found
 

@@ -204,7 +204,13 @@ def test_only_the_last_claimants_result_counts(store: Store) -> None:
     settle(store, second, "done")
     settle(store, first, "dead", error="too late")
     assert deliveries(store, "e1") == [
-        {"handler": "h", "state": "done", "attempts": 2, "last_error": None}
+        {
+            "handler": "h",
+            "state": "done",
+            "attempts": 2,
+            "last_error": None,
+            "next_attempt_at": None,
+        }
     ]
     assert claim(store, NOW + DAY) == []
 
@@ -219,6 +225,7 @@ def test_retry_dead_and_given_back(store: Store) -> None:
     assert store.next_due("h", NOW + LEASE) == NOW + HOUR
     assert deliveries(store, "e1")[0] == {
         "handler": "h", "state": "pending", "attempts": 1, "last_error": "later",
+        "next_attempt_at": times.iso(NOW + HOUR),
     }  # fmt: skip
     assert deliveries(store, "e2")[0]["state"] == "dead"
     assert deliveries(store, "e3")[0]["attempts"] == 1
@@ -352,6 +359,7 @@ def test_replay_makes_ended_work_due_again_and_leaves_leased_work_alone(store: S
     assert replay(store, state="dead") == 1
     assert deliveries(store, "e1")[0] == {
         "handler": "h", "state": "pending", "attempts": 0, "last_error": None,
+        "next_attempt_at": times.iso(NOW + HOUR),
     }  # fmt: skip
     # A replay within the lease: whoever has it keeps it.
     count = store.replay(

@@ -77,15 +77,19 @@ SAMPLES: dict[str, Callable[[str, str, int], Payload]] = {
 }
 
 
-def sample(event_type: str, *, event_id: str, message_id: str, to: str, now: int) -> bytes:
+def sample(
+    event_type: str, *, event_id: str, message_id: str, to: str, now: int, test: bool = False
+) -> bytes:
     """A body as ZimSend would send it at this moment.
 
+    :param test: whether it says that it is a test.
     :raises KeyError: for a type that is not documented.
     """
     envelope = {
         "event": event_type,
         "event_id": event_id,
         "timestamp": iso(now - now % SECOND),
+        **({"test": True} if test else {}),
         "data": SAMPLES[event_type](message_id, to, now - now % SECOND),
     }
     return json.dumps(envelope, ensure_ascii=False).encode()

@@ -23,6 +23,7 @@ from receiver.event import (
     Incoming,
     Rejected,
     clean_id,
+    is_test,
     own_id,
 )
 from receiver.providers.contract import Item
@@ -143,6 +144,8 @@ def parse(
             received_at=received_at,
             retention=retention,
         )
+        if says is not None and is_test(payload, event_id, message_id):
+            status.mark_test(says, timestamp or received_at, event_id)
     return Incoming(
         id=event_id,
         type=event_type,

@@ -10,22 +10,20 @@ import json
 from collections import Counter
 from typing import Any
 
-from receiver.mirror import Cell
 from receiver.store.contract import Expired
 from receiver.store.group import UNDATED, spared
-from receiver.store.postgres.group import count
+from receiver.store.postgres.codes import Codes, Move, cell, count
 from receiver.store.postgres.pool import Connection
-from receiver.times import DAY
 
 #: Messages and events in one batch: it bounds what a webhook may have to wait for.
 _BATCH = 64
 _MOST_EVENTS = 512
 
 
-def expire_batch(connection: Connection, before: int, spread: int) -> Expired:
+def expire_batch(connection: Connection, before: int, spread: int, codes: Codes) -> Expired:
     """See `receiver.store.Store.expire`.
 
-    :param spread: as in `receiver.store.postgres.group.count`.
+    :param spread, codes: as in `receiver.store.postgres.codes.count`.
     """
     messages = _locked(connection, _MESSAGES, _MESSAGES_AGAIN, before)
     events = _column(connection, _EVENTS_OF, {"ids": messages, "limit": _MOST_EVENTS})
@@ -43,11 +41,10 @@ def expire_batch(connection: Connection, before: int, spread: int) -> Expired:
     connection.execute("DELETE FROM deliveries WHERE event_seq = ANY (%s)", (events,))
     connection.execute("DELETE FROM events WHERE seq = ANY (%s)", (events,))
     connection.execute("DELETE FROM texts WHERE message_id = ANY (%s)", (messages,))
-    gone = Counter(
-        Cell(at // DAY, device_id, state)
-        for at, device_id, state in connection.execute(_DELETE_MESSAGES, (messages,))
-    )
-    count(connection, {cell: -number for cell, number in gone.items()}, spread, expired=True)
+    connection.execute("DELETE FROM metadata WHERE message_id = ANY (%s)", (messages,))
+    gone = Counter(cell(*counted) for counted in connection.execute(_DELETE_MESSAGES, (messages,)))
+    # They count on in the totals.
+    count(connection, {one: Move(live=-number) for one, number in gone.items()}, spread, codes)
     expired = Expired(len(messages), len(events), quarantined.rowcount)
     if not any(expired):
         connection.execute(_OLD_QUESTIONS, (before,))
@@ -147,4 +144,6 @@ UPDATE marks SET value = greatest(value, (
     SELECT max(timestamp) FROM events WHERE seq = ANY (%s)))
 WHERE name = 'timestamp'
 """
-_DELETE_MESSAGES = "DELETE FROM messages WHERE id = ANY (%s) RETURNING at, device_id, status"
+_DELETE_MESSAGES = """
+DELETE FROM messages WHERE id = ANY (%s) RETURNING at, provider, device_id, status, code
+"""

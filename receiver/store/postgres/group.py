@@ -9,13 +9,11 @@ from __future__ import annotations
 
 import json
 import time
-from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 
 from receiver import mirror
 from receiver.event import Incoming, Rejected
-from receiver.mirror import Cell
 from receiver.store.contract import Outcome, Report
 from receiver.store.group import (
     Decision,
@@ -27,9 +25,10 @@ from receiver.store.group import (
     set_apart,
     undated_mark,
 )
+from receiver.store.postgres.codes import Codes, cell, count, moves, pairs_of
 from receiver.store.postgres.pool import Connection
 from receiver.store.postgres.transactions import Transactions
-from receiver.times import DAY, RELEASED
+from receiver.times import RELEASED
 
 Items = Sequence[Incoming | Rejected]
 Wanting = Callable[[str], Sequence[str]]
@@ -57,7 +56,9 @@ class Ingest(Transactions):
                 found = _known(connection, [i for i in items if isinstance(i, Incoming)])
                 apart = set_apart(items, found[0])
                 if apart is items:
-                    outcomes = _write_group(connection, items, found, wanting, self._spread)
+                    outcomes = _write_group(
+                        connection, items, found, wanting, self._spread, self._codes
+                    )
                     break
             # Ids that collide, which is rare. Their own ones are locked in order with the others.
             items = apart
@@ -78,11 +79,13 @@ def _write_group(
     read: tuple[Known, list[int], Found],
     wanting: Wanting,
     spread: int,
+    codes: Codes,
 ) -> list[Outcome]:
     """Write what is new. The transaction is open, the ids are locked.
 
     :param read: what is known, as `_known` has it.
     :param spread: which row of each cell of the statistics is written.
+    :param codes: which codes have cells of their own.
     """
     known, seqs, found = read
     decision = decide(items, known, partial(_look, connection, found=found), wanting)
@@ -97,7 +100,7 @@ def _write_group(
     if decision.is_undated:
         connection.execute(_UNDATED, undated_mark())
         connection.execute(_DUE_AT_ONCE, (RELEASED,))
-    count(connection, _moves(decision.messages.values()), spread)
+    count(connection, moves(decision.messages.values()), spread, codes)
     return decision.outcomes
 
 
@@ -137,9 +140,9 @@ def _known(connection: Connection, arrivals: Sequence[Incoming]) -> tuple[Known,
             {event_id: (kind, message_id) for event_id, kind, message_id in ids},
             {
                 message_id: MirroredMessage.stored(
-                    registers, Cell(at // DAY, device_id, state), first, touched, indexed=True
+                    registers, cell(*counted), first, touched, indexed=True
                 )
-                for message_id, registers, at, device_id, state, first, touched in messages
+                for message_id, registers, counted, first, touched in messages
             },
             expired,
             set(learnt),
@@ -160,7 +163,7 @@ def _look(connection: Connection, looks: list[Look], found: Found) -> Iterator[t
 
 def _write_accepted(connection: Connection, decision: Decision, seqs: list[int]) -> None:
     numbered = sorted(zip(seqs, decision.accepted, strict=False), key=lambda pair: pair[1].item.id)
-    events, deliveries, messages, texts = [], [], [], []
+    events, deliveries, messages, texts, metadata = [], [], [], [], []
     for seq, (item, late, repeat, handlers) in numbered:
         events.append(
             {
@@ -202,8 +205,11 @@ def _write_accepted(connection: Connection, decision: Decision, seqs: list[int])
             }
         )
         if not message.indexed:
-            folded = mirror.fold(message.row["message"][2])
-            texts.append({"message_id": message_id, "folded": folded})
+            if "message" in message.row:
+                folded = mirror.fold(message.row["message"][2])
+                texts.append({"message_id": message_id, "folded": folded})
+            if (pairs := pairs_of(message.row)) or message.before is not None:
+                metadata.append({"message_id": message_id, "pairs": pairs})
     connection.execute(
         _ACCEPTED,
         {
@@ -212,6 +218,7 @@ def _write_accepted(connection: Connection, decision: Decision, seqs: list[int])
             "deliveries": _ENCODE(deliveries),
             "messages": _ENCODE(messages),
             "texts": _ENCODE(texts),
+            "metadata": _ENCODE(metadata),
         },
     )
 
@@ -235,41 +242,6 @@ def _write_quarantine(connection: Connection, quarantined: list[Rejected]) -> No
     connection.execute(_QUARANTINE, (_ENCODE(rows), bodies))
 
 
-# --- statistics
-
-
-def _moves(messages: Iterable[MirroredMessage]) -> Counter[Cell]:
-    """How the numbers in the cells change."""
-    moves: Counter[Cell] = Counter()
-    for message in messages:
-        assert message.summary is not None
-        moves[message.summary.cell] += 1
-        if message.before is not None:
-            moves[message.before] -= 1
-    return moves
-
-
-def count(
-    connection: Connection, moves: Mapping[Cell, int], spread: int, *, expired: bool = False
-) -> None:
-    """Write changed numbers down. The last thing before the commit: others of this spread wait.
-
-    :param expired: the messages are gone, and count on in the totals.
-    """
-    rows = [
-        {
-            **cell._asdict(),
-            "spread": spread,
-            "total": 0 if expired else change,
-            "live": change,
-        }
-        for cell, change in sorted(moves.items())
-        if change
-    ]
-    if rows:
-        connection.execute(_STATISTICS, (_ENCODE(rows),))
-
-
 # --- SQL
 
 # Numbers for the events, too: that saves asking for them later. Reports of the same moment are
@@ -282,7 +254,8 @@ SELECT
     (SELECT coalesce(jsonb_agg(jsonb_build_array(id, type, message_id)), '[]')
      FROM events WHERE id = ANY (ARRAY(SELECT id FROM asked))),
     (SELECT coalesce(jsonb_agg(jsonb_build_array(
-        id, registers, at, device_id, status, first_received_at, touched_at)), '[]')
+        id, registers, jsonb_build_array(at, provider, device_id, status, code),
+        first_received_at, touched_at)), '[]')
      FROM messages WHERE id = ANY (ARRAY(SELECT message_id FROM asked))),
     ARRAY(SELECT DISTINCT message_id FROM events
           WHERE source <> 'webhook' AND message_id = ANY (ARRAY(SELECT message_id FROM asked))),
@@ -357,16 +330,24 @@ new_texts AS (
     SELECT message_id, folded
     FROM jsonb_to_recordset(%(texts)s::jsonb) AS t (message_id text, folded text)
     ON CONFLICT (message_id) DO UPDATE SET folded = excluded.folded
+),
+new_metadata AS (
+    INSERT INTO metadata (message_id, pairs)
+    SELECT message_id, pairs
+    FROM jsonb_to_recordset(%(metadata)s::jsonb) AS d (message_id text, pairs text[])
+    ON CONFLICT (message_id) DO UPDATE SET pairs = excluded.pairs
 )
-INSERT INTO messages (id, status, at, device_id, number, first_received_at, touched_at, registers)
-SELECT id, status, at, device_id, number, first_received_at, touched_at, registers
+INSERT INTO messages (id, status, at, device_id, number, code, provider, first_received_at,
+                      touched_at, registers)
+SELECT id, status, at, device_id, number, code, provider, first_received_at, touched_at, registers
 FROM jsonb_to_recordset(%(messages)s::jsonb) AS m (
-    id text, status text, at bigint, device_id text, number text, first_received_at bigint,
-    touched_at bigint, registers text)
+    id text, status text, at bigint, device_id text, number text, code text, provider text,
+    first_received_at bigint, touched_at bigint, registers text)
 ON CONFLICT (id) DO UPDATE SET
     status = excluded.status, at = excluded.at, device_id = excluded.device_id,
-    number = excluded.number, first_received_at = excluded.first_received_at,
-    touched_at = excluded.touched_at, registers = excluded.registers
+    number = excluded.number, code = excluded.code,
+    first_received_at = excluded.first_received_at, touched_at = excluded.touched_at,
+    registers = excluded.registers
 """
 
 # What has just come again is kept for as long as what has just come.
@@ -399,13 +380,4 @@ FROM ROWS FROM (
 ON CONFLICT (digest) DO UPDATE SET
     receipts = q.receipts + excluded.receipts,
     last_received_at = greatest(q.last_received_at, excluded.last_received_at)
-"""
-
-_STATISTICS = """
-INSERT INTO statistics AS s (day, device_id, status, spread, total, live)
-SELECT day, device_id, status, spread, total, live
-FROM jsonb_to_recordset(%s::jsonb) AS c (
-    day integer, device_id text, status text, spread smallint, total bigint, live bigint)
-ON CONFLICT (day, device_id, status, spread) DO UPDATE SET
-    total = s.total + excluded.total, live = s.live + excluded.live
 """

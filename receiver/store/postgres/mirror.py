@@ -6,17 +6,22 @@ What one answer tells is read in one transaction, so that a page and its total a
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
+from typing import Any, Literal
 
 from psycopg.rows import dict_row
 
 from receiver.mirror import Search
 from receiver.store.contract import Evidence, MirrorRow, Report
+from receiver.store.postgres.codes import pair
 from receiver.store.postgres.pool import Connection
 from receiver.store.postgres.transactions import Transactions
 from receiver.times import DAY
 
+#: Messages that are read in one transaction where all are listed.
+_LISTED_AT_ONCE = 200
+_AFTER = "m.at <= %s AND (m.at < %s OR m.id > %s)"
 _NEWEST_FIRST = "ORDER BY m.at DESC, m.id"
 
 _REPORTS = """
@@ -44,11 +49,35 @@ class Mirror(Transactions):
             total, rows = page(connection, search, offset, limit)
         return total, [(message_id, json.loads(registers)) for message_id, registers in rows]
 
+    def messages(self, search: Search) -> Iterator[MirrorRow]:
+        where, values = _conditions(search)
+        after: tuple[object, ...] = ()
+        while True:
+            asked = f"{where} AND {_AFTER}" if after else where
+            with self._reader() as connection:
+                found = connection.execute(
+                    f"SELECT m.at, m.id, m.registers FROM messages AS m WHERE {asked}"
+                    f" {_NEWEST_FIRST} LIMIT {_LISTED_AT_ONCE}",
+                    (*values, *after),
+                ).fetchall()
+            if not found:
+                return
+            for _, message_id, registers in found:
+                yield message_id, json.loads(registers)
+            at, message_id, _ = found[-1]
+            after = at, at, message_id
+
     def statistics(
-        self, first: int | None, last: int | None, device_id: str | None
-    ) -> list[tuple[int, str, int]]:
+        self,
+        first: int | None,
+        last: int | None,
+        device_id: str | None,
+        provider: str | None = None,
+        by: Sequence[str] = ("day",),
+    ) -> list[tuple[Any, ...]]:
+        counted = Search(device_id=device_id, provider=provider)
         with self._reading() as connection:
-            return statistics(connection, first, last, device_id)
+            return list(_cells(connection, first, last, counted, "total", by))
 
     def evidence(self, message_id: str, limit: int) -> Evidence | None:
         with self._reading() as connection:
@@ -83,6 +112,8 @@ class Mirror(Transactions):
 
 def page(connection: Connection, search: Search, offset: int, limit: int) -> Page:
     """See `receiver.store.Store.history`."""
+    if search.finds_nothing:
+        return 0, []
     if search.text:
         return _searched(connection, search, search.text, offset, limit)
     total = _count(connection, search)
@@ -104,7 +135,14 @@ def _conditions(search: Search) -> tuple[str, list[object]]:
     return _where(
         ("m.status = %s", search.status),
         ("m.device_id = %s", search.device_id),
-        ("m.number = %s", search.number),
+        ("m.provider = %s", search.provider),
+        # Said twice, so that the index of what failed is seen to fit.
+        ("m.code = %s AND m.code <> ''", search.code),
+        ("m.number = ANY (%s)", list(search.numbers) or None),
+        (
+            "m.id IN (SELECT message_id FROM metadata WHERE pairs @> %s::text[])",
+            [pair(*told) for told in search.metadata] or None,
+        ),
         ("m.at >= %s", search.since),
         ("m.at <= %s", search.until),
     )
@@ -122,10 +160,9 @@ def _where(*conditions: tuple[str, object]) -> tuple[str, list[object]]:
 def _count(connection: Connection, search: Search) -> int:
     """The number of messages: whole days from the statistics, the rest by counting."""
     first, last = _whole_days(search)
-    if search.number is not None or (first is not None and last is not None and first > last):
+    if not search.is_counted_by_cells or (first is not None and last is not None and first > last):
         return _count_rows(connection, search)
-    cells = _cells(connection, first, last, search.device_id, search.status)
-    total = sum(live for *_, live in cells)
+    total = sum(int(live) for (live,) in _cells(connection, first, last, search, "live"))
     if first is not None and search.since is not None and search.since < first * DAY:
         total += _count_rows(connection, replace(search, until=first * DAY - 1))
     if last is not None and search.until is not None and search.until >= (last + 1) * DAY:
@@ -151,27 +188,27 @@ def _cells(
     connection: Connection,
     first: int | None,
     last: int | None,
-    device_id: str | None,
-    status: str | None = None,
-) -> Iterator[tuple[int, str, int, int]]:
-    """Day, status, total and live, of the days from first to last, both included."""
+    search: Search,
+    number: Literal["total", "live"],
+    by: Sequence[str] | None = None,
+) -> Iterator[tuple[Any, ...]]:
+    """Sums of cells of the days from first to last, both included.
+
+    :param by: the columns that the sums are told by, and each status after them; `None`: one sum.
+    """
     where, values = _where(
-        ("day >= %s", first), ("day <= %s", last), ("device_id = %s", device_id),
-        ("status = %s", status),
-    )  # fmt: skip
-    found = connection.execute(
-        "SELECT day, status, sum(total)::bigint, sum(live)::bigint FROM statistics"
-        f" WHERE {where} GROUP BY day, status",
+        ("day >= %s", first),
+        ("day <= %s", last),
+        ("device_id = %s", search.device_id),
+        ("status = %s", search.status),
+        ("provider = %s", search.provider),
+    )
+    told = "" if by is None else f"{', '.join([*by, 'status'])}, "
+    group = "" if by is None else f"GROUP BY {told.removesuffix(', ')}"
+    yield from connection.execute(
+        f"SELECT {told}coalesce(sum({number}), 0)::bigint FROM counted WHERE {where} {group}",
         values,
     )
-    yield from found
-
-
-def statistics(
-    connection: Connection, first: int | None, last: int | None, device_id: str | None
-) -> list[tuple[int, str, int]]:
-    """See `receiver.store.Store.statistics`."""
-    return [(day, state, n) for day, state, n, _ in _cells(connection, first, last, device_id)]
 
 
 # --- search

@@ -8,7 +8,9 @@ from typing import Any
 
 from psycopg.rows import dict_row
 
-from receiver.store.contract import Claim, Selection
+from receiver.event import glance
+from receiver.store.claiming import told
+from receiver.store.contract import SHORT_BODY, Claim, Selection
 from receiver.store.group import replayed
 from receiver.store.postgres.pool import Connection
 from receiver.store.postgres.transactions import LOCK_OF_QUEUE, Transactions
@@ -21,35 +23,47 @@ class Records(Transactions):
     """See `receiver.store.contract.Records`."""
 
     def events(self, selection: Selection) -> Iterator[dict[str, Any]]:
-        for page in self._pages(selection):
+        for page in self._pages(selection, bodies=True):
             deliveries: dict[int, list[dict[str, Any]]] = {}
             with self._reader() as connection:
                 for seq, *item in connection.execute(_DELIVERIES_OF, (list(page),)):
-                    names = ("handler", "state", "attempts", "last_error")
-                    deliveries.setdefault(seq, []).append(dict(zip(names, item, strict=True)))
+                    deliveries.setdefault(seq, []).append(told(*item))
             for seq, event in page.items():
+                short = event.pop("short_body")
+                body = (self.body(event["event_id"]) or b"") if short is None else short
+                named = [event.pop(name) for name in ("event_id", "type", "message_id")]
                 yield {
+                    **dict(zip(("event_id", "type", "message_id"), named, strict=True)),
+                    **glance(named[1], named[0], named[2], body),
                     **event,
                     "occurred_at": iso(event["occurred_at"]),
                     "received_at": iso(event["received_at"]),
                     "deliveries": deliveries.get(seq, []),
                 }
 
-    def _pages(self, selection: Selection) -> Iterator[dict[int, dict[str, Any]]]:
+    def _pages(
+        self, selection: Selection, *, bodies: bool = False
+    ) -> Iterator[dict[int, dict[str, Any]]]:
+        """
+        :param bodies: with those that are short; a page of long ones would be large.
+        """
         where, values = _conditions(selection)
-        after = -1
+        short = f"CASE WHEN length(body) <= {SHORT_BODY} THEN body END" if bodies else "NULL"
+        further, order = ("<", "DESC") if selection.newest else (">", "ASC")
+        after = 2**62 if selection.newest else -1
         while True:
             with self._reader() as connection:
                 found = connection.cursor(row_factory=dict_row).execute(
                     "SELECT seq, id AS event_id, type, message_id, occurred_at, received_at,"
-                    " source, late, repeat, receipts FROM events AS e"
-                    f" WHERE seq > %(after)s AND {where} ORDER BY seq LIMIT {_PAGE}",
+                    f" source, late, repeat, receipts, {short} AS short_body FROM events AS e"
+                    f" WHERE seq {further} %(after)s AND {where}"
+                    f" ORDER BY seq {order} LIMIT {_PAGE}",
                     {**values, "after": after},
                 )
                 page = {event.pop("seq"): event for event in found}
             if not page:
                 return
-            after = max(page)
+            after = min(page) if selection.newest else max(page)
             yield page
 
     def body(self, event_id: str) -> bytes | None:
@@ -136,6 +150,9 @@ def _conditions(selection: Selection) -> tuple[str, dict[str, Any]]:
         family = selection.event_type.endswith(".*")
         values["type"] = selection.event_type.removesuffix("*")
         where.append("starts_with(e.type, %(type)s)" if family else "e.type = %(type)s")
+    if selection.numbers:
+        where.append("e.message_id IN (SELECT id FROM messages WHERE number = ANY (%(numbers)s))")
+        values["numbers"] = list(selection.numbers)
     for condition, name in (
         ("e.message_id = %(message_id)s", "message_id"),
         ("e.received_at >= %(since)s", "since"),
@@ -163,7 +180,7 @@ FROM events WHERE id = %s
 """
 
 _DELIVERIES_OF = """
-SELECT event_seq, handler, state, attempts, last_error FROM deliveries
+SELECT event_seq, handler, state, attempts, last_error, due_at, leased FROM deliveries
 WHERE event_seq = ANY (%s) ORDER BY event_seq, handler
 """
 

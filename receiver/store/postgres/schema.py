@@ -26,6 +26,7 @@ from psycopg.errors import LockNotAvailable
 
 from receiver.errors import SchemaMismatch, StoreUnavailable
 from receiver.store.claiming import NEVER, STAND
+from receiver.store.postgres import codes
 
 Connection = psycopg.Connection[Any]
 
@@ -321,4 +322,5 @@ STEPS = (
     Step("park_items_behind_others", _park_items_behind_others),
     Step("leases_have_owners", _leases_have_owners),
     Step("keep_tracebacks", _keep_tracebacks),
+    Step("count_failures_by_code", codes.take),
 )

@@ -20,6 +20,7 @@ from psycopg import errors
 
 from receiver.errors import SchemaMismatch, StoreUnavailable
 from receiver.store.postgres import schema
+from receiver.store.postgres.codes import Codes
 from receiver.store.postgres.pool import LOCKED_READ, LONGEST_READ, Connection, Pool
 
 #: Seconds that one waits for a connection; and that a command's transaction may take, others' locks
@@ -40,6 +41,7 @@ class Transactions:
     def __init__(self, url: str) -> None:
         self._pool = Pool(url)
         self._spread = random.randrange(_SPREADS)
+        self._codes = Codes()
         self._commits = 0
 
     def close(self) -> None:

@@ -1,10 +1,11 @@
-"""What the PostgreSQL store needs from time to time: forgetting. The server does the rest."""
+"""What the PostgreSQL store needs from time to time: forgetting, and a look at what only an older
+release has written. The server does the rest."""
 
 from __future__ import annotations
 
 from receiver.store.contract import Expired
 from receiver.store.group import NOT_YET, UNDATED
-from receiver.store.postgres import expiry
+from receiver.store.postgres import codes, expiry
 from receiver.store.postgres.transactions import SHORT_PATIENCE, Transactions
 
 _NEWEST_QUARANTINED = "SELECT max(last_received_at) FROM quarantine"
@@ -26,6 +27,9 @@ SELECT max(coalesce(timestamp, received_at))
 FROM (SELECT timestamp, received_at FROM events ORDER BY seq DESC LIMIT 200) AS latest
 """
 
+#: Messages in one transaction: webhooks about them wait for it.
+_SEEN_AT_ONCE = 200
+
 
 class Upkeep(Transactions):
     """See `receiver.store.contract.Upkeep`."""
@@ -34,14 +38,20 @@ class Upkeep(Transactions):
     _bounded_at: int | None = None
 
     def index_texts(self, patience: float) -> bool:
-        return False  # ingest has done it
+        """Ingest indexes what it writes. What is left is what an older release has written."""
+        with self._reader() as connection:
+            ids = codes.unseen(connection, _SEEN_AT_ONCE)
+        if ids:
+            with self._transaction(patience, ids=ids) as connection:
+                codes.see(connection, ids, self._spread, self._codes)
+        return bool(ids)
 
     def tidy(self) -> None:
         """The server's autovacuum does it."""
 
     def expire(self, before: int, patience: float) -> Expired:
         with self._transaction(patience) as connection:
-            return expiry.expire_batch(connection, before, self._spread)
+            return expiry.expire_batch(connection, before, self._spread, self._codes)
 
     def expirable(self, before: int) -> Expired:
         with self._reading() as connection:

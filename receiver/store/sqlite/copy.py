@@ -84,10 +84,11 @@ class Copy(Connections):
             key = f"(SELECT key FROM messages WHERE id = {mark['message_id']})"
             values = [*mark.values(), f"CASE {mark['loose']} WHEN 0 THEN {key} END"]
         changed = ", ".join(f"{column} = excluded.{column}" for column in columns[table.key :])
+        update = f"UPDATE SET {changed}" if changed else "NOTHING"
         with self._transaction() as connection:
             connection.executemany(
                 f"INSERT INTO {table.name} ({', '.join(columns)}) VALUES ({', '.join(values)})"
-                f" ON CONFLICT ({', '.join(table.columns[: table.key])}) DO UPDATE SET {changed}",
+                f" ON CONFLICT ({', '.join(table.columns[: table.key])}) DO {update}",
                 batch,
             )
 

@@ -7,7 +7,7 @@ import sqlite3
 
 from receiver.store.contract import Expired
 from receiver.store.group import UNDATED, spared
-from receiver.times import DAY
+from receiver.store.sqlite.codes import COUNTED_CODE, DAY_OF_AT
 
 #: Messages and events in one batch: it bounds what a webhook may have to wait for.
 _BATCH = 64
@@ -37,6 +37,9 @@ def expire_batch(connection: sqlite3.Connection, before: int) -> Expired:
     connection.execute("DELETE FROM events WHERE seq IN (SELECT value FROM json_each(?))", (seqs,))
     connection.execute(
         "DELETE FROM search WHERE rowid IN (SELECT value FROM json_each(?))", (keys,)
+    )
+    connection.execute(
+        "DELETE FROM metadata WHERE message_key IN (SELECT value FROM json_each(?))", (keys,)
     )
     connection.execute(
         "DELETE FROM messages WHERE key IN (SELECT value FROM json_each(?))", (keys,)
@@ -124,11 +127,14 @@ UPDATE marks SET value = max(value, (
 WHERE name = 'timestamp'
 """
 
-# A day is counted as Python does it: rounded down, before 1970, too.
 _UNCOUNT = f"""
 UPDATE statistics SET live = live - gone.count
-FROM (SELECT at / {DAY} - (at % {DAY} < 0) AS day, device_id, status, count(*) AS count
-      FROM messages WHERE key IN (SELECT value FROM json_each(?)) GROUP BY 1, 2, 3) AS gone
-WHERE statistics.day = gone.day AND statistics.device_id = gone.device_id
-  AND statistics.status = gone.status
+FROM (SELECT day, provider, device_id, status, {COUNTED_CODE} AS code,
+             count(*) AS count
+      FROM (SELECT {DAY_OF_AT} AS day, provider, device_id, status, code FROM messages
+            WHERE key IN (SELECT value FROM json_each(?))) AS m
+      GROUP BY 1, 2, 3, 4, 5) AS gone
+WHERE statistics.day = gone.day AND statistics.provider = gone.provider
+  AND statistics.device_id = gone.device_id AND statistics.status = gone.status
+  AND statistics.code = gone.code
 """

@@ -142,8 +142,8 @@ def _known(connection: sqlite3.Connection, items: Items) -> tuple[Known, tuple[i
     known = Known(
         {event_id: (kind, message_id) for event_id, kind, message_id in json.loads(ids)},
         {
-            message_id: MirroredMessage.stored(registers, Cell(at // DAY, device_id, state), *rest)
-            for message_id, registers, at, device_id, state, *rest in json.loads(messages)
+            message_id: MirroredMessage.stored(registers, Cell(at // DAY, *cell), *rest)
+            for message_id, registers, at, cell, *rest in json.loads(messages)
         },
         expired,
         set(json.loads(learnt)),
@@ -167,7 +167,8 @@ _ITEM = (
 )
 _DECIDED = ("loose", "late", "repeat", "handlers")
 _MESSAGE = ("first_received_at", "touched_at", "indexed", "registers")
-_CELL = (*Summary._fields, "day", *(f"{name}_before" for name in Cell._fields))
+_BEFORE = (*(f"{name}_before" for name in Cell._fields), "counts_before")
+_CELL = (*Summary._fields, "day", "counts", *_BEFORE)
 _READ = ("latest", "expiries", "concerned")
 _COLUMNS = (*_ITEM, *_DECIDED, *_MESSAGE, *_CELL, *_READ)
 
@@ -181,7 +182,7 @@ _FIRST_ROW = f"""({", ".join("?" * (len(_COLUMNS) - len(_READ)))}, ?,
     CASE (SELECT schema_version FROM pragma_schema_version) WHEN ? THEN ? ELSE -1 END, ?)"""
 
 _NO_MESSAGE = (None,) * len(_MESSAGE + _CELL)
-_NO_CELL = (None,) * len(Cell._fields)
+_NO_CELL = (None,) * len(_BEFORE)
 _NOTHING_READ = (None,) * len(_READ)
 
 
@@ -215,10 +216,14 @@ def _row_and_cell(message: MirroredMessage | None) -> tuple[Any, ...]:
         return _NO_MESSAGE
     summary, before = message.summary, message.before
     cell = summary.cell
-    if cell == before:  # the numbers stay as they are
-        counted: tuple[Any, ...] = (None, *_NO_CELL)
+    is_test, was_test = message.is_test, message.was_test
+    if cell == before and is_test == was_test:  # the numbers stay as they are
+        counted: tuple[Any, ...] = (None, None, *_NO_CELL)
     else:
-        counted = (cell.day, *(before or _NO_CELL))
+        counted = (
+            *(cell.day, not is_test),
+            *(_NO_CELL if before is None else (*before, not was_test)),
+        )
     return (*_values_of_message(message), *summary, *counted)
 
 
@@ -227,8 +232,9 @@ def _row_and_cell(message: MirroredMessage | None) -> tuple[Any, ...]:
 _KNOWN = """
 SELECT (SELECT json_group_array(json_array(id, type, message_id)) FROM events
         WHERE id IN (SELECT value FROM json_each(:ids))),
-       (SELECT json_group_array(json_array(id, registers, at, device_id, status,
-                                           first_received_at, touched_at, indexed))
+       (SELECT json_group_array(json_array(
+            id, registers, at, json_array(provider, device_id, status, code),
+            first_received_at, touched_at, indexed))
         FROM messages WHERE id IN (SELECT value FROM json_each(:messages))),
        (SELECT json_group_array(value) FROM json_each(:messages)
         WHERE EXISTS (SELECT 1 FROM events WHERE message_id = value AND source <> 'webhook')),

@@ -9,11 +9,14 @@ import json
 import sqlite3
 import sys
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import Any, Literal
 
 from receiver import mirror
 from receiver.mirror import Search
+from receiver.status import Row
 from receiver.store.contract import Evidence, MirrorRow, Report
-from receiver.store.sqlite.connections import Connections, item_of
+from receiver.store.sqlite.connections import Connections, item_of, placeholders
 from receiver.times import DAY
 
 #: The shortest text that the index knows.
@@ -28,6 +31,9 @@ _INDEXED_AT_ONCE = 200
 _CHARACTERS_AT_ONCE = 50_000
 
 _EACH = "SELECT value FROM json_each(?)"
+#: Messages that are read in one transaction where all are listed.
+_LISTED_AT_ONCE = 200
+_AFTER = "m.at <= ? AND (m.at < ? OR m.id > ?)"
 _NEWEST_FIRST = "ORDER BY m.at DESC, m.id"
 
 # The events of a message: those that its row was made of, and those that leave the mirror alone.
@@ -53,11 +59,40 @@ class Mirror(Connections):
             total, rows = page(connection, search, offset, limit)
         return total, [(message_id, json.loads(registers)) for message_id, registers in rows]
 
+    def messages(self, search: Search) -> Iterator[MirrorRow]:
+        where, values = _conditions(search)
+        after: tuple[object, ...] = ()
+        while True:
+            with self._reading() as connection:
+                asked, given = where, [*values]
+                if search.metadata:
+                    having, pairs = _having_metadata(connection, search)
+                    asked, given = f"{asked} AND m.key IN ({having})", given + pairs
+                if after:
+                    asked, given = f"{asked} AND {_AFTER}", [*given, *after]
+                found = connection.execute(
+                    f"SELECT m.at, m.id, m.registers FROM messages AS m WHERE {asked}"
+                    f" {_NEWEST_FIRST} LIMIT {_LISTED_AT_ONCE}",
+                    given,
+                ).fetchall()
+            if not found:
+                return
+            for _, message_id, registers in found:
+                yield message_id, json.loads(registers)
+            at, message_id, _ = found[-1]
+            after = at, at, message_id
+
     def statistics(
-        self, first: int | None, last: int | None, device_id: str | None
-    ) -> list[tuple[int, str, int]]:
+        self,
+        first: int | None,
+        last: int | None,
+        device_id: str | None,
+        provider: str | None = None,
+        by: Sequence[str] = ("day",),
+    ) -> list[tuple[Any, ...]]:
+        counted = Search(device_id=device_id, provider=provider)
         with self._reading() as connection:
-            return statistics(connection, first, last, device_id)
+            return list(_cells(connection, first, last, counted, "total", by))
 
     def evidence(self, message_id: str, limit: int) -> Evidence | None:
         with self._reading() as connection:
@@ -103,8 +138,12 @@ class Mirror(Connections):
 
 def page(connection: sqlite3.Connection, search: Search, offset: int, limit: int) -> Page:
     """See `receiver.store.Store.history`."""
+    if search.finds_nothing:
+        return 0, []
     if search.text:
         return _searched(connection, search, offset, limit)
+    if search.metadata:
+        return _found_by_metadata(connection, search, offset, limit)
     total = _count(connection, search)
     if offset >= total:
         return total, []
@@ -127,19 +166,24 @@ def _read(connection: sqlite3.Connection, keys: list[int]) -> list[tuple[str, st
 
 
 def _conditions(search: Search) -> tuple[str, list[object]]:
-    """All but the text."""
+    """All but the text and the metadata."""
     where: list[str] = ["true"]
     values: list[object] = []
     for condition, value in (
         ("m.status = ?", search.status),
         ("m.device_id = ?", search.device_id),
-        ("m.number = ?", search.number),
+        ("m.provider = ?", search.provider),
+        # Said twice, so that the index of what failed is seen to fit.
+        ("m.code = ? AND m.code <> ''", search.code),
         ("m.at >= ?", search.since),
         ("m.at <= ?", search.until),
     ):
         if value is not None:
             where.append(condition)
             values.append(value)
+    if search.numbers:
+        where.append(f"m.number IN ({placeholders(search.numbers)})")
+        values += search.numbers
     return " AND ".join(where), values
 
 
@@ -148,19 +192,15 @@ def _conditions(search: Search) -> tuple[str, list[object]]:
 
 def _count(connection: sqlite3.Connection, search: Search) -> int:
     """The number of messages: whole days from the statistics, the rest by counting."""
-    if search.number is not None:
-        return _count_rows(connection, search)
     days = _whole_days(search)
-    if days is None:
+    if days is None or not search.is_counted_by_cells:
         return _count_rows(connection, search)
     first, last = days
-    total = sum(
-        live for *_, live in _cells(connection, first, last, search.device_id, search.status)
-    )
+    total = sum(int(live) for (live,) in _cells(connection, first, last, search, "live"))
     if first is not None and search.since is not None and search.since < first * DAY:
-        total += _count_rows(connection, _between(search, search.since, first * DAY - 1))
+        total += _count_rows(connection, replace(search, until=first * DAY - 1))
     if last is not None and search.until is not None and search.until >= (last + 1) * DAY:
-        total += _count_rows(connection, _between(search, (last + 1) * DAY, search.until))
+        total += _count_rows(connection, replace(search, since=(last + 1) * DAY))
     return total
 
 
@@ -171,10 +211,6 @@ def _whole_days(search: Search) -> tuple[int | None, int | None] | None:
     if first is not None and last is not None and first > last:
         return None
     return first, last
-
-
-def _between(search: Search, since: int, until: int) -> Search:
-    return Search(search.status, search.device_id, search.number, since, until)
 
 
 def _count_rows(connection: sqlite3.Connection, search: Search) -> int:
@@ -188,33 +224,69 @@ def _cells(
     connection: sqlite3.Connection,
     first: int | None,
     last: int | None,
-    device_id: str | None,
-    status: str | None = None,
-) -> Iterator[tuple[int, str, int, int]]:
-    """Day, status, total and live, of the days from first to last, both included."""
+    search: Search,
+    number: Literal["total", "live"],
+    by: Sequence[str] | None = None,
+) -> Iterator[tuple[Any, ...]]:
+    """Sums of cells of the days from first to last, both included.
+
+    :param by: the columns that the sums are told by, and each status after them; `None`: one sum.
+    """
     where: list[str] = ["true"]
     values: list[object] = []
     for condition, value in (
         ("day >= ?", first),
         ("day <= ?", last),
-        ("device_id = ?", device_id),
-        ("status = ?", status),
+        ("device_id = ?", search.device_id),
+        ("status = ?", search.status),
+        ("provider = ?", search.provider),
     ):
         if value is not None:
             where.append(condition)
             values.append(value)
+    told = "" if by is None else f"{', '.join([*by, 'status'])}, "
+    group = "" if by is None else f"GROUP BY {told.removesuffix(', ')}"
     yield from connection.execute(
-        "SELECT day, status, sum(total), sum(live) FROM statistics"
-        f" WHERE {' AND '.join(where)} GROUP BY day, status",
+        f"SELECT {told}coalesce(sum({number}), 0) FROM statistics"
+        f" WHERE {' AND '.join(where)} {group}",
         values,
     )
 
 
-def statistics(
-    connection: sqlite3.Connection, first: int | None, last: int | None, device_id: str | None
-) -> list[tuple[int, str, int]]:
-    """See `receiver.store.Store.statistics`."""
-    return [(day, state, n) for day, state, n, _ in _cells(connection, first, last, device_id)]
+# --- metadata
+
+
+def _found_by_metadata(
+    connection: sqlite3.Connection, search: Search, offset: int, limit: int
+) -> Page:
+    """What the index finds, and what it does not know yet; of all matches the page is sorted."""
+    matches, values = _having_metadata(connection, search)
+    where, asked = _conditions(search)
+    found = (
+        f"SELECT m.key, m.at, m.id FROM ({matches}) AS found"
+        f" CROSS JOIN messages AS m ON m.key = found.key WHERE {where}"
+    )
+    return _sorted_page(connection, found, (*values, *asked), offset, limit)
+
+
+def _having_metadata(connection: sqlite3.Connection, search: Search) -> tuple[str, list[object]]:
+    """A query for the keys of the messages that have all that is asked for."""
+    asked = set(search.metadata)
+    values: list[object] = [text for pair in asked for text in pair]
+    known = " INTERSECT ".join(
+        "SELECT message_key AS key FROM metadata WHERE name = ? AND value = ?" for _ in asked
+    )
+    fresh = [
+        key
+        for key, row in _unindexed(connection, -1, sys.maxsize)
+        if asked <= mirror.metadata(row).items()
+    ]
+    return (
+        f"SELECT key FROM ({known}) WHERE key NOT IN"
+        " (SELECT key FROM messages INDEXED BY messages_unindexed WHERE indexed = 0)"
+        f" UNION ALL {_EACH}",
+        [*values, json.dumps(fresh)],
+    )
 
 
 # --- search
@@ -223,6 +295,10 @@ def statistics(
 def _searched(connection: sqlite3.Connection, search: Search, offset: int, limit: int) -> Page:
     assert search.text
     where, values = _conditions(search)
+    if search.metadata:
+        having, asked_for = _having_metadata(connection, search)
+        where += f" AND m.key IN ({having})"
+        values += asked_for
     if where == "true" and _is_common(connection, search.text):
         return _searched_by_reading(connection, search.text, offset, limit)
     indexed, asked = _match(search.text)
@@ -314,27 +390,37 @@ def _is_common(connection: sqlite3.Connection, text: str) -> bool:
 
 
 def _matching_unindexed(connection: sqlite3.Connection, text: str) -> list[int]:
-    return [key for key, folded in _unindexed(connection, -1, sys.maxsize) if text in folded]
+    unindexed = _unindexed(connection, -1, sys.maxsize)
+    return [key for key, row in unindexed if text in _folded(row)]
 
 
 def _unindexed(
     connection: sqlite3.Connection, limit: int, characters: int
-) -> list[tuple[int, str]]:
-    """Messages whose text the index does not know (as it is now), with the folded text.
+) -> list[tuple[int, Row]]:
+    """Messages whose text and metadata the indexes do not know as they are now, with those two.
 
     :param limit: rows at most; -1 for all.
-    :param characters: of texts, about, after which enough has been read.
+    :param characters: of texts and metadata, about, after which enough has been read.
     """
     # All in one row: Python gives its lock away at each, and requests wait for it.
     (found,) = connection.execute(
-        "SELECT json_group_array(json_array(key, json(said))) FROM ("
-        " SELECT key, said, sum(length(said)) OVER (ORDER BY key) - length(said) AS before FROM ("
-        "  SELECT key, json_extract(registers, '$.message') AS said"
+        "SELECT json_group_array(json_array(key, json(text), json(data))) FROM ("
+        " SELECT key, text, data, sum(coalesce(length(text), 0) + coalesce(length(data), 0))"
+        "   OVER (ORDER BY key ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING) AS before FROM ("
+        "  SELECT key, json_extract(registers, '$.message') AS text,"
+        "         json_extract(registers, '$.metadata') AS data"
         "  FROM messages INDEXED BY messages_unindexed WHERE indexed = 0 ORDER BY key LIMIT ?))"
         " WHERE coalesce(before, 0) < ?",
         (limit, characters),
     ).fetchone()
-    return [(key, mirror.fold(said[2] or "") if said else "") for key, said in json.loads(found)]
+    return [
+        (key, {name: told for name, told in (("message", text), ("metadata", data)) if told})
+        for key, text, data in json.loads(found)
+    ]
+
+
+def _folded(row: Row) -> str:
+    return mirror.fold(row["message"][2]) if "message" in row else ""
 
 
 def has_unindexed(connection: sqlite3.Connection) -> bool:
@@ -346,18 +432,26 @@ def has_unindexed(connection: sqlite3.Connection) -> bool:
 
 
 def index_texts(connection: sqlite3.Connection) -> bool:
-    """Tell the index of some of the texts that it does not know. Needs the write lock.
+    """Tell the indexes of some texts and metadata that they do not know. Needs the write lock.
 
     :returns: whether there are more.
     """
     unindexed = _unindexed(connection, _INDEXED_AT_ONCE, _CHARACTERS_AT_ONCE)
     keys = json.dumps([key for key, _ in unindexed])
-    texts = json.dumps([pair for pair in unindexed if pair[1]])
+    texts = json.dumps([(key, folded) for key, row in unindexed if (folded := _folded(row))])
+    pairs = [(key, *pair) for key, row in unindexed for pair in mirror.metadata(row).items()]
     connection.execute(f"DELETE FROM search WHERE rowid IN ({_EACH})", (keys,))
     connection.execute(
         f"INSERT INTO search (rowid, text) SELECT {item_of('value', 0)}, {item_of('value', 1)}"
         " FROM json_each(?)",
         (texts,),
     )
+    connection.execute(f"DELETE FROM metadata WHERE message_key IN ({_EACH})", (keys,))
+    if pairs:
+        connection.execute(
+            f"INSERT INTO metadata SELECT {item_of('value', 0)}, {item_of('value', 1)},"
+            f" {item_of('value', 2)} FROM json_each(?)",
+            (json.dumps(pairs),),
+        )
     connection.execute(f"UPDATE messages SET indexed = 1 WHERE key IN ({_EACH})", (keys,))
     return has_unindexed(connection)

@@ -7,7 +7,9 @@ import sqlite3
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
-from receiver.store.contract import Claim, Selection
+from receiver.event import glance
+from receiver.store.claiming import told
+from receiver.store.contract import SHORT_BODY, Claim, Selection
 from receiver.store.group import replayed
 from receiver.store.sqlite.connections import Connections, as_unavailable, placeholders
 from receiver.store.sqlite.mirror import OF_MESSAGE
@@ -20,20 +22,24 @@ class Records(Connections):
     """See `receiver.store.contract.Records`."""
 
     def events(self, selection: Selection) -> Iterator[dict[str, Any]]:
-        for page in self._pages(selection):
+        for page in self._pages(selection, bodies=True):
             deliveries: dict[int, list[dict[str, Any]]] = {}
             with as_unavailable():
-                for item in self._reader.query(
-                    "SELECT event_seq, handler, state, attempts, last_error FROM deliveries"
-                    f" WHERE event_seq IN ({placeholders(page)}) ORDER BY event_seq, handler",
+                for seq, *item in self._reader.execute(
+                    "SELECT event_seq, handler, state, attempts, last_error, due_at, leased"
+                    f" FROM deliveries WHERE event_seq IN ({placeholders(page)})"
+                    " ORDER BY event_seq, handler",
                     [event["seq"] for event in page],
                 ):
-                    deliveries.setdefault(item.pop("event_seq"), []).append(item)
+                    deliveries.setdefault(seq, []).append(told(*item))
             for event in page:
+                short = event["short_body"]
+                body = (self.body(event["id"]) or b"") if short is None else short
                 yield {
                     "event_id": event["id"],
                     "type": event["type"],
                     "message_id": event["message_id"],
+                    **glance(event["type"], event["id"], event["message_id"], body),
                     "occurred_at": iso(event["occurred_at"]),
                     "received_at": iso(event["received_at"]),
                     "source": event["source"],
@@ -43,16 +49,24 @@ class Records(Connections):
                     "deliveries": deliveries.get(event["seq"], []),
                 }
 
-    def _pages(self, selection: Selection) -> Iterator[list[dict[str, Any]]]:
+    def _pages(
+        self, selection: Selection, *, bodies: bool = False
+    ) -> Iterator[list[dict[str, Any]]]:
+        """
+        :param bodies: with those that are short; a page of long ones would be large.
+        """
         where, values = _conditions(selection)
-        after = -1
+        short = f"CASE WHEN length(body) <= {SHORT_BODY} THEN body END" if bodies else "NULL"
+        further, order = ("<", "DESC") if selection.newest else (">", "ASC")
+        after = 2**62 if selection.newest else -1
         while True:
             with as_unavailable():
                 page = list(
                     self._reader.query(
                         "SELECT seq, id, type, message_id, occurred_at, received_at, source,"
-                        " late, repeat, receipts FROM events AS e"
-                        f" WHERE seq > :after AND {where} ORDER BY seq LIMIT {_PAGE}",
+                        f" late, repeat, receipts, {short} AS short_body FROM events AS e"
+                        f" WHERE seq {further} :after AND {where}"
+                        f" ORDER BY seq {order} LIMIT {_PAGE}",
                         {**values, "after": after},
                     )
                 )
@@ -151,6 +165,12 @@ def _conditions(selection: Selection) -> tuple[str, dict[str, Any]]:
         family = selection.event_type.endswith(".*")
         values["type"] = selection.event_type.removesuffix("*")
         where.append("substr(e.type, 1, length(:type)) = :type" if family else "e.type = :type")
+    if selection.numbers:
+        where.append(
+            "e.message_id IN (SELECT id FROM messages"
+            " WHERE number IN (SELECT value FROM json_each(:numbers)))"
+        )
+        values["numbers"] = json.dumps(selection.numbers)
     for condition, name in (
         (OF_MESSAGE, "message_id"),
         ("e.received_at >= :since", "since"),

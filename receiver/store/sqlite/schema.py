@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import sqlite3
+from collections import Counter
 from datetime import UTC, datetime, timedelta
 from functools import cache
 
@@ -12,9 +13,9 @@ from sqlite_utils import Database, Migrations
 
 from receiver import mirror, times
 from receiver.errors import SchemaMismatch, Unusable
-from receiver.mirror import Cell
 from receiver.status import STATE_OF_TYPE
 from receiver.store.claiming import NEVER, STAND
+from receiver.store.sqlite import codes
 from receiver.strict_json import read_json
 
 migrations = Migrations("receiver")
@@ -34,7 +35,7 @@ def mirror_is_searched_counted_and_expires(db: Database) -> None:
         ).fetchone()
         timestamp = _timestamp(body, received_at)
         db.execute("UPDATE events SET timestamp = ? WHERE seq = ?", (timestamp, seq))
-    counts: dict[Cell, int] = {}
+    counts: Counter[tuple[int, str, str]] = Counter()
     for (key,) in db.execute("SELECT key FROM messages").fetchall():
         message_id, registers = db.execute(
             "SELECT id, registers FROM messages WHERE key = ?", (key,)
@@ -50,9 +51,12 @@ def mirror_is_searched_counted_and_expires(db: Database) -> None:
         db.execute(
             "UPDATE messages SET at = ?, device_id = ?, number = ?, first_received_at = ?,"
             " touched_at = ?, indexed = ? WHERE key = ?",
-            (*summary[1:], first, touched_at, "message" not in row, key),
+            (
+                *(summary.at, summary.device_id, summary.number, first, touched_at),
+                *("message" not in row, key),
+            ),
         )
-        counts[summary.cell] = counts.get(summary.cell, 0) + 1
+        counts[summary.cell.day, summary.device_id, summary.status] += 1
     for cell, count in counts.items():
         db.execute("INSERT INTO statistics VALUES (?, ?, ?, ?, ?)", (*cell, count, count))
     _run(db, _MIRROR_INDEXES)
@@ -82,6 +86,11 @@ def leases_have_owners(db: Database) -> None:
 def errors_have_tracebacks(db: Database) -> None:
     # Where `last_error` came from: files, lines and types of exceptions.
     db.execute("ALTER TABLE deliveries ADD COLUMN traceback TEXT")
+
+
+@migrations()
+def failures_are_counted_by_code(db: Database) -> None:
+    codes.take(db, _run)
 
 
 @cache

@@ -176,7 +176,11 @@ def _pass_on(path: str, body: bytes) -> Answer:
     receiver = parts()
     zimsend = receiver.zimsend
     if zimsend is None:
-        raise AssertionError("nobody is let in where there is no account")
+        raise ApiError(
+            503,
+            "NOT_CONFIGURED",
+            "Nothing can be sent: set ZIMSEND_API_KEY and ZIMSEND_CLIENT_ID where this runs.",
+        )
     headers = {name: value for name in _PASSED_ON if (value := request.headers.get(name))}
     if not receiver.waiting.acquire(blocking=False):
         raise ApiError(

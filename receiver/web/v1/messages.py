@@ -10,17 +10,21 @@ from typing import Any
 from flask import Blueprint, Response, request
 from werkzeug.routing import BaseConverter
 
-from receiver import mirror, status, times
+from receiver import mirror, phone, status, times
 from receiver.event import clean_id
 from receiver.mirror import Search
 from receiver.parts import parts
-from receiver.web.v1 import ApiError, authenticate, gateway
+from receiver.web.v1 import ApiError, authenticate, gateway, ignored
 
 blueprint = Blueprint("messages", __name__, url_prefix="/v1")
 blueprint.before_request(authenticate)
 
 #: Events that a status answer shows at most; it tells how many there are.
 MOST_EVENTS = 200
+#: The parameters of both, and those of history alone; see `ignored`.
+_OF_STATS = ("from_date", "to_date", "device_id", "provider")
+_FILTERS = (*_OF_STATS, "page", "limit", "status", "to", "search", "error")
+_METADATA = "metadata."
 _USUAL_LIMIT, _LARGEST_LIMIT = 50, 100
 #: A `+` that was not encoded in a URL arrives as a space.
 _LOST_PLUS = re.compile(r"([T ]\S+) (?=\d\d:?\d\d$)", re.ASCII | re.IGNORECASE)
@@ -68,7 +72,13 @@ def sms_status(message_id: str) -> Response:
         for event in events
     ]
     return _answer(
-        {"success": True, **_message(message_id, row), "events_total": count, "events": shown}
+        {
+            "success": True,
+            **_message(message_id, row),
+            "events_total": count,
+            "events": shown,
+            "ignored": ignored(),
+        }
     )
 
 
@@ -94,6 +104,7 @@ def sms_history() -> Response:
                 "total": total,
                 "pages": pages,
             },
+            "ignored": ignored(*_FILTERS, prefix=_METADATA),
         }
     )
 
@@ -106,9 +117,17 @@ def sms_stats() -> Response:
         None if since is None else since // times.DAY,
         None if until is None else until // times.DAY,
         _device(),
+        _argument("provider"),
+        by=("day", "code"),
+    )
+    stats = mirror.statistics((day, state, count) for day, _, state, count in counts)
+    stats["by_error"] = mirror.failures(
+        (code, count) for _, code, state, count in counts if state == "failed"
     )
     asked = {"from": _argument("from_date"), "to": _argument("to_date")}
-    return _answer({"success": True, "period": asked, "stats": mirror.statistics(counts)})
+    return _answer(
+        {"success": True, "period": asked, "stats": stats, "ignored": ignored(*_OF_STATS)}
+    )
 
 
 def _message(message_id: str, row: status.Row) -> dict[str, Any]:
@@ -144,16 +163,24 @@ def _search() -> Search:
             400, "INVALID_PARAMETER", f"status must be one of {', '.join(status.STATES)}."
         )
     to, text = _argument("to"), _argument("search")
-    if to is not None and not mirror.number(to):
+    numbers = () if to is None else phone.forms(to, parts().config.default_country)
+    if to is not None and not numbers:
         raise ApiError(400, "INVALID_PHONE_NUMBER", "to must be a number like +33612345678.")
     since, until = _period()
     return Search(
         status=state,
         device_id=_device(),
-        number=None if to is None else mirror.number(to),
+        numbers=numbers,
         since=since,
         until=until,
         text=None if text is None else mirror.fold(text),
+        code=None if (code := _argument("error")) is None else clean_id(code),
+        provider=_argument("provider"),
+        metadata=tuple(
+            (mirror.storable(name.removeprefix(_METADATA)), mirror.storable(value))
+            for name, value in request.args.items()
+            if name.startswith(_METADATA) and name != _METADATA and value
+        ),
     )
 
 

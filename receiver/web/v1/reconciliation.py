@@ -12,7 +12,7 @@ from receiver.parts import parts
 from receiver.reconciliation import losses
 from receiver.reconciliation.losses import Loss
 from receiver.reconciliation.passes import EVERY
-from receiver.web.v1 import authenticate
+from receiver.web.v1 import authenticate, ignored
 
 blueprint = Blueprint("reconciliation", __name__, url_prefix="/v1")
 blueprint.before_request(authenticate)
@@ -27,8 +27,9 @@ MOST_GAPS = 100
 def reconciliation() -> Response:
     """The last pass, the next one, and all that was missed and is still kept."""
     receiver = parts()
-    assert receiver.reconciliation is not None  # who is let in has an account
-    state = receiver.reconciliation.state()
+    # Without an account nobody asks; what was learnt before is still told.
+    passes = receiver.reconciliation
+    state = None if passes is None else passes.state()
     gaps = losses.gaps(receiver.store.missed_reports())
     whole = losses.total(gaps)
     last = complete_at = None
@@ -47,10 +48,11 @@ def reconciliation() -> Response:
         "success": True,
         "last_pass": last,
         "last_complete_at": None if complete_at is None else times.iso(complete_at),
-        "next_pass_at": times.iso(next_at),
+        "next_pass_at": None if passes is None else times.iso(next_at),
         "missed": _loss(whole),
         "gaps_total": len(gaps),
         "gaps": [_loss(gap) for gap in reversed(gaps[-MOST_GAPS:])],
+        "ignored": ignored(),
     }
     return Response(json.dumps(answer), content_type="application/json")
 

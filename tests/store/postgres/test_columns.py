@@ -50,7 +50,7 @@ def test_what_text_cannot_hold(store: PostgresStore) -> None:
         assert list(store.events(Selection(message_id=name))) == []
         assert list(store.events(Selection(event_type=name))) == []
         assert list(store.quarantined(name)) == []
-        assert store.history(Search(device_id=name, number=name, status=name), 0, 1) == (0, [])
+        assert store.history(Search(device_id=name, numbers=(name,), status=name), 0, 1) == (0, [])
         assert store.history(Search(text=mirror.fold(name)), 0, 1) == (0, [])
 
 

@@ -255,7 +255,12 @@ class World(SimulatedWorld):
         event_type = webhook.events[0]
         event_id, message_id = (f"{kind}_test_{self.seed}_{number}" for kind in ("evt", "msg"))
         body = sample(
-            event_type, event_id=event_id, message_id=message_id, to="+33600000000", now=self.now
+            event_type,
+            event_id=event_id,
+            message_id=message_id,
+            to="+33600000000",
+            now=self.now,
+            test=True,
         )
         event = WebhookEvent(
             id=event_id,

@@ -66,6 +66,8 @@ def test_a_receiver_knows_the_truth(serve: Callable[..., Server], tmp_path: Path
         for name in (*asked, "metadata", "message"):
             assert answer[name] == message[name], message
     mine = server.client.get("/v1/sms/stats", headers=HEADERS).json()["stats"]
+    reasons = Counter(message["error"]["code"] for message in told["messages"] if message["error"])
+    assert {one["code"]: one["failed"] for one in mine.pop("by_error")} == reasons
     assert mine == stats
     assert (mine["delivered"], mine["failed"]) == (states["delivered"], states["failed"])
 

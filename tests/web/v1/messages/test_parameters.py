@@ -14,7 +14,6 @@ pytestmark = pytest.mark.each_engine
 #: Queries that ask the same, as they stand in a URL.
 ALIKE = [
     ("page=&limit=&status=&to=&from_date=&to_date=&device_id=&search=", ""),
-    ("unknown=1", ""),
     ("page=1&page=2", "page=1"),
     ("page=0001&limit=5000", "limit=100"),
     ("to=%2B33612345678", "to=0033%20(6)%2012-34-56-78"),
@@ -38,6 +37,71 @@ def test_forms_of_a_parameter(client: FlaskClient, query: str, other: str) -> No
     assert one["data"]
     one, two = (get(client, f"{STATS}?{text}")["stats"] for text in (query, other))
     assert one == two
+
+
+def test_what_a_call_does_not_know_is_named(client: FlaskClient) -> None:
+    """A slip like `stauts=failed` must not look like an answer to what was meant."""
+    slips = {"stauts": "failed", "metadata.": "7", "Page": "1"}
+    for path, message_id, known in (
+        (HISTORY, "", {"page": "1", "metadata.order": "17", "error": "X", "provider": "zimsend"}),
+        (STATS, "", {"from_date": "2026-11-19", "provider": "zimsend"}),
+        (STATUS, "msg_sent_0", {}),
+        ("/v1/reconciliation", "", {}),
+    ):
+        assert get(client, path, message_id, **known, **slips)["ignored"] == list(slips), path
+        assert get(client, path, message_id, **known)["ignored"] == []
+    assert get(client, STATUS, "msg_sent_0", page="2")["ignored"] == ["page"]
+
+
+def test_history_by_error_provider_and_metadata(client: FlaskClient) -> None:
+    everything = get(client, HISTORY, limit=100)["data"]
+
+    def asked(**query: str) -> list[str]:
+        return [
+            message["message_id"] for message in get(client, HISTORY, limit=100, **query)["data"]
+        ]
+
+    failed = [m["message_id"] for m in everything if (m["error"] or {}).get("code") == "NO_CREDIT"]
+    assert len(failed) > 2
+    assert asked(error="NO_CREDIT") == failed
+    assert asked(error="no_credit") == []
+    assert asked(provider="zimsend") == [m["message_id"] for m in everything]
+    assert asked(provider="smscx") == []
+    ordered = [m["message_id"] for m in everything if (m["metadata"] or {}).get("order") == 17]
+    assert len(ordered) > 2
+    assert asked(**{"metadata.order": "17"}) == ordered
+    assert asked(**{"metadata.order": "17", "error": "NO_CREDIT"}) == [
+        name for name in failed if name in ordered
+    ]
+    assert asked(**{"metadata.order": "1"}) == []
+    assert asked(**{"metadata.order": "1" * 256}) == []
+
+
+def test_statistics_say_why(client: FlaskClient) -> None:
+    stats = get(client, STATS)["stats"]
+    assert sum(one["failed"] for one in stats["by_error"]) == stats["failed"]
+    assert stats["by_error"][0]["code"] == "NO_CREDIT"
+    nothing = get(client, f"{STATS}?provider=smscx")["stats"]
+    assert (nothing["total_sent"], nothing["by_error"]) == (0, [])
+
+
+def test_a_search_for_a_lone_accent_finds_nothing(client: FlaskClient) -> None:
+    assert get(client, HISTORY, search="\u0301")["data"] == []
+
+
+@pytest.mark.parametrize(
+    "typed",
+    [
+        "+33 (0)6 12 34 56 78",
+        "0033 (0) 612345678",
+        "\uff0b\uff13\uff13\uff16\uff11\uff12\uff13\uff14\uff15\uff16\uff17\uff18",  # full-width
+        "+\u0663\u0663612345678",
+    ],
+)
+def test_a_number_is_found_however_it_is_typed(client: FlaskClient, typed: str) -> None:
+    expected = get(client, HISTORY, to="+33612345678")
+    assert expected["data"]
+    assert get(client, HISTORY, to=typed) == expected
 
 
 def test_both_bounds_belong_to_the_period(client: FlaskClient) -> None:

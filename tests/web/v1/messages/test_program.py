@@ -186,4 +186,5 @@ def test_no_statistics(client: FlaskClient) -> None:
         "pending": 0,
         "delivery_rate": 0,
         "by_day": [],
+        "by_error": [],
     }

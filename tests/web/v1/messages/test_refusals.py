@@ -62,11 +62,7 @@ def test_it_takes_the_header_names_in_any_case(client: FlaskClient) -> None:
     assert client.get(STATS, headers=headers).status_code == 200
 
 
-CLOSED: list[dict[str, str]] = [
-    {},
-    *({name: value} for name, value in CREDENTIALS.items()),
-    *({**CREDENTIALS, name: " "} for name in CREDENTIALS),
-]
+CLOSED: list[dict[str, str]] = [{}, dict.fromkeys(CREDENTIALS, " "), {"V1_CLIENT_ID": "client_1"}]
 
 
 @pytest.mark.parametrize("environ", CLOSED)

@@ -1,0 +1,47 @@
+"""Phone numbers as people type them: as which digits a number may stand in the mirror. Pure."""
+
+from __future__ import annotations
+
+from receiver import mirror
+
+#: A longer text is no phone number (E.164 has 15 digits).
+_LONGEST = 64
+
+
+def forms(text: str, country: str | None) -> tuple[str, ...]:
+    """The forms under which a searched number may be stored, each as `mirror.number` makes it.
+
+    :param country: whose numbers are written without their country; two letters.
+    """
+    typed = mirror.number(text)
+    found = [typed] if typed else []
+    if typed.isdigit() and len(text) <= _LONGEST:
+        found += _international(mirror.ascii_digits(text), typed, country)
+    return tuple(dict.fromkeys(found))
+
+
+def _international(text: str, typed: str, country: str | None) -> list[str]:
+    import phonenumbers  # takes a while, and only a search by number needs it
+
+    # With a zero for the trunk behind the country, as in +33 (0)6, or without its plus.
+    for asked, region in ((text, country), (f"+{typed}", None)):
+        try:
+            number = phonenumbers.parse(asked, region)
+        except phonenumbers.NumberParseException:
+            continue
+        if not phonenumbers.is_possible_number(number):
+            continue
+        forms = [phonenumbers.PhoneNumberFormat.E164]
+        if country is not None and number.country_code == phonenumbers.country_code_for_region(
+            country
+        ):
+            forms.append(phonenumbers.PhoneNumberFormat.NATIONAL)
+        return [mirror.number(phonenumbers.format_number(number, form)) for form in forms]
+    return []
+
+
+def is_country(code: str) -> bool:
+    """Whether there is a country with these two letters whose numbers are known."""
+    import phonenumbers
+
+    return code in phonenumbers.SUPPORTED_REGIONS
