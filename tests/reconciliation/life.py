@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 import httpx
@@ -89,8 +88,13 @@ class Life:
         self.apps.append(app)
         self.receiver: Receiver = app.extensions["receiver"]
         self.client: FlaskClient = app.test_client()
+        client = httpx.Client
+
+        def through_the_wire(**options: Any) -> httpx.Client:
+            return client(**{**options, "transport": self.wire})
+
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(httpx, "Client", partial(httpx.Client, transport=self.wire))
+            patch.setattr(httpx, "Client", through_the_wire)
             zimsend = ZimSend(KEY, ID, sleep=self.sleep, clock=lambda: self.clock.time / SECOND)
         self.reconciliation = Reconciliation(
             zimsend,

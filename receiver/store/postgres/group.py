@@ -69,7 +69,7 @@ class Ingest(Transactions):
         with self._transaction(patience, ids=_ids_of(items)) as connection:
             connection.execute("SAVEPOINT trial")
             read = _known(connection, [i for i in items if isinstance(i, Incoming)])
-            _write_group(connection, items, read, wanting, self._spread)
+            _write_group(connection, items, read, wanting, self._spread, self._codes)
             connection.execute("ROLLBACK TO trial")
 
 
