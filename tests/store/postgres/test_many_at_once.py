@@ -79,6 +79,7 @@ def test_a_candidate_that_was_seen_before_another_lease_is_not_leased(
     stale = {
         "handler": "h", "now": NOW, "until": NOW + LEASE, "most": 6, "messages": ["m1"],
         "firsts": [seq], "free": [True], "met": [seq], "met_of": ["m1"], "loose": [],
+        "owner": None,
     }  # fmt: skip
     assert outside.execute(postgres_work._LEASE, stale).fetchall() == []
     assert ids(work(store, Settlement(claimed, "done", NOW))) == ["e2"]

@@ -78,7 +78,7 @@ ODD: dict[str, dict[str, Any]] = {
     "huge numbers": {"metadata": {"n": [10**400, 1e308, -0.0]}, "priority": 10**400},
     "a word": {"priority": "high"},
     "wrong types": {
-        "to": 33612345678,
+        "to": 33612345678.5,
         "message": ["a"],
         "device_id": {},
         "metadata": "a",
@@ -105,7 +105,7 @@ REASONS: dict[str, tuple[Any, dict[str, str | None] | None]] = {
     "text": ("no credit left", {"code": None, "message": "no credit left"}),
     "printed object": ('{"code": "NO_CREDIT"}', {"code": "NO_CREDIT", "message": None}),
     "none": (None, None),
-    "odd": ({"code": 5, "message": "\ud83d\0"}, {"code": None, "message": "\ufffd\0"}),
+    "odd": ({"code": 5, "message": "\ud83d\0"}, {"code": "5", "message": "\ufffd\0"}),
 }
 #: Nothing in it tells when: `sms.sent` without any time, and with nothing but an id.
 TIMELESS, BARE = "msg_timeless", "msg_bare"
