@@ -137,4 +137,4 @@ def test_as_much_as_zimsend_takes_is_passed_on_whatever_a_webhook_may_have(
     assert answer.status_code == 200
     assert fresh_canned.last.body == body
     assert here.call("POST", "/sms/send", data=b"x" * (2 * 1024 * 1024 + 1)).status_code == 413
-    here.parts.store.close()
+    here.close()
