@@ -19,11 +19,15 @@ from receiver.event import TEXT_MODES
 from receiver.misspelt import meant
 from receiver.times import DAY
 
+#: A token in a path is the whole of its secret, and travels in each request.
+SHORTEST_TOKEN = 24
+#: The settings of which one at least must be there: each sets a provider up.
+OF_PROVIDERS = ("ZIMSEND_WEBHOOK_SECRET", "SMSCX_WEBHOOK_TOKEN")
 #: HMAC-SHA256 is as strong as its key; a shorter one can be guessed.
 SHORTEST_SECRET = 16
 
 #: Names that begin so are ours, or nobody's.
-PREFIXES = ("ZIMSEND_", "FORWARD_")
+PREFIXES = ("ZIMSEND_", "SMSCX_", "SIPGATE_", "FORWARD_")
 
 #: What the built-in handlers read by themselves.
 OF_HANDLERS = ("FORWARD_URL", "FORWARD_SECRET")
@@ -33,7 +37,7 @@ OF_HANDLERS = ("FORWARD_URL", "FORWARD_SECRET")
 class Setting:
     """One variable: its name, where it goes in `Config`, what it is if unset, how it is read.
 
-    :param default: the text that stands for an unset or empty variable; `None` = required.
+    :param default: the text that stands for an unset or empty variable.
     :param read: raises `ValueError` with what is wrong, never with a secret.
     :param needs: another setting, without which this one is refused.
     :param careful: whether texts could be exposed, or data lost, if its name were misspelt.
@@ -42,7 +46,7 @@ class Setting:
 
     name: str
     field: str
-    default: str | None
+    default: str
     meaning: str
     read: Callable[[str], Any]
     needs: str | None = None
@@ -54,6 +58,7 @@ class Setting:
 class Config:
     """What the service was told. Sizes in bytes, times in microseconds."""
 
+    #: Empty where ZimSend is not set up.
     webhook_secrets: tuple[bytes, ...] = field(repr=False)
     database_url: str = field(repr=False)  # may hold a password
     allow_ephemeral_sqlite: bool
@@ -71,6 +76,11 @@ class Config:
     client_id: bytes | None = field(repr=False)
     device_id: str | None
     api_url: str
+    #: Empty where SMS.CX is not set up.
+    smscx_tokens: tuple[bytes, ...] = field(repr=False)
+    smscx_api_key: bytes | None = field(repr=False)
+    smscx_sender: str | None
+    smscx_api_url: str
     public_url: str | None
     timezone: ZoneInfo
     v1_api_key: bytes | None = field(repr=False)
@@ -98,19 +108,24 @@ class Config:
         """
         environment = Environment.of(environ)
         misspelt = misspelt_in(environment)
+        if not any(environment.value(name) for name in OF_PROVIDERS):
+            wrong = [name for name, right in misspelt.items() if right in OF_PROVIDERS]
+            told = f"; {wrong[0]} is set, but no setting has this name" if wrong else ""
+            raise ConfigError(
+                OF_PROVIDERS[0],
+                "not set; give it the webhook's signing secret, or set another provider up: "
+                f"{', '.join(OF_PROVIDERS[1:])}{told}",
+            )
         values = {}
         for setting in SETTINGS:
             text = environment.value(setting.name)
             wrong = [name for name, right in misspelt.items() if right == setting.name]
             if setting.careful and any(environment.value(name) != text for name in wrong):
                 raise ConfigError(wrong[0], f"no setting has this name; write {setting.name}")
-            if not text and setting.default is None:
-                told = f"; {wrong[0]} is set, but no setting has this name" if wrong else ""
-                raise ConfigError(setting.name, f"not set; give it {setting.meaning}{told}")
             if text and setting.needs is not None and not environment.value(setting.needs):
                 raise ConfigError(setting.needs, f"not set, and {setting.name} needs it")
             try:
-                values[setting.field] = setting.read(text or setting.default or "")
+                values[setting.field] = setting.read(text or setting.default)
             except ValueError as error:
                 raise ConfigError(setting.name, str(error)) from None
         values["database_url"] = sqlite_file.placed(values["database_url"], environment.folder)
@@ -143,6 +158,8 @@ def misspelt_in(environment: Environment) -> dict[str, str]:
 
 
 def _secrets(text: str) -> tuple[bytes, ...]:
+    if not text:
+        return ()
     secrets = tuple(
         clean(part).replace("%2C", ",").encode("utf-8", "surrogateescape")
         for part in text.split(",")
@@ -156,6 +173,17 @@ def _secrets(text: str) -> tuple[bytes, ...]:
                 "(a comma inside a secret is written %2C)"
             )
     return secrets
+
+
+def _tokens(text: str) -> tuple[bytes, ...]:
+    tokens = tuple(clean(part) for part in text.split(",")) if text else ()
+    for token in tokens:
+        if not re.fullmatch(rf"[A-Za-z0-9._~-]{{{SHORTEST_TOKEN},}}", token):
+            raise ValueError(
+                f"a token has {SHORTEST_TOKEN} characters or more, of A-Z a-z 0-9 . _ ~ - alone, "
+                "since it is a part of an address; `openssl rand -hex 24` makes one"
+            )
+    return tuple(token.encode() for token in tokens)
 
 
 def _number(least: int, most: int) -> Callable[[str], int]:
@@ -290,7 +318,7 @@ SETTINGS = (
     Setting(
         "ZIMSEND_WEBHOOK_SECRET",
         "webhook_secrets",
-        None,
+        "",
         "the webhook's signing secret; several, separated by commas, while one is rotated",
         _secrets,
         secret=True,
@@ -401,6 +429,31 @@ SETTINGS = (
         "api_url",
         "https://api.zimsend.com/v1",
         "ZimSend's API, or a simulator's",
+        _address,
+    ),
+    Setting(
+        "SMSCX_WEBHOOK_TOKEN",
+        "smscx_tokens",
+        "",
+        "the secret part of the address that SMS.CX reports to; several, separated by commas",
+        _tokens,
+        secret=True,
+    ),
+    Setting(
+        "SMSCX_API_KEY",
+        "smscx_api_key",
+        "",
+        "your key at SMS.CX, for sending and for what was missed",
+        _credential,
+        needs="SMSCX_WEBHOOK_TOKEN",
+        secret=True,
+    ),
+    Setting("SMSCX_FROM", "smscx_sender", "", "who SMS are from that SMS.CX sends", _header),
+    Setting(
+        "SMSCX_API_URL",
+        "smscx_api_url",
+        "https://api.sms.cx",
+        "SMS.CX's API, or a simulator's",
         _address,
     ),
     Setting(

@@ -203,10 +203,11 @@ def _thaw(value: Any) -> Any:
 
 #: What a stored body tells, as it came; and the same by the names that ZimSend has for it (`to`,
 #: `status`, `device_id`, `error`, `metadata`).
-Read = Callable[[bytes], tuple[Mapping[str, Any], Mapping[str, Any]]]
+Told = tuple[Mapping[str, Any], Mapping[str, Any]]
+Read = Callable[[bytes], Told]
 
 
-def read_envelope(raw: bytes) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
+def read_envelope(raw: bytes) -> Told:
     """The `data` of ZimSend's envelope; empty if it is not an object."""
     data = read_signed(raw).get("data")
     data = data if isinstance(data, dict) else {}
@@ -241,8 +242,8 @@ class Event:
     attempt: int
     #: Who reported it: `zimsend`, `smscx`, `sipgate`.
     provider: str = ids.FIRST
-    #: How `raw` is read; the provider says.
-    _read_raw: Read = field(default=read_envelope, repr=False, compare=False)
+    #: Reads what is stored, as the provider says; `raw` by default.
+    _told: Callable[[], Told] | None = field(default=None, repr=False, compare=False)
 
     @classmethod
     def sample(cls, type: str, **fields: Any) -> Event:
@@ -282,8 +283,8 @@ class Event:
         return is_test(read_signed(self.raw), self.id, self.message_id)
 
     @cached_property
-    def _read(self) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
-        data, fields = self._read_raw(self.raw)
+    def _read(self) -> Told:
+        data, fields = self._told() if self._told is not None else read_envelope(self.raw)
         frozen = FrozenDict(_freeze(data))
         return frozen, frozen if fields is data else FrozenDict(_freeze(fields))
 

@@ -56,7 +56,7 @@ def create_app(
     worker = Worker(store, registry, now, inside=app.app_context)
     upkeep = Upkeep(store, config.retention, now)
     ingest = Ingest(store, registry.wanting, bell(environ, WORK) or worker.wake)
-    set_up = list(PROVIDERS.values())
+    set_up = [provider for provider in PROVIDERS.values() if provider.is_set_up(config)]
     zimsend = make_client(config, Counted(store, now))
     waiting = threading.BoundedSemaphore(max(4, config.web_threads // 2))
     reconciler = make_reconciliation(config, zimsend, store, ingest, now)

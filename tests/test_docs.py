@@ -57,9 +57,9 @@ def code(cell: str) -> str:
 
 
 def test_settings() -> None:
-    expected: dict[str, str | None] = {s.name: s.default for s in config.SETTINGS}
+    expected: dict[str, str] = {s.name: s.default for s in config.SETTINGS}
     expected |= dict.fromkeys(forward.SETTINGS, "")
-    words = {"required": None, "not set": ""}
+    words = {"not set": ""}
     documented = {
         code(name): words[default] if default in words else code(default)
         for name, default, _meaning in table("Settings")

@@ -48,7 +48,7 @@ def config(style: str) -> None:
 
 def _rows() -> Iterator[_Row]:
     environment = parts().environment
-    known = [(s.name, s.default or "", s.secret) for s in SETTINGS]
+    known = [(s.name, s.default, s.secret) for s in SETTINGS]
     for name, default, secret in known + [(name, "", True) for name in OF_HANDLERS]:
         given = environment.value(name)
         source = FILE if name in environment.filed else "environment"

@@ -70,16 +70,20 @@ class Provider:
 
     :param name: as in paths, settings and ids (see `receiver.ids`).
     :param title: as people write it.
+    :param is_set_up: whether the settings are there without which it does not take part.
     :param door: `None` for one that does not report by itself.
+    :param raw: what a handler gets of a stored body as `Event.raw`.
     :param tries: how often it sends a report at most; `None` if nobody knows.
     :param sample: see `receiver.providers.zimsend.samples.sample`.
     """
 
     name: str
     title: str
+    is_set_up: Callable[[Config], bool]
     door: Door | None
     parse: Parse
     read: Read
+    raw: Callable[[bytes], bytes]
     tries: int | None
     samples: Sequence[str]
     sample: Callable[..., bytes]

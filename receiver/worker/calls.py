@@ -6,6 +6,7 @@ import threading
 from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Generator
 from contextlib import AbstractContextManager, nullcontext
 from enum import Enum, auto
+from functools import partial
 
 from receiver import ids, times
 from receiver.errors import HandlerError
@@ -129,8 +130,8 @@ def event_of(claim: Claim) -> Event:
         source=claim.source,
         late=bool(claim.late),
         redacted=bool(claim.redacted),
-        raw=claim.body,
+        raw=provider.raw(claim.body),
         attempt=claim.attempt,
         provider=provider.name,
-        _read_raw=provider.read,
+        _told=partial(provider.read, claim.body),
     )

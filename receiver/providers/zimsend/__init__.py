@@ -10,6 +10,7 @@ from receiver.providers.zimsend import diagnosis, samples, webhook
 PROVIDER = Provider(
     name="zimsend",
     title="ZimSend",
+    is_set_up=lambda config: bool(config.webhook_secrets),
     door=Door(
         path=webhook.PATH,
         header=webhook.SIGNATURE,
@@ -24,6 +25,7 @@ PROVIDER = Provider(
     ),
     parse=webhook.parse_all,
     read=read_envelope,
+    raw=lambda body: body,
     tries=3,
     samples=tuple(samples.SAMPLES),
     sample=samples.sample,
