@@ -118,6 +118,14 @@ def clean_id(value: str) -> str:
     return "sha256:" + hashlib.sha256(value.encode("utf-8", "surrogatepass")).hexdigest()
 
 
+def key_of(written: str) -> str:
+    """The key that somebody means who writes an id as `receiver.ids.written` shows it."""
+    name, colon, own_id = written.partition(":")
+    if colon and name in ids.NAMES:
+        return ids.key(name, clean_id(own_id))
+    return clean_id(written)
+
+
 def is_test(envelope: Mapping[str, Any], event_id: str, message_id: str | None) -> bool:
     """Whether an event is a test: it says so, or one of its ids does (CONTRACT: `Event.test`)."""
     return (

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import select
 import sys
 import threading
@@ -24,6 +25,13 @@ log = logging.getLogger(__name__)
 
 #: In the environment of a process whose parent has told the warnings.
 _TOLD = "RECEIVER_WARNINGS_TOLD"
+
+
+#: Webhooks whose path ends in a secret (receiver/providers/contract.py: `Door`).
+_SECRET_PATHS = "webhooks"
+_SECRET_PATH = re.compile(
+    r"""((?:/|%2f)webhooks(?:/|%2f)+[^/%\s"']+(?:/|%2f)+)[^\s"'?#,]+""", re.IGNORECASE
+)
 
 
 class Patient(logging.Handler):
@@ -59,6 +67,8 @@ class Patient(logging.Handler):
         except Exception:
             self.handleError(record)
             return
+        if _SECRET_PATHS in line:
+            line = _SECRET_PATH.sub(r"\1***", line)
         if not line.isprintable():  # an id may hold what a terminal obeys
             line = "\n".join(map(visible, line.split("\n")))
         if self._process != os.getpid():  # `logging` holds its lock here

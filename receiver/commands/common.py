@@ -16,12 +16,14 @@ from typing import Any
 import click
 from flask.cli import ScriptInfo, with_appcontext
 
-from receiver import times
+from receiver import ids, times
 from receiver.errors import ReceiverError
-from receiver.event import clean_id
+from receiver.event import key_of
 from receiver.parts import parts
 from receiver.providers import PROVIDERS
 from receiver.registry import Handler, Registry
+from receiver.status import read_error
+from receiver.store import Store
 from receiver.visible import visible, visible_json
 
 _AGO = re.compile(r"(\d{1,9})([dhms])", re.ASCII)
@@ -150,12 +152,12 @@ def width_of_times() -> int:
 
 
 class _Id(click.ParamType[str]):
-    """An event's or a message's, as it is stored."""
+    """An event's or a message's, as it is printed; the value is its key."""
 
     name = "id"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
-        return clean_id(value)
+        return key_of(value)
 
 
 MOMENT = _Moment()
@@ -257,6 +259,23 @@ def echo_json(value: Any, *, indent: int | None = None) -> None:
     except UnicodeEncodeError:
         text = json.dumps(value, indent=indent)
     click.echo(text)
+
+
+def for_people(event: dict[str, Any], store: Store) -> dict[str, Any]:
+    """An event of the store's with its ids as people write them, read as its provider tells it."""
+    key, message_id = event["event_id"], event["message_id"]
+    told: dict[str, Any] = {}
+    provider = ids.split(key)[0]
+    if provider != ids.FIRST and provider in PROVIDERS and (body := store.body(key)) is not None:
+        _, fields = PROVIDERS[provider].read(body)
+        error = read_error(event["type"], fields)
+        told = {"to": fields.get("to"), "error_code": error["code"] if error else None}
+    return event | {
+        "event_id": ids.written(key),
+        "message_id": None if message_id is None else ids.written(message_id),
+        "provider": provider,
+        **told,
+    }
 
 
 def echo_columns(*columns: tuple[object, int]) -> None:

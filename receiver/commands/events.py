@@ -7,12 +7,13 @@ from typing import Any
 
 import click
 
-from receiver import phone
+from receiver import ids, phone
 from receiver.commands.common import (
     ID,
     command,
     echo_columns,
     echo_json,
+    for_people,
     format_option,
     selection_options,
     shown,
@@ -70,7 +71,9 @@ def list_events(
     )
     if style == "table":
         _echo_row("RECEIVED", "TYPE", "NUMBER", "ERROR", "EVENT", "MESSAGE", "DELIVERIES")
-    for event in islice(parts().store.events(selection), limit):
+    store = parts().store
+    for found in islice(store.events(selection), limit):
+        event = for_people(found, store)
         if style == "jsonl":
             echo_json(event)
         else:
@@ -104,9 +107,11 @@ def show_event(event_id: str) -> None:
         for delivery in event["deliveries"]:
             if delivery["handler"] in tracebacks:
                 delivery["traceback"] = tracebacks[delivery["handler"]].splitlines()
-        echo_json(event, indent=2)
+        echo_json(for_people(event, store), indent=2)
         return
-    raise click.ClickException(f"there is no event {event_id!r}; see `flask events list`")
+    raise click.ClickException(
+        f"there is no event {ids.written(event_id)!r}; see `flask events list`"
+    )
 
 
 def _in_words(delivery: dict[str, Any]) -> str:

@@ -17,6 +17,7 @@ from receiver.commands.common import (
     registered,
 )
 from receiver.errors import HandlerError
+from receiver.ids import written
 from receiver.parts import parts
 
 _HERE = (str(Path(__file__)), str(Path(worker.__file__).parent))
@@ -48,7 +49,9 @@ def try_handler(handler_name: str, event_id: str) -> None:
     handler = registered(receiver.registry, handler_name)
     claim = receiver.store.unclaimed(event_id, handler.name)
     if claim is None:
-        raise click.ClickException(f"there is no event {event_id!r}; see `flask events list`")
+        raise click.ClickException(
+            f"there is no event {written(event_id)!r}; see `flask events list`"
+        )
     if not handler.wants(claim.event_type):
         told = f"{handler.name} does not want {claim.event_type} and would not get it"
         echo(f"{told}; it runs all the same", err=True)

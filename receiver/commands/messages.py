@@ -8,7 +8,7 @@ from typing import Any
 import click
 from flask.cli import with_appcontext
 
-from receiver import mirror, phone, status, times
+from receiver import ids, mirror, phone, status, times
 from receiver.commands.common import (
     ID,
     LAST_MOMENT,
@@ -17,6 +17,7 @@ from receiver.commands.common import (
     CallableGroup,
     command,
     echo_json,
+    for_people,
     shown,
     width_of_times,
 )
@@ -53,6 +54,10 @@ class _Pair(click.ParamType[tuple[str, str]]):
         if not equals or not key:
             self.fail(f"{value!r} is no pair: write it like order_id=CMD-1042", param, ctx)
         return mirror.storable(key), mirror.storable(text)
+
+
+#: What a timeline need not say of each event.
+_OF_THE_MESSAGE = ("message_id", "to", "provider")
 
 
 @click.group(cls=CallableGroup, invoke_without_command=True)
@@ -109,11 +114,14 @@ def show_message(message_id: str) -> None:
     store = parts().store
     evidence = store.evidence(message_id, 1)
     if evidence is None:
-        raise click.ClickException(f"there is no message {message_id!r}; see `flask messages`")
+        raise click.ClickException(
+            f"there is no message {ids.written(message_id)!r}; see `flask messages`"
+        )
     row, count, _ = evidence
     timeline = []
-    for event in store.events(Selection(message_id=message_id)):
-        timeline.append({key: event[key] for key in event if key not in ("message_id", "to")})
+    for found in store.events(Selection(message_id=message_id)):
+        event = for_people(found, store)
+        timeline.append({key: event[key] for key in event if key not in _OF_THE_MESSAGE})
         if len(timeline) == MOST_EVENTS:
             break
     echo_json(_shown(message_id, row) | {"events_total": count, "events": timeline}, indent=2)
@@ -127,7 +135,8 @@ def _shown(message_id: str, row: status.Row) -> dict[str, Any]:
         name: times.iso(value) if name.endswith("_at") and value is not None else value
         for name, value in view.items()
     }
-    return {"message_id": message_id} | {key: told[key] for key in _KEYS if key in told}
+    known = {key: told[key] for key in _KEYS if key in told}
+    return {"message_id": ids.written(message_id), **known}
 
 
 def _with_marks(row: dict[str, Any]) -> dict[str, Any]:

@@ -6,6 +6,7 @@ import click
 
 from receiver.commands.common import ID, command, echo, progress, registered, selection_options
 from receiver.event import ALIASES
+from receiver.ids import written
 from receiver.parts import parts
 from receiver.store import Selection
 
@@ -46,7 +47,7 @@ def replay(
         missing = sorted(set(ids) - known_ids)
         if missing:
             raise click.ClickException(
-                f"there is no event {', '.join(missing)}; nothing is changed"
+                f"there is no event {', '.join(map(written, missing))}; nothing is changed"
             )
     with progress() as show:
         count = receiver.store.replay(

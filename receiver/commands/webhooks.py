@@ -9,10 +9,11 @@ from typing import Any
 
 import click
 
+from receiver import ids
 from receiver.commands.common import command, echo, echo_columns, echo_json, format_option
 from receiver.errors import ConfigError
 from receiver.parts import parts
-from receiver.providers import exchange
+from receiver.providers import PROVIDERS, exchange
 from receiver.providers.zimsend.api import ZimSend
 from receiver.providers.zimsend.api.errors import NotFound
 from receiver.store import Selection
@@ -132,7 +133,7 @@ def test(webhook_id: str | None) -> None:
     while time.monotonic() < deadline:
         for event in _arrived(since):
             if event["event_id"] not in before:
-                echo(f"arrived: {event['type']} {event['event_id']}")
+                echo(f"arrived: {event['type']} {ids.written(event['event_id'])}")
                 return
         time.sleep(0.2)
     if status == 200:
@@ -144,6 +145,18 @@ def test(webhook_id: str | None) -> None:
         f"nothing came within {ARRIVES_WITHIN:.0f} s: check that the service runs and that "
         "PUBLIC_URL leads to it from outside"
     )
+
+
+@command(webhooks)
+@click.argument("provider", type=click.Choice([n for n, p in PROVIDERS.items() if p.door]))
+def url(provider: str) -> None:
+    """The address to give to a provider for its reports. It may hold a secret."""
+    config, door = parts().config, PROVIDERS[provider].door
+    if not PROVIDERS[provider].is_set_up(config) or door is None:
+        raise click.ClickException(f"{PROVIDERS[provider].title} is not set up: see README")
+    if config.public_url is None:
+        raise ConfigError("PUBLIC_URL", "not set; give it the address at which others reach you")
+    echo(f"{config.public_url}{door.address(config)}")
 
 
 @contextmanager

@@ -59,6 +59,10 @@ class Door:
     methods: tuple[str, ...]
     authenticate: Callable[[Config, bytes, str | None], bool]
     answer: Callable[[Sequence[Item], Sequence[Outcome]], str]
+    #: For trying it out: the headers that a request with this body has at the provider, beside its
+    #: content type; and the address below this service's own, the secret in it included.
+    headers: Callable[[Config, bytes], Mapping[str, str]]
+    address: Callable[[Config], str]
     #: What is most likely wrong with a request that was not authenticated, from the settings, its
     #: body and its headers (names in lower case): a phrase that shows nothing of them.
     likely_cause: Callable[[Config, bytes, Mapping[str, str]], str] = lambda *_: "a wrong secret"

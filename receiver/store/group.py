@@ -10,7 +10,7 @@ import json
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from receiver import mirror, status
+from receiver import ids, mirror, status
 from receiver.event import Incoming, Rejected, reject_expired, under_own_id
 from receiver.mirror import Cell, Summary
 from receiver.store.contract import Outcome, Report, Selection
@@ -20,6 +20,11 @@ from receiver.times import RELEASED, SECOND
 SAME_REPORT = 2 * SECOND
 
 _ENCODE = json.JSONEncoder(separators=(",", ":"), check_circular=False).encode
+
+#: The marks of the latest `timestamp` of an event that has expired, and whose events those are.
+EXPIRED = {
+    "timestamp" if name == ids.FIRST else f"timestamp:{name}": name for name in sorted(ids.NAMES)
+}
 
 #: The mark of when what came in at `times.RELEASED`, while the clock was not trusted, counts from;
 #: and its value as long as no trusted clock has looked.
@@ -109,8 +114,8 @@ class Known(NamedTuple):
     #: Those of their ids that are stored, each with what its event is.
     ids: dict[str, Kind]
     messages: dict[str, MirroredMessage]
-    #: Events with this `timestamp` or an earlier one may have been forgotten.
-    expired: int
+    #: By provider: events with this `timestamp` or an earlier one may have been forgotten.
+    expired: Mapping[str, int]
     #: Those of the arrivals' messages that have events from elsewhere than a webhook.
     learnt: Collection[str] = ()
 
@@ -149,6 +154,14 @@ def undated_mark() -> tuple[str, int]:
     return f"{UNDATED}{RELEASED}", NOT_YET
 
 
+def expired_by_provider(marks: Iterable[tuple[str, int]]) -> dict[str, int]:
+    """See `Known.expired`.
+
+    :param marks: those of `EXPIRED`.
+    """
+    return {EXPIRED[name]: value for name, value in marks}
+
+
 def spared(marks: Iterable[tuple[str, int]], before: int) -> list[int]:
     """The receipts that say nothing of how old something is: those of before any trusted clock, for
     as long as the retention counts from when one was there.
@@ -178,7 +191,10 @@ def set_apart(items: Sequence[Incoming | Rejected], known: Known) -> Sequence[In
 
 
 def _may_be_forgotten(item: Incoming, known: Known) -> bool:
-    return item.timestamp is not None and item.timestamp <= known.expired
+    if item.timestamp is None:
+        return False
+    expired = known.expired.get(ids.split(item.id)[0])
+    return expired is not None and item.timestamp <= expired
 
 
 def decide(
@@ -222,8 +238,10 @@ def decide(
         handlers = wanting(item.type) if dispatched else ()
         decision.accepted.append(Accepted(item, late, repeat, handlers))
         decision.outcomes.append("accepted apart" if item.apart else "accepted")
-    for message in decision.messages.values():
-        message.summary = mirror.summarize(message.row, message.first_received_at)
+    for message_id, message in decision.messages.items():
+        summary = mirror.summarize(message.row, message.first_received_at)
+        provider = ids.split(message_id)[0]
+        message.summary = summary if provider == ids.FIRST else summary._replace(provider=provider)
     return decision
 
 

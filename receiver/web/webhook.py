@@ -6,59 +6,61 @@ Under gunicorn the event loop answers them (`receiver/web/front/`), from the sam
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Sequence
-from functools import partial
+from collections.abc import Iterable
 
 from flask import Blueprint, Response, abort, request
+from werkzeug.exceptions import MethodNotAllowed
 
 from receiver.errors import Refused
 from receiver.ingest import deadline_for
 from receiver.parts import parts
 from receiver.providers import Provider
-from receiver.receiving import blocking
+from receiver.receiving import Visit, blocking
 from receiver.web.answers import json_answer
 from receiver.web.bodies import read_body
 from receiver.web.problems import response
 
+_ALL = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE")
+
 
 def routes(providers: Iterable[Provider]) -> Blueprint:
-    """A route for each door, and a word at it for who looks before it is registered."""
+    """A route for each door, with a word for whoever looks before it is registered."""
     blueprint = Blueprint("webhook", __name__)
     for provider in providers:
         door = provider.door
         if door is None:
             continue
-        if door.header is not None and "GET" not in door.methods:
-            blueprint.add_url_rule(
-                door.path,
-                endpoint=f"{provider.name} is there",
-                view_func=partial(_there, provider.title, door.methods),
-                provide_automatic_options=False,
-            )
+        # Where the path holds a secret, whoever does not know it is told by no method that there is
+        # such a path.
         blueprint.add_url_rule(
             door.path if door.header is not None else f"{door.path}/<secret>",
-            endpoint=door.path.rpartition("/")[2],
-            view_func=_receive,
-            methods=door.methods,
+            endpoint=provider.name,
+            view_func=_answer,
+            methods=("GET", *door.methods) if door.header is not None else _ALL,
             provide_automatic_options=False,
         )
     return blueprint
 
 
-def _there(title: str, methods: Sequence[str]) -> Response:
+def _answer(secret: str | None = None) -> Response:
+    found = parts().receiving.find(request.path)
+    if found is None:
+        abort(404)
+    if found.accepts(request.method):
+        return _receive(found)
+    methods = found.door.methods
+    if request.method not in ("GET", "HEAD"):
+        raise MethodNotAllowed(["GET", "HEAD", *methods])
     return Response(
-        f"The webhooks of {title} are received here, by {' or '.join(methods)}.\n",
+        f"The webhooks of {found.provider.title} are received here, by {' or '.join(methods)}.\n",
         content_type="text/plain; charset=utf-8",
     )
 
 
-def _receive(secret: str | None = None) -> Response:
+def _receive(found: Visit) -> Response:
     """Acknowledge nothing that is not on the disk. No handler runs in here."""
     began = time.monotonic()
     receiver = parts()
-    found = receiver.receiving.find(request.path)
-    if found is None:
-        abort(404)
     claimed = found.claimed
     if found.door.header is not None:
         claimed = request.headers.get(found.door.header)

@@ -7,6 +7,7 @@ import threading
 from collections import deque
 from collections.abc import Sequence
 
+from receiver import ids
 from receiver.errors import ReceiverError
 from receiver.registry import DeadFunction
 from receiver.store import Settlement, Store, tell_given_up
@@ -92,7 +93,7 @@ class Deaths:
                     except BaseException as error:  # also SystemExit: it ends no thread of ours
                         log.error(
                             "on_dead failed at event %s of handler %s: %s%s",
-                            claim.event_id,
+                            ids.written(claim.event_id),
                             handler,
                             type(error).__name__,
                             place_of(error, function),

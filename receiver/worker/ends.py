@@ -7,7 +7,7 @@ import random
 from collections.abc import Callable
 from typing import NamedTuple
 
-from receiver import times
+from receiver import ids, times
 from receiver.errors import HandlerError
 from receiver.registry import Handler
 from receiver.store import Claim, Settlement
@@ -69,7 +69,7 @@ def settlement(handler: Handler, claim: Claim, failure: Failure | None, now: int
         logging.ERROR if dead else logging.WARNING,
         "handler %s failed at event %s, attempt %d: %s%s; %s (`flask events show` tells more)",
         handler.name,
-        claim.event_id,
+        ids.written(claim.event_id),
         claim.attempt,
         failure.kind,
         failure.place,

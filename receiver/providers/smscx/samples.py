@@ -89,10 +89,12 @@ def sample(
     to: str,
     now: int,
     status: str | None = None,
+    test: bool = False,
 ) -> bytes:
     """A callback with one item, as SMS.CX would send it at this moment.
 
     :param event_id: SMS.CX has none; another one makes another `trackData` of it.
+    :param test: whether it says that it is a test.
     :param status: of several that become the same type, this one of SMS.CX's (see `REPORTS`).
     :raises KeyError: for a type or a status that is not documented.
     """
@@ -101,5 +103,7 @@ def sample(
         make = REPORTS[status]
     track = str(uuid.uuid5(uuid.NAMESPACE_URL, event_id))
     at = times.iso(now - now % times.SECOND).rstrip("Z").replace("T", " ")
-    callback = {"event": name, "data": [make(message_id, to, at, track)]}
+    callback: dict[str, Any] = {"event": name, "data": [make(message_id, to, at, track)]}
+    if test:
+        callback["test"] = True
     return json.dumps(callback, ensure_ascii=False).encode()

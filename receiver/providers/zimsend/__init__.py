@@ -19,6 +19,11 @@ PROVIDER = Provider(
             config.webhook_secrets, body, claimed
         ),
         answer=webhook.answer,
+        headers=lambda config, body: {
+            "User-Agent": "ZimSend-Webhook/1.0",
+            webhook.SIGNATURE: webhook.sign(config.webhook_secrets[0], body),
+        },
+        address=lambda config: webhook.PATH,
         likely_cause=lambda config, body, headers: diagnosis.likely_cause(
             body, headers, config.webhook_secrets
         ),

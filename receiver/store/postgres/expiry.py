@@ -140,9 +140,11 @@ DELETE FROM quarantine WHERE digest IN ({_QUARANTINE} FOR UPDATE SKIP LOCKED)
 _OLD_QUESTIONS = "DELETE FROM marks WHERE starts_with(name, 'asked:') AND value < %s"
 
 _MARK_TIMESTAMP = """
-UPDATE marks SET value = greatest(value, (
-    SELECT max(timestamp) FROM events WHERE seq = ANY (%s)))
-WHERE name = 'timestamp'
+INSERT INTO marks AS m (name, value)
+SELECT CASE WHEN strpos(id, chr(31)) > 0 THEN 'timestamp:' || split_part(id, chr(31), 1)
+            ELSE 'timestamp' END, max(timestamp)
+FROM events WHERE seq = ANY (%s) AND timestamp IS NOT NULL GROUP BY 1
+ON CONFLICT (name) DO UPDATE SET value = greatest(m.value, excluded.value)
 """
 _DELETE_MESSAGES = """
 DELETE FROM messages WHERE id = ANY (%s) RETURNING at, provider, device_id, status, code

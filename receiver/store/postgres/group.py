@@ -16,11 +16,13 @@ from receiver import mirror
 from receiver.event import Incoming, Rejected
 from receiver.store.contract import Outcome, Report
 from receiver.store.group import (
+    EXPIRED,
     Decision,
     Known,
     Look,
     MirroredMessage,
     decide,
+    expired_by_provider,
     near,
     set_apart,
     undated_mark,
@@ -144,7 +146,7 @@ def _known(connection: Connection, arrivals: Sequence[Incoming]) -> tuple[Known,
                 )
                 for message_id, registers, counted, first, touched in messages
             },
-            expired,
+            expired_by_provider(expired),
             set(learnt),
         ),
         seqs,
@@ -246,7 +248,7 @@ def _write_quarantine(connection: Connection, quarantined: list[Rejected]) -> No
 
 # Numbers for the events, too: that saves asking for them later. Reports of the same moment are
 # looked up for all; `decide` knows for which of them it matters.
-_KNOWN = """
+_KNOWN = f"""
 WITH asked AS MATERIALIZED (
     SELECT * FROM jsonb_to_recordset(%(asked)s::jsonb) AS a (
         id text, message_id text, type text, since bigint, until bigint))
@@ -272,7 +274,8 @@ SELECT
            AND e.reported_at BETWEEN asked.since AND asked.until
          ORDER BY e.reported_at DESC LIMIT 1)) AS near),
     ARRAY(SELECT nextval('event_seqs') FROM generate_series(1, %(number)s)),
-    (SELECT value FROM marks WHERE name = 'timestamp')
+    (SELECT jsonb_agg(jsonb_build_array(name, value)) FROM marks
+     WHERE name IN ({", ".join(f"'{name}'" for name in EXPIRED)}))
 """
 
 

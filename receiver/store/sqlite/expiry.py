@@ -121,10 +121,11 @@ _MARK_SEQ = """
 UPDATE marks SET value = max(value, (SELECT coalesce(max(seq), 0) FROM events)) WHERE name = 'seq'
 """
 _MARK_TIMESTAMP = """
-UPDATE marks SET value = max(value, (
-    SELECT coalesce(max(timestamp), value) FROM events
-    WHERE seq IN (SELECT value FROM json_each(?))))
-WHERE name = 'timestamp'
+INSERT INTO marks (name, value)
+SELECT iif(instr(id, char(31)), 'timestamp:' || substr(id, 1, instr(id, char(31)) - 1),
+           'timestamp'), max(timestamp)
+FROM events WHERE seq IN (SELECT value FROM json_each(?)) AND timestamp IS NOT NULL GROUP BY 1
+ON CONFLICT (name) DO UPDATE SET value = max(value, excluded.value)
 """
 
 _UNCOUNT = f"""

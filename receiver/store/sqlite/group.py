@@ -23,11 +23,13 @@ from receiver.event import Incoming, Rejected
 from receiver.mirror import Cell, Summary
 from receiver.store.contract import Outcome, Report
 from receiver.store.group import (
+    EXPIRED,
     Decision,
     Known,
     Look,
     MirroredMessage,
     decide,
+    expired_by_provider,
     set_apart,
     undated_mark,
 )
@@ -145,7 +147,7 @@ def _known(connection: sqlite3.Connection, items: Items) -> tuple[Known, tuple[i
             message_id: MirroredMessage.stored(registers, Cell(at // DAY, *cell), *rest)
             for message_id, registers, at, cell, *rest in json.loads(messages)
         },
-        expired,
+        expired_by_provider(json.loads(expired)),
         set(json.loads(learnt)),
     )
     return known, (seen[0], seen[1])
@@ -229,7 +231,7 @@ def _row_and_cell(message: MirroredMessage | None) -> tuple[Any, ...]:
 
 # --- SQL
 
-_KNOWN = """
+_KNOWN = f"""
 SELECT (SELECT json_group_array(json_array(id, type, message_id)) FROM events
         WHERE id IN (SELECT value FROM json_each(:ids))),
        (SELECT json_group_array(json_array(
@@ -238,7 +240,8 @@ SELECT (SELECT json_group_array(json_array(id, type, message_id)) FROM events
         FROM messages WHERE id IN (SELECT value FROM json_each(:messages))),
        (SELECT json_group_array(value) FROM json_each(:messages)
         WHERE EXISTS (SELECT 1 FROM events WHERE message_id = value AND source <> 'webhook')),
-       (SELECT value FROM marks WHERE name = 'timestamp'),
+       (SELECT json_group_array(json_array(name, value)) FROM marks
+        WHERE name IN ({", ".join(f"'{name}'" for name in EXPIRED)})),
        (SELECT coalesce(max(seq), 0) FROM events),
        (SELECT value FROM marks WHERE name = 'expiries')
 """

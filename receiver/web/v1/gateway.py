@@ -15,6 +15,7 @@ from urllib.parse import quote
 from flask import Blueprint, Response, request
 from werkzeug.routing import BaseConverter
 
+from receiver import ids
 from receiver.errors import StoreUnavailable, Unusable
 from receiver.event import Incoming, clean_id
 from receiver.parts import parts
@@ -86,6 +87,7 @@ def verify_otp() -> Response:
 @blueprint.post("/sms/<messageid:message_id>/resend", provide_automatic_options=False)
 def resend(message_id: str) -> Response:
     """A message that failed, once more."""
+    message_id = _own_id(message_id)
     asked_at = parts().now()
     answer = _pass_on(f"/sms/{quote(message_id, safe='')}/resend", _body())
     if _is_success(answer):
@@ -96,6 +98,7 @@ def resend(message_id: str) -> Response:
 @blueprint.delete("/sms/<messageid:message_id>", provide_automatic_options=False)
 def cancel(message_id: str) -> Response:
     """Take a message back."""
+    message_id = _own_id(message_id)
     asked_at = parts().now()
     answer = _pass_on(f"/sms/{quote(message_id, safe='')}", _body())
     if _is_success(answer):
@@ -110,8 +113,10 @@ def learn(message_id: str) -> bool:
 
     At most once an hour for one id, whoever asks.
 
+    :param message_id: of ZimSend's, as people write it.
     :returns: whether the mirror may know it now.
     """
+    message_id = _own_id(message_id)
     receiver = parts()
     now = receiver.now()
     if receiver.zimsend is None or not receiver.waiting.acquire(blocking=False):
@@ -143,6 +148,19 @@ def _told(message: Message, now: int) -> list[Incoming]:
     if not found and message.status in STATES and not moments(message):
         found = _events(message.status, [sending.shown(message)])
     return found
+
+
+def _own_id(written: str) -> str:
+    """The id that ZimSend knows.
+
+    :raises ApiError: for a message of another provider's.
+    """
+    name, colon, own_id = written.partition(":")
+    if not colon or name not in ids.NAMES:
+        return written
+    if name != ids.FIRST:
+        raise ApiError(501, "NOT_SUPPORTED", f"This cannot be done to a message of {name} here.")
+    return own_id
 
 
 # --- how a request is passed on

@@ -10,8 +10,8 @@ from typing import Any
 from flask import Blueprint, Response, request
 from werkzeug.routing import BaseConverter
 
-from receiver import mirror, phone, status, times
-from receiver.event import clean_id
+from receiver import ids, mirror, phone, status, times
+from receiver.event import clean_id, key_of
 from receiver.mirror import Search
 from receiver.parts import parts
 from receiver.web.v1 import ApiError, authenticate, gateway, ignored
@@ -50,17 +50,17 @@ def _answer(body: dict[str, Any]) -> Response:
 @blueprint.get("/sms/status/<anytext:message_id>", provide_automatic_options=False)
 def sms_status(message_id: str) -> Response:
     """All that is known of one message, and from which events."""
-    asked, message_id = message_id, clean_id(message_id)
+    asked, message_id = message_id, key_of(message_id)
     store = parts().store
     evidence = store.evidence(message_id, MOST_EVENTS)
-    if evidence is None and gateway.learn(asked):
+    if evidence is None and _is_zimsends(message_id) and gateway.learn(asked):
         evidence = store.evidence(message_id, MOST_EVENTS)
     if evidence is None:
         raise ApiError(404, "MESSAGE_NOT_FOUND", "No message with this id is known here.")
     row, count, events = evidence
     shown = [
         {
-            "event_id": event["id"],
+            "event_id": ids.written(event["id"]),
             "type": event["type"],
             "occurred_at": times.iso(event["occurred_at"]),
             "received_at": times.iso(event["received_at"]),
@@ -130,10 +130,14 @@ def sms_stats() -> Response:
     )
 
 
+def _is_zimsends(key: str) -> bool:
+    return ids.split(key)[0] == ids.FIRST
+
+
 def _message(message_id: str, row: status.Row) -> dict[str, Any]:
     view = status.describe(row)
     view["created_at"] = view["queued_at"]
-    return {"message_id": message_id} | {
+    return {"message_id": ids.written(message_id)} | {
         name: times.iso(value) if name.endswith("_at") and value is not None else value
         for name, value in view.items()
     }
