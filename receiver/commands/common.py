@@ -223,7 +223,7 @@ def patterns_without_a_type(registry: Registry) -> Iterator[str]:
     types = {event_type for provider in PROVIDERS.values() for event_type in provider.samples}
     families = {f"{event_type.partition('.')[0]}.*" for event_type in types}
     for name, pattern in registry.unmatched(types):
-        near = get_close_matches(pattern, sorted(types | families), 1)
+        near = get_close_matches(pattern, sorted(types | families), 1, cutoff=0.7)
         hint = f": is {near[0]!r} meant?" if near else ""
         yield f"handler {name} wants {pattern!r}, which is no documented type of event{hint}"
 

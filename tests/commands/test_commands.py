@@ -57,6 +57,7 @@ def test_events_list_and_show(runner: FlaskCliRunner, provider: Provider, clock:
         "occurred_at": event["data"]["sent_at"],
         "received_at": iso(clock.time - HOUR),
         "source": "webhook",
+        "provider": "zimsend",
         "late": False,
         "repeat": False,
         "receipts": 2,

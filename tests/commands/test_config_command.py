@@ -12,7 +12,7 @@ from app import create_app
 from receiver.config import NAMES, SETTINGS
 from receiver.environment import Environment
 
-SECRET = "whsec_hunter2_hunter2"
+SECRET = "whsec_hunter2_hunter2_hunter2"
 #: Each secret has this in it.
 HIDDEN = "hunter2"
 
@@ -74,7 +74,9 @@ def test_the_same_for_people(tmp_path: Path) -> None:
     ],
 )
 def test_no_secret_is_shown(tmp_path: Path, style: str, url: str) -> None:
-    secrets = {setting.name: f"long_{HIDDEN}_{HIDDEN}" for setting in SETTINGS if setting.secret}
+    secrets = {
+        setting.name: f"long_{HIDDEN}_{HIDDEN}_{HIDDEN}" for setting in SETTINGS if setting.secret
+    }
     forward = {"FORWARD_URL": f"https://u:{HIDDEN}@example.com", "FORWARD_SECRET": HIDDEN}
     given = secrets | forward | {"DATABASE_URL": url, "HANDLERS": "handlers.log"}
     output = shown(tmp_path, style, **given)
