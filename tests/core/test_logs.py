@@ -95,3 +95,32 @@ def test_the_count_of_dropped_lines_is_json_where_the_lines_are(
         handler.handle(record("x" * 50))
     told = eventually(lambda: [line for line in pipe.lines() if "were dropped" in line])
     assert json.loads(told[0])["level"] == "WARNING"
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/webhooks/smscx/{}",
+        "//webhooks///smscx//{}",
+        "/webhooks/smscx/{}?a=b",
+        "/webhooks/smscx/{}/",
+        "/webhooks%2Fsmscx%2f{}",
+        "/Webhooks/smscx/{}",
+    ],
+)
+@pytest.mark.parametrize("style", ["text", "json"])
+def test_a_secret_in_a_path_is_in_no_line(path: str, style: str) -> None:
+    pipe = Pipe()
+    handler = Patient(pipe.stream)
+    config = logging_config(style, "debug")["formatters"][style]
+    text = logging.Formatter(config["format"]) if style == "text" else JsonFormatter(config["fmt"])
+    handler.setFormatter(text)
+    line = f'10.0.0.1 - - "POST {path.format("tok_1.~-")} HTTP/1.1" 200 17 "-" "agent"'
+    for message in (line, f"at {path.format('tok_1.~-')}"):
+        handler.emit(logging.makeLogRecord({"msg": message}))
+    eventually(lambda: len(pipe.lines()) == 2)
+    assert "tok_1" not in pipe.read
+    assert "smscx" in pipe.read
+    assert "200 17" in pipe.read
+    handler.close()
+    pipe.close()

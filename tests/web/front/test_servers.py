@@ -54,6 +54,10 @@ LARGE = b'{"event": "fax.sent", "event_id": "evt_3", "pad": "%b"}' % (b"x" * 200
 TOO_LARGE = b"x" * 262_145
 ENORMOUS = b"x" * (2 * 1024 * 1024 + 2)
 SENT = json.dumps({"to": "+33612345678", "message": "x"}).encode()
+TOKEN = "token_0123456789_0123456789"
+SMSCX = f"/webhooks/smscx/{TOKEN}"
+REPORT = {"msgId": "m_1", "status": "SENT", "datetime": sms("sent")["sent_at"]}
+ITEMS = json.dumps({"event": "dlr_update", "data": [REPORT, 5]}).encode()
 ODD = ("PUT", "DELETE", "PATCH", "OPTIONS", "PROPFIND", "QUERY", "FOO", "M-SEARCH", "SOURCE")
 
 #: In this order, for the webhook remembers.
@@ -74,6 +78,17 @@ TABLE: dict[str, Ask] = {
     "empty": signed(b""),
     "empty, in chunks": signed(b"", chunked=True),
     "no event": signed(b"{}"),
+    "SMS.CX": Ask("POST", SMSCX, ITEMS),
+    "SMS.CX again, in chunks": Ask("PUT", SMSCX + "/", ITEMS, chunked=True),
+    "SMS.CX, not JSON": Ask("POST", SMSCX, b"DELIVERED"),
+    "SMS.CX, too large": Ask("POST", SMSCX, TOO_LARGE),
+    "SMS.CX, is it there": Ask("GET", SMSCX),
+    "SMS.CX, another method": Ask("DELETE", SMSCX),
+    "SMS.CX, a wrong token": Ask("POST", SMSCX + "x", ITEMS),
+    "SMS.CX, a wrong token, too large": Ask("POST", SMSCX + "x", TOO_LARGE),
+    "SMS.CX, a wrong token, is it there": Ask("GET", SMSCX + "x"),
+    "SMS.CX, no token": Ask("POST", "/webhooks/smscx", ITEMS),
+    "SMS.CX, more than a token": Ask("POST", SMSCX + "/x", ITEMS),
     "unsigned": Ask("POST", "/webhooks/zimsend", EVENT),
     "unsigned, no body": Ask("POST", "/webhooks/zimsend"),
     "wrongly signed": Ask("POST", "/webhooks/zimsend", EVENT, {"X-Webhook-Signature": "0" * 64}),
@@ -245,6 +260,7 @@ def all_answers(
         with new_database("sqlite", request, folder) as url:
             environ = {
                 "ZIMSEND_WEBHOOK_SECRET": SECRET,
+                "SMSCX_WEBHOOK_TOKEN": TOKEN,
                 "DATABASE_URL": url,
                 "HANDLERS": "handlers.log",
                 "EMBEDDED_WORKER": "0",
