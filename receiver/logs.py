@@ -28,7 +28,7 @@ _TOLD = "RECEIVER_WARNINGS_TOLD"
 
 
 #: Webhooks whose path ends in a secret (receiver/providers/contract.py: `Door`).
-_SECRET_PATHS = "webhooks"
+_SECRET_PATHS = "ebhooks"
 _SECRET_PATH = re.compile(
     r"""((?:/|%2f)webhooks(?:/|%2f)+[^/%\s"']+(?:/|%2f)+)[^\s"'?#,]+""", re.IGNORECASE
 )

@@ -2,15 +2,14 @@
 
 from typing import Any
 
-from sqlite_utils import Database
-
 from receiver.store.sqlite import SqliteStore
+from receiver.store.sqlite.connections import Opened
 
 _connect = SqliteStore._connect
 
 
-def _careless(self: SqliteStore, *arguments: Any) -> Database:
-    db = _connect(self, *arguments)
+def _careless(self: SqliteStore, *arguments: Any, **options: Any) -> Opened:
+    db = _connect(self, *arguments, **options)
     db.execute("PRAGMA synchronous = NORMAL")
     return db
 

@@ -493,8 +493,9 @@ class Simulation:
         counted = {
             mirror.Cell(*cell): live
             for *cell, live in self.outside.execute(
-                "SELECT day, provider, device_id, status, code, live FROM statistics"
-                " WHERE live <> 0"
+                "SELECT day, provider, device_id, status, code, sum(live)"
+                f" FROM {'statistics' if self.outside.is_sqlite else 'counted'}"
+                " GROUP BY day, provider, device_id, status, code HAVING sum(live) <> 0"
             )
         }
         self._require(counted == cells, f"statistics differ from a recount: {counted}, {cells}")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import io
 import json
+import logging
 import re
 import sys
 from collections.abc import Callable, Iterator
@@ -46,6 +47,14 @@ class _Command(click.Command):
         return super().parse_args(ctx, args)
 
     def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return self._invoke(ctx)
+        except click.ClickException:
+            for handler in logging.getLogger().handlers:
+                handler.flush()  # the last line names the problem
+            raise
+
+    def _invoke(self, ctx: click.Context) -> Any:
         try:
             return super().invoke(ctx)
         except ReceiverError as error:

@@ -73,7 +73,7 @@ class Connections:
                     raise SchemaMismatch(
                         f"there is no database {self.path}: run `flask migrate`"
                     ) from error
-                raise StoreUnavailable(f"DATABASE_URL: {self.path}: {error.strerror}") from error
+                raise self._unusable(error.strerror) from error
             db = self._open(cache_kib, patience)
             db.files = identity(self.path), identity(self._log)
             # Some file systems give a file another number when it is first opened for writing.
@@ -82,6 +82,12 @@ class Connections:
                 return db
             db.close()
         raise StoreUnavailable(f"DATABASE_URL: {self.path} is being replaced")
+
+    def _unusable(self, why: object) -> StoreUnavailable:
+        return StoreUnavailable(
+            f"DATABASE_URL: {self.path}: {why}: let the user of this process write into its "
+            "folder, or name a file in another one"
+        )
 
     def _open(self, cache_kib: int, patience: float) -> Opened:
         # isolation_level=None: no BEGIN behind our back, transactions are where we write them.
@@ -94,10 +100,7 @@ class Connections:
                 check_same_thread=False,
             )
         except sqlite3.OperationalError as error:
-            raise StoreUnavailable(
-                f"DATABASE_URL: {self.path}: {error}: let the user of this process write into its "
-                "folder, or name a file in another one"
-            ) from error
+            raise self._unusable(error) from error
         try:
             db = Opened(connection, execute_plugins=False)
             # Asked first: to set it, even to what it is, waits for whoever writes.
