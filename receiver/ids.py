@@ -30,6 +30,11 @@ def split(key: str) -> tuple[str, str]:
     return (provider, own_id) if separator else (FIRST, key)
 
 
+def provider(key: str) -> str:
+    """The name of the provider whose key it is."""
+    return key.partition(_SEPARATOR)[0] if _SEPARATOR in key else FIRST
+
+
 def written(key: str) -> str:
     """A key as people and programs see it.
 

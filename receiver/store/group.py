@@ -193,7 +193,7 @@ def set_apart(items: Sequence[Incoming | Rejected], known: Known) -> Sequence[In
 def _may_be_forgotten(item: Incoming, known: Known) -> bool:
     if item.timestamp is None:
         return False
-    expired = known.expired.get(ids.split(item.id)[0])
+    expired = known.expired.get(ids.provider(item.id))
     return expired is not None and item.timestamp <= expired
 
 
@@ -240,7 +240,7 @@ def decide(
         decision.outcomes.append("accepted apart" if item.apart else "accepted")
     for message_id, message in decision.messages.items():
         summary = mirror.summarize(message.row, message.first_received_at)
-        provider = ids.split(message_id)[0]
+        provider = ids.provider(message_id)
         message.summary = summary if provider == ids.FIRST else summary._replace(provider=provider)
     return decision
 

@@ -23,7 +23,6 @@ from receiver.event import Incoming, Rejected
 from receiver.mirror import Cell, Summary
 from receiver.store.contract import Outcome, Report
 from receiver.store.group import (
-    EXPIRED,
     Decision,
     Known,
     Look,
@@ -231,7 +230,7 @@ def _row_and_cell(message: MirroredMessage | None) -> tuple[Any, ...]:
 
 # --- SQL
 
-_KNOWN = f"""
+_KNOWN = """
 SELECT (SELECT json_group_array(json_array(id, type, message_id)) FROM events
         WHERE id IN (SELECT value FROM json_each(:ids))),
        (SELECT json_group_array(json_array(
@@ -241,7 +240,7 @@ SELECT (SELECT json_group_array(json_array(id, type, message_id)) FROM events
        (SELECT json_group_array(value) FROM json_each(:messages)
         WHERE EXISTS (SELECT 1 FROM events WHERE message_id = value AND source <> 'webhook')),
        (SELECT json_group_array(json_array(name, value)) FROM marks
-        WHERE name IN ({", ".join(f"'{name}'" for name in EXPIRED)})),
+        WHERE name >= 'timestamp' AND name < 'timestamp;'),
        (SELECT coalesce(max(seq), 0) FROM events),
        (SELECT value FROM marks WHERE name = 'expiries')
 """
