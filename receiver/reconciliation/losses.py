@@ -1,4 +1,7 @@
-"""How much had not arrived: the reports that had to be fetched, and the gaps they make. Pure."""
+"""What a pass has learnt had not arrived, and the gaps that it makes. Pure.
+
+Of all that is stored the database tells the same: see `receiver.store.contract.Mirror.missed`.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,7 @@ from receiver.times import MINUTE
 #: What ZimSend reports by webhook.
 KINDS = ("sent", "delivered", "failed")
 #: Reports less than this apart belong to one gap.
-_TOGETHER = 10 * MINUTE
+TOGETHER = 10 * MINUTE
 
 
 @dataclass(slots=True)
@@ -58,7 +61,7 @@ def gaps(learnt: Iterable[tuple[str, Report]]) -> list[Loss]:
         kind, at = report.type.removeprefix("sms."), report.reported_at
         if kind not in KINDS or at is None:
             continue
-        if not found or at >= found[-1].last + _TOGETHER:
+        if not found or at >= found[-1].last + TOGETHER:
             found.append(Loss(at, at))
         found[-1].add(message_id, kind, at)
     return found

@@ -68,6 +68,31 @@ class Report(NamedTuple):
     source: str
 
 
+class Missed(NamedTuple):
+    """Reports that had to be fetched: when the first and the last of them happened, of how many
+    messages they are, and how many there are of each type that was asked for."""
+
+    first: int
+    last: int
+    messages: int
+    counts: tuple[int, ...]
+
+
+def missed_of(
+    rows: Sequence[tuple[Any, ...]],
+) -> tuple[Missed | None, int, list[Missed]]:
+    """What `Mirror.missed` tells.
+
+    :param rows: a kind of row, the number of a gap, and what a `Missed` has; first that of all of
+        them, with the number of the last gap, then the gaps.
+    """
+    whole, *latest = (
+        Missed(first, last, messages, tuple(counts))
+        for _, _, first, last, messages, *counts in rows
+    )
+    return (whole if whole.messages else None), rows[0][1] or 0, latest
+
+
 class Want(NamedTuple):
     """What a worker has room for.
 
@@ -269,9 +294,16 @@ class Mirror(Protocol):
     def reports(self, message_ids: Collection[str]) -> Mapping[str, list[Report]]:
         """What the events of messages have reported, of each message at most the latest 1,000."""
 
-    def missed_reports(self) -> Iterator[tuple[str, Report]]:
-        """All reports that came from reconciliation and are no repeats, with their message ids,
-        by the time that they report."""
+    def missed(
+        self, types: Sequence[str], together: int, most: int
+    ) -> tuple[Missed | None, int, list[Missed]]:
+        """The reports of some types that came from reconciliation, are no repeats and say when.
+
+        :param together: reports less than so many microseconds apart belong to one gap.
+        :param most: gaps that are told.
+        :returns: all of them as one, `None` without any; the number of gaps; and the latest gaps,
+            the newest first.
+        """
 
     def history(self, search: Search, offset: int, limit: int) -> tuple[int, list[MirrorRow]]:
         """A page of messages, newest first, then by id; and how many there are in all."""

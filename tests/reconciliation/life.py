@@ -19,11 +19,12 @@ from receiver.providers.zimsend.budget import Half
 from receiver.providers.zimsend.simulator.api import create_api
 from receiver.providers.zimsend.simulator.running import Simulator
 from receiver.providers.zimsend.simulator.world import REPORTS, Post, Webhook, World
-from receiver.reconciliation import losses
+from receiver.reconciliation.losses import KINDS, TOGETHER
 from receiver.reconciliation.passes import (
     Pass,
     Reconciliation,
 )
+from receiver.store import Missed, Selection
 from receiver.times import MINUTE, SECOND, iso
 from tests.conftest import SECRET, Clock, row_of
 from tests.server import eventually
@@ -151,8 +152,13 @@ class Life:
     def store(self) -> Any:
         return self.receiver.store
 
-    def missed(self) -> losses.Loss | None:
-        return losses.total(losses.gaps(self.store.missed_reports()))
+    def missed(self) -> Missed | None:
+        return self.gaps()[0]
+
+    def gaps(self) -> tuple[Missed | None, int, list[Missed]]:
+        found: tuple[Missed | None, int, list[Missed]]
+        found = self.store.missed([f"sms.{kind}" for kind in KINDS], TOGETHER, 100)
+        return found
 
     def state(self) -> Any:
         state = self.reconciliation.state()
@@ -215,7 +221,17 @@ def quiet_hours(life: Life, time_us: int) -> list[Pass]:
 
 
 def learnt(life: Life) -> list[str]:
-    return [f"{message_id[-1]} {report.type}" for message_id, report in life.store.missed_reports()]
+    return [f"{message_id[-1]} {kind}" for message_id, kind in missed_reports(life.store)]
+
+
+def missed_reports(store: Any) -> list[tuple[str, str]]:
+    """Of which messages a report came from reconciliation alone, and of which type, by time."""
+    events = [
+        event
+        for event in store.events(Selection())
+        if event["source"] == "reconciliation" and not event["repeat"]
+    ]
+    return [(e["message_id"], e["type"]) for e in sorted(events, key=lambda e: e["occurred_at"])]
 
 
 def refused_with(code: int, **more: Any) -> Fault:

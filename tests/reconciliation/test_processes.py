@@ -31,7 +31,7 @@ from receiver.times import SECOND, iso
 from tests.conftest import SECRET, row_of
 from tests.handlers import seen
 from tests.providers.zimsend.reports import BEGAN
-from tests.reconciliation.life import HEADERS, KEYS
+from tests.reconciliation.life import HEADERS, KEYS, missed_reports
 from tests.server import ROOT, Server, eventually, free_port, simulating
 
 
@@ -87,9 +87,7 @@ def check_against(truth: dict[str, Any], store: Any, folder: Path) -> None:
         expected.update((message["message_id"], f"sms.{kind}") for kind in kinds)
     gone = lost_for(store, truth)
     found = Counter(
-        (message_id, report.type)
-        for message_id, report in store.missed_reports()
-        if report.type != "sms.queued"
+        (message_id, kind) for message_id, kind in missed_reports(store) if kind != "sms.queued"
     )
     assert found == gone
     events = {e["event_id"]: e for e in store.events(Selection(event_type="sms.*"))}
@@ -161,7 +159,7 @@ def test_killed_at_random_moments(quick: Callable[..., Server], tmp_path: Path) 
                 time.sleep(lease + chance.uniform(0, longest))
                 os.kill(made.pid, signal.SIGKILL)
                 assert made.wait() == -signal.SIGKILL
-                learnt_by.append(len(list(store.missed_reports())))
+                learnt_by.append(len(missed_reports(store)))
                 if learnt_by[-1] == [0, *learnt_by][-2]:  # a busy machine
                     longest = min(1.2 * longest, 1.0)
             # One looks at the failures for the first time, and the next one is sure of them.

@@ -61,7 +61,7 @@ def test_a_pass_that_cannot_end(
     [made, *_] = [made for made in life.look(11 * MINUTE) if made]
     assert made.problem is None
     assert life.state().failures == 0
-    assert len(life.missed().message_ids) == 20  # type: ignore[union-attr]
+    assert life.missed().messages == 20  # type: ignore[union-attr]
     compare(life)
 
 
@@ -79,7 +79,7 @@ def test_zimsend_limits_for_a_minute(live: Callable[..., Life]) -> None:
     passes = life.look(15 * MINUTE)
     assert passes[-1].problem is None
     assert life.simulated.limited - limited_before <= 6
-    assert len(life.missed().message_ids) == 100  # type: ignore[union-attr]
+    assert life.missed().messages == 100  # type: ignore[union-attr]
 
 
 def test_one_message_that_zimsend_cannot_tell_of_holds_up_no_other(
@@ -96,5 +96,5 @@ def test_one_message_that_zimsend_cannot_tell_of_holds_up_no_other(
     [made, *_] = life.look(5 * MINUTE)
     assert made.problem is None
     # The history tells enough of them, if need be.
-    assert len(life.missed().message_ids) == 20  # type: ignore[union-attr]
+    assert life.missed().messages == 20  # type: ignore[union-attr]
     assert status.describe(row_of(life.store, ids[3]))["metadata"] is None

@@ -12,7 +12,7 @@ import pytest
 
 from receiver import status
 from receiver.providers.zimsend.simulator.world import Post, Weather, World, view
-from receiver.reconciliation import losses
+from receiver.reconciliation.losses import KINDS
 from receiver.store import Selection
 from receiver.times import DAY, HOUR, MINUTE, SECOND
 from tests.conftest import row_of
@@ -23,6 +23,7 @@ from tests.reconciliation.life import (
     handled,
     learnt,
     lost,
+    missed_reports,
     quiet_hours,
     shown_by_the_api,
 )
@@ -48,14 +49,12 @@ def test_a_receiver_that_was_down(live: Callable[..., Life]) -> None:
     compare(life)
     known_ids = {e["event_id"] for e in life.store.events(Selection(event_type="sms.*"))}
     assert len(known_ids) == len([e for e in life.world.events if e.arrived]) + len(gone)
-    missed = life.missed()
-    assert missed is not None
-    assert missed.message_ids == {message_id for message_id, _ in gone}
-    assert missed.counts == {
-        kind: sum(count for (_, of), count in gone.items() if of == f"sms.{kind}")
-        for kind in losses.KINDS
-    }
-    assert len(losses.gaps(life.store.missed_reports())) == 1
+    whole, gaps, [gap] = life.gaps()
+    assert whole == gap
+    assert (gap.messages, gaps) == (len({message_id for message_id, _ in gone}), 1)
+    assert gap.counts == tuple(
+        sum(count for (_, of), count in gone.items() if of == f"sms.{kind}") for kind in KINDS
+    )
     assert handled(life) == shown_by_the_api(life.world)
     # Never more than half of what ZimSend allows, whoever else calls.
     assert life.simulated.limited == 0
@@ -87,7 +86,7 @@ def test_the_other_shape_of_the_history_needs_no_more_calls(live: Callable[..., 
     life.wait(40 * MINUTE)
     [made] = life.look(MINUTE)
     counts = Counter(message.status for message in life.world.messages.values())
-    assert len(list(life.store.missed_reports())) == len(made.learnt) == 2 * counts["delivered"]
+    assert len(missed_reports(life.store)) == len(made.learnt) == 2 * counts["delivered"]
     life.look(40 * MINUTE)
     compare(life)
     assert not [path for _, path in life.wire.calls if "/status/" in path]
@@ -272,7 +271,7 @@ def test_pages_move_while_they_are_read(live: Callable[..., Life]) -> None:
     life.look(2 * HOUR)
     compare(life)
     assert lost(life.world).keys() >= {
-        (m, r.type) for m, r in life.store.missed_reports() if r.type != "sms.queued"
+        (m, kind) for m, kind in missed_reports(life.store) if kind != "sms.queued"
     }
 
 
@@ -300,7 +299,7 @@ def test_a_row_that_slips_to_a_page_already_read_is_seen_all_the_same(
     assert made.problem is None
     assert made.messages == 300
     assert pages >= 6
-    assert len({message_id for message_id, _ in life.store.missed_reports()}) >= 299
+    assert len({message_id for message_id, _ in missed_reports(life.store)}) >= 299
 
 
 def test_once_a_day_the_last_31_days_are_read(live: Callable[..., Life]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from typing import Any
 
 import pytest
@@ -11,7 +12,9 @@ from hypothesis import strategies as st
 from receiver import bucket, times
 from receiver.event import Incoming
 from receiver.providers.zimsend.webhook import parse
-from receiver.store import Report, Selection, Store, Want
+from receiver.reconciliation import losses
+from receiver.reconciliation.losses import KINDS
+from receiver.store import Missed, Report, Selection, Store, Want
 from receiver.times import DAY, MINUTE, SECOND, iso
 from tests.payloads import body_of
 
@@ -119,11 +122,47 @@ def test_what_is_learnt_joins_what_is_reported(
     assert len(store.work(NOW + DAY, [], [Want("h", 10, DAY, 3)], 5)) == 1  # one message, one call
 
 
+def test_the_store_counts_gaps_as_a_pass_does(store: Store) -> None:
+    chance = random.Random(7)
+    items: list[Incoming] = []
+    for number in range(150):
+        state = chance.choice(("queued", *KINDS))
+        # On the minute, so that some happen at the same time; in the end there are few gaps.
+        seconds = 60 * chance.randrange(2_000)
+        message_id = f"m{chance.randrange(40)}"
+        items.append(learnt(state, f"e{number}", seconds, message_id=message_id))
+        if number % 10:
+            continue
+        store.ingest(items[-10:], lambda _: (), 5)
+        repeats = {e["event_id"] for e in store.events(Selection()) if e["repeat"]}
+        known = [
+            (item.message_id or "", Report(item.type, item.reported_at, False, item.source))
+            for item in sorted(items, key=lambda item: item.reported_at or 0)
+            if item.id not in repeats
+        ]
+        gaps = losses.gaps(known)
+        whole = losses.total(gaps)
+        told = [as_missed(gap) for gap in reversed(gaps)]
+        assert store.missed([f"sms.{kind}" for kind in KINDS], losses.TOGETHER, 3) == (
+            whole and as_missed(whole),
+            len(gaps),
+            told[:3],
+        )
+    assert len(gaps) > 3
+    assert len({gap.messages for gap in gaps}) > 1
+
+
+def as_missed(loss: losses.Loss) -> Missed:
+    return Missed(loss.first, loss.last, loss.messages, tuple(loss.counts.values()))
+
+
 def test_the_store_lists_what_was_learnt_and_was_not_known(store: Store) -> None:
     arrivals = [report("sent", "w", 0), learnt("sent", "r1", 7), learnt("delivered", "r2", 30)]
     store.ingest(arrivals, lambda _: (), 5)
     known = Report("sms.delivered", NOW + 30 * SECOND, False, "reconciliation")
-    assert list(store.missed_reports()) == [("m", known)]
+    missed = Missed(NOW + 30 * SECOND, NOW + 30 * SECOND, 1, (0, 1))
+    assert store.missed(["sms.sent", "sms.delivered"], MINUTE, 9) == (missed, 1, [missed])
+    assert store.missed(["sms.sent"], MINUTE, 9) == (None, 0, [])
     found = store.reports(["m", "nobody"])
     assert found.keys() == {"m"}
     assert sorted(found["m"], key=str) == sorted(

@@ -13,7 +13,7 @@ from typing import Any, Literal
 from psycopg.rows import dict_row
 
 from receiver.mirror import Search
-from receiver.store.contract import Evidence, MirrorRow, Report
+from receiver.store.contract import Evidence, MirrorRow, Missed, Report, missed_of
 from receiver.store.postgres.codes import pair
 from receiver.store.postgres.pool import Connection
 from receiver.store.postgres.transactions import Transactions
@@ -31,11 +31,27 @@ FROM unnest(%s::text[]) AS asked (id) CROSS JOIN LATERAL (
 ORDER BY message_id, seq DESC
 """
 
-# Said twice, so that the index of what is learnt is seen to fit.
-_MISSED_REPORTS = """
-SELECT message_id, type, reported_at, has_error, source FROM events
-WHERE source = 'reconciliation' AND source <> 'webhook' AND NOT repeat AND message_id IS NOT NULL
-ORDER BY reported_at NULLS FIRST, seq
+# Counted by the server alone, which keeps what is large in files. Said twice where they came from,
+# so that the index of what is learnt is seen to fit. The first row is all of them, with the number
+# of gaps.
+_MISSED = """
+WITH missed AS (
+    SELECT message_id, type, reported_at AS at,
+           reported_at >= coalesce(lag(reported_at) OVER (ORDER BY reported_at) + %(together)s,
+                                   reported_at) AS apart
+    FROM events
+    WHERE source = 'reconciliation' AND source <> 'webhook' AND NOT repeat
+      AND message_id IS NOT NULL AND reported_at IS NOT NULL AND type = ANY (%(types)s)),
+numbered AS MATERIALIZED (
+    SELECT message_id, type, at,
+           count(*) FILTER (WHERE apart) OVER (ORDER BY at) AS gap
+    FROM missed)
+SELECT 0, max(gap), min(at), max(at), count(DISTINCT message_id), {counts} FROM numbered
+UNION ALL
+SELECT * FROM (
+    SELECT 1, gap, min(at), max(at), count(DISTINCT message_id), {counts} FROM numbered
+    GROUP BY gap ORDER BY gap DESC LIMIT %(most)s) AS latest
+ORDER BY 1, 2 DESC
 """
 
 Page = tuple[int, list[tuple[str, str]]]  # total; ids and registers
@@ -103,11 +119,17 @@ class Mirror(Transactions):
             found.setdefault(message_id, []).append(Report(*report))
         return found
 
-    def missed_reports(self) -> Iterator[tuple[str, Report]]:
+    def missed(
+        self, types: Sequence[str], together: int, most: int
+    ) -> tuple[Missed | None, int, list[Missed]]:
+        asked = {f"type_{number}": kind for number, kind in enumerate(types)}
+        counts = ", ".join(f"count(*) FILTER (WHERE type = %({name})s)" for name in asked)
         with self._reader() as connection:
-            found = connection.execute(_MISSED_REPORTS).fetchall()
-        for message_id, *report in found:
-            yield message_id, Report(*report)
+            found = connection.execute(
+                _MISSED.format(counts=counts),
+                {**asked, "types": list(types), "together": together, "most": most},
+            ).fetchall()
+        return missed_of(found)
 
 
 def page(connection: Connection, search: Search, offset: int, limit: int) -> Page:

@@ -15,7 +15,7 @@ from typing import Any, Literal
 from receiver import mirror
 from receiver.mirror import Search
 from receiver.status import Row
-from receiver.store.contract import Evidence, MirrorRow, Report
+from receiver.store.contract import Evidence, MirrorRow, Missed, Report, missed_of
 from receiver.store.sqlite.connections import Connections, item_of, placeholders
 from receiver.times import DAY
 
@@ -46,6 +46,29 @@ _REPORTS = f"""
 SELECT json_group_array(json_array(type, reported_at, has_error, source)) FROM (
     SELECT type, reported_at, has_error, source FROM events AS e WHERE {OF_MESSAGE}
     ORDER BY seq DESC LIMIT 1000)
+"""
+
+# Counted by SQLite alone, which keeps what is large in files. Said twice where they came from, so
+# that the index of what is learnt is seen to fit. The first row is all of them, with the number of
+# gaps.
+_MISSED = """
+WITH missed AS (
+    SELECT message_id, type, reported_at AS at,
+           reported_at >= coalesce(lag(reported_at) OVER (ORDER BY reported_at) + :together,
+                                   reported_at) AS apart
+    FROM events
+    WHERE source = 'reconciliation' AND source <> 'webhook' AND repeat = 0
+      AND message_id IS NOT NULL AND reported_at IS NOT NULL AND type IN ({types})),
+numbered AS (
+    SELECT message_id, type, at,
+           sum(apart) OVER (ORDER BY at) AS gap
+    FROM missed)
+SELECT 0, max(gap), min(at), max(at), count(DISTINCT message_id), {counts} FROM numbered
+UNION ALL
+SELECT * FROM (
+    SELECT 1, gap, min(at), max(at), count(DISTINCT message_id), {counts} FROM numbered
+    GROUP BY gap ORDER BY gap DESC LIMIT :most)
+ORDER BY 1, 2 DESC
 """
 
 Page = tuple[int, list[tuple[str, str]]]  # total; ids and registers
@@ -125,15 +148,17 @@ class Mirror(Connections):
                     ]
         return found
 
-    def missed_reports(self) -> Iterator[tuple[str, Report]]:
+    def missed(
+        self, types: Sequence[str], together: int, most: int
+    ) -> tuple[Missed | None, int, list[Missed]]:
+        asked = {f"type_{number}": kind for number, kind in enumerate(types)}
+        counts = ", ".join(f"sum(type = :{name})" for name in asked)
         with self._reading() as connection:
             found = connection.execute(
-                "SELECT message_id, type, reported_at, has_error, source FROM events"
-                " WHERE source = 'reconciliation' AND source <> 'webhook' AND repeat = 0"
-                " AND message_id IS NOT NULL ORDER BY reported_at, seq"
+                _MISSED.format(types=", ".join(f":{name}" for name in asked), counts=counts),
+                {**asked, "together": together, "most": most},
             ).fetchall()
-        for message_id, kind, reported_at, has_error, source in found:
-            yield message_id, Report(kind, reported_at, bool(has_error), source)
+        return missed_of(found)
 
 
 def page(connection: sqlite3.Connection, search: Search, offset: int, limit: int) -> Page:

@@ -9,9 +9,9 @@ from flask import Blueprint, Response
 
 from receiver import times
 from receiver.parts import parts
-from receiver.reconciliation import losses
-from receiver.reconciliation.losses import Loss
+from receiver.reconciliation.losses import KINDS, TOGETHER
 from receiver.reconciliation.passes import EVERY
+from receiver.store import Missed
 from receiver.web.v1 import authenticate, ignored
 
 blueprint = Blueprint("reconciliation", __name__, url_prefix="/v1")
@@ -30,8 +30,9 @@ def reconciliation() -> Response:
     # Without an account nobody asks; what was learnt before is still told.
     passes = receiver.reconciliation
     state = None if passes is None else passes.state()
-    gaps = losses.gaps(receiver.store.missed_reports())
-    whole = losses.total(gaps)
+    whole, count, gaps = receiver.store.missed(
+        [f"sms.{kind}" for kind in KINDS], TOGETHER, MOST_GAPS
+    )
     last = complete_at = None
     next_at = receiver.now()
     if state is not None:
@@ -49,21 +50,19 @@ def reconciliation() -> Response:
         "last_pass": last,
         "last_complete_at": None if complete_at is None else times.iso(complete_at),
         "next_pass_at": None if passes is None else times.iso(next_at),
-        "missed": _loss(whole),
-        "gaps_total": len(gaps),
-        "gaps": [_loss(gap) for gap in reversed(gaps[-MOST_GAPS:])],
+        "missed": None if whole is None else _told(whole),
+        "gaps_total": count,
+        "gaps": [_told(gap) for gap in gaps],
         "ignored": ignored(),
     }
     return Response(json.dumps(answer), content_type="application/json")
 
 
-def _loss(loss: Loss | None) -> dict[str, Any] | None:
-    if loss is None:
-        return None
+def _told(missed: Missed) -> dict[str, Any]:
     return {
-        "from": times.iso(loss.first),
-        "to": times.iso(loss.last),
-        "messages": loss.messages,
-        "reports": loss.reports,
-        **loss.counts,
+        "from": times.iso(missed.first),
+        "to": times.iso(missed.last),
+        "messages": missed.messages,
+        "reports": sum(missed.counts),
+        **dict(zip(KINDS, missed.counts, strict=True)),
     }
