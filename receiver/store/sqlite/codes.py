@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import logging
-import sqlite3
 from collections.abc import Callable
 
 from sqlite_utils import Database
@@ -19,6 +18,8 @@ log = logging.getLogger(__name__)
 
 #: Messages that the step looks at before it tells how far it has come.
 _TOLD_EVERY = 100_000
+#: Messages of which it holds what is to be written.
+_WRITTEN_AT_ONCE = 500
 
 #: A day as Python counts it: rounded down, before 1970, too.
 DAY_OF_AT = f"(at / {times.DAY} - (at % {times.DAY} < 0))"
@@ -46,50 +47,34 @@ def take(db: Database, run: Callable[[Database, str], None]) -> None:
     :param run: executes statements, one by one.
     """
     run(db, _CODES)
-    tests = _tests(db)
     # Only what is no longer right is written: most messages did not fail.
     codes: list[tuple[str, int]] = []
+    marked: list[tuple[str, int]] = []
     pairs: list[tuple[int, str, str]] = []
+
+    def write() -> None:
+        connection.executemany("UPDATE messages SET code = ? WHERE key = ?", codes)
+        connection.executemany("UPDATE messages SET registers = ? WHERE key = ?", marked)
+        connection.executemany("INSERT INTO metadata VALUES (?, ?, ?)", pairs)
+        for written in (codes, marked, pairs):
+            written.clear()
+
     connection = db.conn
-    for number, (key, message_id, registers) in enumerate(
-        connection.execute("SELECT key, id, registers FROM messages"), 1
-    ):
+    for number, (key, registers, is_test) in enumerate(connection.execute(_MESSAGES), 1):
         row = json.loads(registers)
-        code = mirror.summarize(row, 0).code
-        if code:
+        if code := mirror.summarize(row, 0).code:
             codes.append((code, key))
-        pairs += ((key, *pair) for pair in mirror.metadata(row).items())
-        if message_id in tests:
+        if is_test:
             status.mark_test(row, 0, "")
-            tests[message_id] = json.dumps(row, separators=(",", ":"))
+            marked.append((json.dumps(row, separators=(",", ":")), key))
+        pairs += ((key, *pair) for pair in mirror.metadata(row).items())
+        if number % _WRITTEN_AT_ONCE == 0:
+            write()
         if number % _TOLD_EVERY == 0:
             log.info("migrating the database: %d messages so far", number)
-            _fill(connection, codes, pairs)
-    _fill(connection, codes, pairs)
-    connection.executemany(
-        "UPDATE messages SET registers = ? WHERE id = ?",
-        [(registers, message_id) for message_id, registers in tests.items() if registers],
-    )
+    write()
     run(db, _CODES_COUNTED)
-    connection.execute(_UNCOUNT_TESTS, (json.dumps([id_ for id_, told in tests.items() if told]),))
     run(db, _CODES_INDEXES)
-
-
-def _fill(
-    connection: sqlite3.Connection,
-    codes: list[tuple[str, int]],
-    pairs: list[tuple[int, str, str]],
-) -> None:
-    connection.executemany("UPDATE messages SET code = ? WHERE key = ?", codes)
-    connection.executemany("INSERT INTO metadata VALUES (?, ?, ?)", pairs)
-    codes.clear()
-    pairs.clear()
-
-
-def _tests(db: Database) -> dict[str, str]:
-    """The ids of messages of which tests alone have told. Older releases know them by ids alone."""
-    found = db.execute(_TESTS)
-    return dict.fromkeys((message_id for (message_id,) in found), "")
 
 
 # --- SQL
@@ -132,9 +117,20 @@ CREATE TABLE statistics (
 INSERT INTO statistics
     SELECT day, '{mirror.PROVIDER}', device_id, status, '', total, live FROM statistics_before;
 DROP TABLE statistics_before;
+
+-- The messages of which tests alone have told. Older releases know them by ids alone.
+CREATE TABLE tests AS
+    SELECT key FROM messages WHERE id >= 'msg_test' AND id < 'msg_tesu'
+    UNION
+    SELECT m.key FROM events AS t JOIN messages AS m ON m.key = t.message_key
+    WHERE t.id >= 'evt_test' AND t.id < 'evt_tesu'
+      AND NOT EXISTS (SELECT 1 FROM events AS e
+                      WHERE e.message_key = m.key AND substr(e.id, 1, 8) <> 'evt_test');
 """
 
-# What failed with a code goes from the cell without one into its own.
+_MESSAGES = "SELECT key, registers, key IN (SELECT key FROM tests) FROM messages"
+
+# What failed with a code goes from the cell without one into its own; tests leave the totals.
 _CODES_COUNTED = f"""
 INSERT INTO codes
     SELECT day, provider, code FROM (
@@ -160,27 +156,17 @@ INSERT INTO statistics
     ON CONFLICT (day, provider, device_id, status, code) DO UPDATE
         SET total = total + excluded.total, live = live + excluded.live;
 DROP TABLE explained;
-"""
 
-_TESTS = """
-SELECT id FROM messages WHERE id >= 'msg_test' AND id < 'msg_tesu'
-UNION
-SELECT m.id FROM events AS t JOIN messages AS m ON m.key = t.message_key
-WHERE t.id >= 'evt_test' AND t.id < 'evt_tesu'
-  AND NOT EXISTS (SELECT 1 FROM events AS e
-                  WHERE e.message_key = m.key AND substr(e.id, 1, 8) <> 'evt_test')
-"""
-
-_UNCOUNT_TESTS = f"""
-UPDATE statistics SET total = total - tests.number
+UPDATE statistics SET total = total - counted.number
 FROM (SELECT day, provider, device_id, status, {COUNTED_CODE} AS code,
              count(*) AS number
       FROM (SELECT {DAY_OF_AT} AS day, provider, device_id, status, code FROM messages
-            WHERE id IN (SELECT value FROM json_each(?))) AS m
-      GROUP BY 1, 2, 3, 4, 5) AS tests
-WHERE statistics.day = tests.day AND statistics.provider = tests.provider
-  AND statistics.device_id = tests.device_id AND statistics.status = tests.status
-  AND statistics.code = tests.code
+            WHERE key IN (SELECT key FROM tests)) AS m
+      GROUP BY 1, 2, 3, 4, 5) AS counted
+WHERE statistics.day = counted.day AND statistics.provider = counted.provider
+  AND statistics.device_id = counted.device_id AND statistics.status = counted.status
+  AND statistics.code = counted.code;
+DROP TABLE tests;
 """
 
 _CODES_INDEXES = f"""
