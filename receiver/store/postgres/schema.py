@@ -4,15 +4,16 @@ Releases overlap: while `flask migrate` of one runs, and for a while after, proc
 before still work. So a step says whether they may go on:
 
 - an *additive* step (a table, an index, a column that is nullable or has a default) leaves the
-  older release's statements right. It goes on, and does not notice;
+  older release's statements right. It goes on after the step, and does not notice;
 - a *breaking* step does not. From its commit on, each write of an older release fails with a
   `SchemaMismatch` before anything is committed, until the newer release has taken over.
 
 To change something without a refusal, spread it over two releases: the first adds and writes both,
 the second takes away what is old, with a breaking step that no running process minds.
 
-Every writing transaction shares the lock `SCHEMA` and reads the steps after it; a breaking step
-takes it alone. So no write goes on under a schema other than the one that it has looked at.
+Every writing transaction shares the lock `SCHEMA` and reads the steps after it; whoever takes steps
+has it alone. So no write goes on under a schema other than the one that it has looked at, and none
+meets a step half-way, with a table that the step waits for while it waits for one of the step's.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import psycopg
-from psycopg.errors import LockNotAvailable
+from psycopg.errors import DeadlockDetected, LockNotAvailable
 
 from receiver.errors import SchemaMismatch, StoreUnavailable
 from receiver.store.claiming import NEVER, STAND
@@ -53,7 +54,8 @@ def migrate(connection: Connection) -> list[str]:
         try:
             with connection.transaction():
                 return _migrate(connection)
-        except LockNotAvailable:
+        # Readers have no lock but those of the tables, so one and a step may wait for each other.
+        except (DeadlockDetected, LockNotAvailable):
             time.sleep(_REST)
     raise StoreUnavailable(
         f"somebody has held a lock on the tables for {_TRIES * _REST:.0f} s, and the schema could "
@@ -75,7 +77,7 @@ def _migrate(connection: Connection) -> list[str]:
     taken = _taken(connection)
     pending = [(number, step) for number, step in enumerate(STEPS, 1) if number not in taken]
     refuse_newer(taken)
-    if any(step.breaking for _, step in pending):
+    if pending:
         connection.execute(f"SELECT pg_advisory_xact_lock({SCHEMA})")
     for number, step in pending:
         step.take(connection)

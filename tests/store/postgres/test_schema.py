@@ -21,7 +21,7 @@ from receiver.times import HOUR
 from tests.conftest import row_of
 from tests.payloads import envelope, sms
 from tests.postgres import Databases
-from tests.server import ROOT
+from tests.server import ROOT, eventually
 from tests.store.postgres.work import NOW, incoming, ingest, sent, work
 
 
@@ -153,6 +153,50 @@ def test_a_migration_that_has_to_wait_holds_up_nobody(
             assert sum(seconds > 0.5 for seconds in took) <= 2  # the machine's, not the lock's
             assert not migrating.done()
         assert migrating.result() == ["add_a_column"]
+
+
+@pytest.mark.spoils_the_schema
+@pytest.mark.parametrize("writes", [True, False])
+def test_a_migration_and_who_is_at_work_do_not_stop_each_other(
+    store: PostgresStore,
+    postgres_url: str,
+    outside: psycopg.Connection[Any],
+    monkeypatch: pytest.MonkeyPatch,
+    writes: bool,
+) -> None:
+    """One has a table and wants another; the migration takes them in the other order."""
+    altered: list[float] = []
+
+    def change_both(connection: psycopg.Connection[Any]) -> None:
+        connection.execute("ALTER TABLE deliveries ADD COLUMN colour text")
+        altered.append(time.monotonic())
+        connection.execute("ALTER TABLE messages ADD COLUMN colour text")
+
+    step = postgres_schema.Step("change_both", change_both)
+    monkeypatch.setattr(postgres_schema, "STEPS", (*postgres_schema.STEPS, step))
+    monkeypatch.setattr(postgres_schema, "_LOCK_TIMEOUT", "5s")
+    monkeypatch.setattr(postgres_schema, "_REST", 0.1)
+    with ThreadPoolExecutor(1) as executor:
+        with outside.transaction():
+            # The migration is the one that finds out.
+            outside.execute("SET LOCAL deadlock_timeout = '10s'")
+            if writes:
+                outside.execute(f"SELECT pg_advisory_xact_lock_shared({postgres_schema.SCHEMA})")
+            outside.execute("SELECT count(*) FROM messages")
+            migrating = executor.submit(store.migrate)
+            eventually(lambda: waits_for_a_lock(postgres_url))
+            assert bool(altered) is not writes
+            outside.execute("SELECT count(*) FROM deliveries")
+        assert migrating.result() == ["change_both"]
+    assert len(altered) == (1 if writes else 2)
+
+
+def waits_for_a_lock(url: str) -> bool:
+    with psycopg.connect(url) as connection:
+        (waiting,) = connection.execute(
+            "SELECT count(*) FROM pg_locks WHERE NOT granted"
+        ).fetchone() or (0,)
+    return bool(waiting)
 
 
 def test_search_needs_no_extension(databases: Databases, monkeypatch: pytest.MonkeyPatch) -> None:
