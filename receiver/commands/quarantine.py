@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+from itertools import islice
 from typing import Any
 
 import click
@@ -123,7 +124,7 @@ def _short(entry: dict[str, Any]) -> str:
 
 
 def _find(prefix: str) -> dict[str, Any]:
-    found = list(parts().store.quarantined(ids.read(prefix))) if prefix else []
+    found = list(islice(parts().store.quarantined(ids.read(prefix)), 2)) if prefix else []
     if len(found) != 1:
         many = "several begin" if found else "none begins"
         raise click.ClickException(f"{many} with {prefix!r}; see `flask quarantine list`")

@@ -35,6 +35,9 @@ def stored_as(item: Incoming, outcome: Outcome) -> tuple[Incoming, Outcome]:
 
 DeliveryState = Literal["pending", "done", "dead"]
 
+#: Bodies in quarantine that are listed before they are read, one by one.
+NAMED_AT_ONCE = 1_000
+
 #: Bytes of a body that is read with the page that it stands on; longer ones are read by themselves.
 SHORT_BODY = 8_192
 
@@ -439,7 +442,7 @@ class Records(Protocol):
         """
 
     def quarantined(self, prefix: str = "") -> Iterator[dict[str, Any]]:
-        """Quarantine, oldest first: those whose digest begins with `prefix`."""
+        """Quarantine, oldest first, read one by one: those whose digest begins with `prefix`."""
 
     def release(self, digest: str) -> None:
         """Take a body out of quarantine."""

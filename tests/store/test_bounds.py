@@ -3,22 +3,27 @@
 from __future__ import annotations
 
 import sqlite3
+import tracemalloc
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from flask.testing import FlaskClient
 
+from app import create_app
 from receiver import event, times
 from receiver.errors import StoreUnavailable
+from receiver.event import Incoming
 from receiver.mirror import Search
 from receiver.parts import Receiver
 from receiver.providers.zimsend.webhook import parse
 from receiver.store import Store
 from receiver.store.sqlite import SqliteStore
-from receiver.times import DAY, SECOND
+from receiver.times import DAY, SECOND, iso
 from receiver.upkeep import Upkeep
 from tests.conftest import Provider
 from tests.payloads import body_of, envelope, sms
+from tests.reconciliation.life import HEADERS, KEYS
 
 NOW = times.RELEASED + 10 * DAY
 
@@ -63,6 +68,66 @@ def test_a_sender_of_very_many_small_bodies_finds_the_bound(
     store.ingest(items, lambda _: (), 5)
     Upkeep(store, 90 * DAY).step(NOW)
     assert len(list(store.quarantined())) == 100_000 // 512
+
+
+def test_what_reads_all_there_is_needs_no_more_memory_for_more(
+    engine: str, environ: dict[str, str], store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(f"receiver.store.{engine}.records.NAMED_AT_ONCE", 100, raising=False)
+    client = create_app(environ | KEYS).test_client()
+
+    def reconciliation() -> None:
+        told = client.get("/v1/reconciliation", headers=HEADERS).get_json()
+        assert told["missed"]["reports"] == stored
+
+    def quarantine() -> None:
+        assert sum(1 for _ in store.quarantined()) == stored
+
+    def search() -> None:
+        assert store.history(Search(text="no index has it yet %"), 0, 10) == (0, [])
+
+    def metadata() -> None:
+        assert store.history(Search(metadata=(("n", "none"),)), 0, 10) == (0, [])
+
+    readers = (reconciliation, quarantine, search, metadata)
+    items: list[Incoming | event.Rejected] = []
+    stored = 0
+    needed: list[list[int]] = []
+    for more in (500, 2_000):
+        for start in range(stored, stored + more, 500):
+            for number in range(start, start + 500):
+                items += [
+                    missed(number),
+                    event.reject(b"%d" % number, "", received_at=NOW + number),
+                ]
+            store.ingest(items, lambda _: (), 5)
+            items.clear()
+        stored += more
+        needed.append([peak_of(read) for read in readers])
+    for reader, few, many in zip(readers, *needed, strict=True):
+        assert many < few + 100_000, reader.__name__
+
+
+def missed(number: int) -> Incoming:
+    """A report that came from reconciliation, each of a message of its own, all in one gap."""
+    at = NOW + number * SECOND
+    body = body_of(
+        "sms.sent",
+        sms("sent", f"m{number}", sent_at=iso(at), message="x" * 100),
+        timestamp=iso(at),
+    )
+    return parse(body, received_at=at, retention=90 * DAY, source="reconciliation")
+
+
+def peak_of(read: Callable[[], None]) -> int:
+    """Bytes that it needs at once, the second time."""
+    read()
+    tracemalloc.start()
+    try:
+        read()
+        return tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
 
 
 def test_a_reader_that_holds_its_snapshot_is_told_of(

@@ -10,7 +10,7 @@ from psycopg.rows import dict_row
 
 from receiver.event import glance
 from receiver.store.claiming import told
-from receiver.store.contract import SHORT_BODY, Claim, Selection
+from receiver.store.contract import NAMED_AT_ONCE, SHORT_BODY, Claim, Selection
 from receiver.store.group import replayed
 from receiver.store.postgres.pool import Connection
 from receiver.store.postgres.transactions import LOCK_OF_QUEUE, Transactions
@@ -96,17 +96,22 @@ class Records(Transactions):
         return count
 
     def quarantined(self, prefix: str = "") -> Iterator[dict[str, Any]]:
-        with self._reader() as connection:
-            digests = connection.execute(
-                "SELECT digest FROM quarantine WHERE starts_with(digest, %s)"
-                " ORDER BY received_at, digest",
-                (prefix,),
-            ).fetchall()
-        for digest in digests:
+        after = (-(2**63), "")
+        while True:
             with self._reader() as connection:
-                found = connection.cursor(row_factory=dict_row).execute(_QUARANTINED, digest)
-                entries = found.fetchall()
-            yield from entries
+                page = connection.execute(
+                    "SELECT received_at, digest FROM quarantine WHERE starts_with(digest, %s)"
+                    " AND (received_at, digest) > (%s, %s)"
+                    f" ORDER BY received_at, digest LIMIT {NAMED_AT_ONCE}",
+                    (prefix, *after),
+                ).fetchall()
+            if not page:
+                return
+            for after in page:
+                with self._reader() as connection:
+                    found = connection.cursor(row_factory=dict_row).execute(_QUARANTINED, after[1:])
+                    entries = found.fetchall()
+                yield from entries
 
     def release(self, digest: str) -> None:
         with self._transaction() as connection:

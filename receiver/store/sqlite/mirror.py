@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import sqlite3
-import sys
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Literal
@@ -26,7 +25,7 @@ _MOST_TRIGRAMS = 24
 #: With more matches than this, to sort them takes longer than to walk through history.
 _MANY = 20_000
 #: Messages that are indexed in one transaction, and characters of their texts, about: it bounds
-#: what a webhook may have to wait for.
+#: what a webhook may have to wait for. So many are searched without an index, at once.
 _INDEXED_AT_ONCE = 200
 _CHARACTERS_AT_ONCE = 50_000
 
@@ -302,9 +301,7 @@ def _having_metadata(connection: sqlite3.Connection, search: Search) -> tuple[st
         "SELECT message_key AS key FROM metadata WHERE name = ? AND value = ?" for _ in asked
     )
     fresh = [
-        key
-        for key, row in _unindexed(connection, -1, sys.maxsize)
-        if asked <= mirror.metadata(row).items()
+        key for key, row in _all_unindexed(connection) if asked <= mirror.metadata(row).items()
     ]
     return (
         f"SELECT key FROM ({known}) WHERE key NOT IN"
@@ -415,17 +412,22 @@ def _is_common(connection: sqlite3.Connection, text: str) -> bool:
 
 
 def _matching_unindexed(connection: sqlite3.Connection, text: str) -> list[int]:
-    unindexed = _unindexed(connection, -1, sys.maxsize)
-    return [key for key, row in unindexed if text in _folded(row)]
+    return [key for key, row in _all_unindexed(connection) if text in _folded(row)]
 
 
-def _unindexed(
-    connection: sqlite3.Connection, limit: int, characters: int
-) -> list[tuple[int, Row]]:
-    """Messages whose text and metadata the indexes do not know as they are now, with those two.
+def _all_unindexed(connection: sqlite3.Connection) -> Iterator[tuple[int, Row]]:
+    """As `_unindexed`. Mostly few; after a migration or a copy, all that there are."""
+    after = -1
+    while page := _unindexed(connection, after):
+        yield from page
+        after, _ = page[-1]
 
-    :param limit: rows at most; -1 for all.
-    :param characters: of texts and metadata, about, after which enough has been read.
+
+def _unindexed(connection: sqlite3.Connection, after: int = -1) -> list[tuple[int, Row]]:
+    """Some messages whose text and metadata the indexes do not know as they are now, with those
+    two.
+
+    :param after: the key that theirs are greater than.
     """
     # All in one row: Python gives its lock away at each, and requests wait for it.
     (found,) = connection.execute(
@@ -434,9 +436,10 @@ def _unindexed(
         "   OVER (ORDER BY key ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING) AS before FROM ("
         "  SELECT key, json_extract(registers, '$.message') AS text,"
         "         json_extract(registers, '$.metadata') AS data"
-        "  FROM messages INDEXED BY messages_unindexed WHERE indexed = 0 ORDER BY key LIMIT ?))"
+        "  FROM messages INDEXED BY messages_unindexed WHERE indexed = 0 AND key > ?"
+        "  ORDER BY key LIMIT ?))"
         " WHERE coalesce(before, 0) < ?",
-        (limit, characters),
+        (after, _INDEXED_AT_ONCE, _CHARACTERS_AT_ONCE),
     ).fetchone()
     return [
         (key, {name: told for name, told in (("message", text), ("metadata", data)) if told})
@@ -461,7 +464,7 @@ def index_texts(connection: sqlite3.Connection) -> bool:
 
     :returns: whether there are more.
     """
-    unindexed = _unindexed(connection, _INDEXED_AT_ONCE, _CHARACTERS_AT_ONCE)
+    unindexed = _unindexed(connection)
     keys = json.dumps([key for key, _ in unindexed])
     texts = json.dumps([(key, folded) for key, row in unindexed if (folded := _folded(row))])
     pairs = [(key, *pair) for key, row in unindexed for pair in mirror.metadata(row).items()]

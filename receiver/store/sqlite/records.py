@@ -9,7 +9,7 @@ from typing import Any
 
 from receiver.event import glance
 from receiver.store.claiming import told
-from receiver.store.contract import SHORT_BODY, Claim, Selection
+from receiver.store.contract import NAMED_AT_ONCE, SHORT_BODY, Claim, Selection
 from receiver.store.group import replayed
 from receiver.store.sqlite.connections import Connections, as_unavailable, placeholders
 from receiver.store.sqlite.mirror import OF_MESSAGE
@@ -136,19 +136,23 @@ class Records(Connections):
         return len(names)
 
     def quarantined(self, prefix: str = "") -> Iterator[dict[str, Any]]:
-        with as_unavailable():
-            digests = [
-                row[0]
-                for row in self._reader.execute(
-                    "SELECT digest FROM quarantine WHERE substr(digest, 1, ?) = ?"
-                    " ORDER BY received_at, digest",
-                    (len(prefix), prefix),
-                )
-            ]
-            for digest in digests:
-                yield from self._reader.query(
-                    "SELECT * FROM quarantine WHERE digest = ?", (digest,)
-                )
+        after = (-(2**63), "")
+        while True:
+            with as_unavailable():
+                page = self._reader.execute(
+                    "SELECT received_at, digest FROM quarantine WHERE substr(digest, 1, ?) = ?"
+                    " AND (received_at, digest) > (?, ?)"
+                    f" ORDER BY received_at, digest LIMIT {NAMED_AT_ONCE}",
+                    (len(prefix), prefix, *after),
+                ).fetchall()
+            if not page:
+                return
+            for after in page:
+                with as_unavailable():
+                    entries = list(
+                        self._reader.query("SELECT * FROM quarantine WHERE digest = ?", after[1:])
+                    )
+                yield from entries
 
     def release(self, digest: str) -> None:
         with self._transaction() as connection:
