@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import tracemalloc
 from collections import Counter
 from contextlib import closing
 from pathlib import Path
@@ -245,6 +246,20 @@ def test_sqlite_counts_what_it_has_by_code_at_the_start(tmp_path: Path) -> None:
     upkeep.expire(store, NOW + 10 * DAY)
     assert (totals(store), by_code(store)) == before
     store.close()
+
+
+def test_sqlite_needs_no_more_memory_for_more_messages(tmp_path: Path) -> None:
+    needed = []
+    for count in (600, 2_000):
+        path = tmp_path / f"{count}.db"
+        old_rows(path, count).close()
+        store = open_store(f"sqlite:///{path}")
+        tracemalloc.start()
+        store.migrate()
+        needed.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+        store.close()
+    assert needed[1] < needed[0] + 100_000
 
 
 def test_postgres_goes_on_beside_the_release_before(databases: Databases) -> None:
