@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 from zoneinfo import ZoneInfo
@@ -11,42 +10,9 @@ from zoneinfo import ZoneInfo
 import pytest
 
 from receiver import ConfigError, times
-from receiver.config import NAMES, SETTINGS, Config, unknown_in
+from receiver.config import SETTINGS, Config
 from receiver.environment import Environment
-from receiver.sqlite_file import EPHEMERAL_HOSTS
-from tests.server import ROOT
-
-SECRET = "whsec_0123456789abcdef"
-OTHER = "whsec_fedcba9876543210"
-NAME = "ZIMSEND_WEBHOOK_SECRET"
-
-
-#: What a setting needs beside it.
-NEEDS = {
-    setting.name: {setting.needs: "needed" * 4} for setting in SETTINGS if setting.needs is not None
-}
-
-
-def read(**environ: str) -> Config:
-    return Config.from_env({NAME: SECRET, **environ})
-
-
-def mounts(*folders: str) -> Callable[[Path], bool]:
-    """A machine on which these are mount points, in place of `os.path.ismount`."""
-    return lambda folder: str(folder) in ("/", *folders)
-
-
-def refused(**environ: str) -> ConfigError:
-    """The error that these settings give; it always names one variable, in one line."""
-    with pytest.raises(ConfigError) as caught:
-        read(**environ)
-    error = caught.value
-    assert str(error) == f"{error.name}: {error.problem}"
-    assert len(str(error).splitlines()) == 1
-    assert error.problem
-    assert error.__suppress_context__ or error.__context__ is None  # no second traceback
-    return error
-
+from tests.core.settings import NAME, NEEDS, OTHER, SECRET, read, refused
 
 TOKEN = "tok_0123456789abcdefghij"
 
@@ -341,125 +307,6 @@ def test_quotes_around_secrets(written: str, secrets: tuple[str, ...]) -> None:
     assert read(**{NAME: written}).webhook_secrets == tuple(s.encode() for s in secrets)
 
 
-# --- names
-
-
-def test_other_variables_are_none_of_its_business() -> None:
-    assert read(PATH="/bin", WHATEVER="x") == read()
-
-
-@pytest.mark.parametrize(
-    ("wrong", "right"),
-    [
-        ("STORE_TEXTS", "STORE_TEXT"),
-        ("STORE_TXT", "STORE_TEXT"),
-        ("SOTRE_TEXT", "STORE_TEXT"),
-        ("STORETEXT", "STORE_TEXT"),
-        ("STORE-TEXT", "STORE_TEXT"),
-        ("store_text", "STORE_TEXT"),
-        ("DATABASE_URI", "DATABASE_URL"),
-        ("DATABASE_URLS", "DATABASE_URL"),
-        ("DATABSE_URL", "DATABASE_URL"),
-        ("RETENTION_DAY", "RETENTION_DAYS"),
-        ("RETENTION_DYAS", "RETENTION_DAYS"),
-        ("RETENSION_DAY", "RETENTION_DAYS"),
-    ],
-)
-def test_a_misspelt_name_that_could_expose_or_lose_stops_the_start(wrong: str, right: str) -> None:
-    error = refused(**{wrong: "something"})
-    assert error.name == wrong
-    assert right in error.problem
-
-
-def test_it_stops_also_beside_the_right_one_unless_both_say_the_same() -> None:
-    assert refused(STORE_TEXT="full", STORE_TEXTS="none").name == "STORE_TEXTS"
-    assert read(STORE_TEXT="none", STORE_TEXTS="none").text_mode == "none"
-
-
-@pytest.mark.parametrize(
-    ("wrong", "right"),
-    [
-        ("LOG_LEVELS", "LOG_LEVEL"),
-        ("LOGLEVEL", "LOG_LEVEL"),
-        ("WEB_THREAD", "WEB_THREADS"),
-        ("PUBLIC_URI", "PUBLIC_URL"),
-        ("HANDLER", "HANDLERS"),
-        ("ZIMSEND_APIKEY", "ZIMSEND_API_KEY"),
-        ("FORWARD_URI", "FORWARD_URL"),
-        ("ZIMSEND_SECRET", None),
-        ("ZIMSEND_TIMEOUT", None),
-        ("FORWARD_TIMEOUT", None),
-    ],
-)
-def test_another_misspelt_name_is_a_warning(wrong: str, right: str | None) -> None:
-    environ = {NAME: SECRET, wrong: "something"}
-    assert Config.from_env(environ) == read()
-    (line,) = unknown_in(environ)
-    assert line.startswith(f"{wrong}: ")
-    assert "something" not in line
-    if right is not None:
-        assert right in line
-
-
-def test_where_the_secret_is_missing_its_misspelt_name_is_told() -> None:
-    with pytest.raises(ConfigError, match="ZIMSEND_WEBHOOK_SECRT is set") as caught:
-        Config.from_env({"ZIMSEND_WEBHOOK_SECRT": SECRET})
-    assert caught.value.name == NAME
-
-
-def test_an_empty_misspelt_name_is_not_set() -> None:
-    assert read(STORE_TEXTS=" ") == read()
-    assert unknown_in({NAME: SECRET, "ZIMSEND_FOO": ""}) == []
-
-
-#: As hosts, databases, builders and other programs set them.
-_OF_OTHERS = """
-HOME HOSTNAME LANG LANGUAGE LOGNAME MAIL OLDPWD PATH PWD SHELL SHLVL TERM TMPDIR TZ USER
-VIRTUAL_ENV PYTHONPATH PYTHONUNBUFFERED PYTHON_VERSION PIP_CACHE_DIR GUNICORN_CMD_ARGS
-SERVER_SOFTWARE FLASK_APP FLASK_DEBUG FLASK_ENV WERKZEUG_RUN_MAIN INVOCATION_ID JOURNAL_STREAM
-LISTEN_FDS LISTEN_PID NOTIFY_SOCKET SYSTEMD_EXEC_PID HTTP_PROXY HTTPS_PROXY ALL_PROXY NO_PROXY
-http_proxy no_proxy SSL_CERT_FILE REQUESTS_CA_BUNDLE LC_ALL LC_CTYPE DEBIAN_FRONTEND
-DATABASE_POOL DATABASE_POOL_SIZE DATABASE_SSL DATABASE_SSLMODE DATABASE_HOST DATABASE_PORT
-DATABASE_NAME DATABASE_USER DATABASE_PASSWORD DATABASE_TLS DATABASE_UID DATABASE_PWD
-DATABASE_DSN DATABASE_DB DATABASE_ID DATABASE_KEY DATABASE_TYPE DATABASE_CA DATABASE_URL_2
-DATABASE_URL1 DATABASE_URL_UNPOOLED DATABASE_PRIVATE_URL DATABASE_PUBLIC_URL
-DATABASE_CONNECTION_POOL_URL TEST_DATABASE_URL DB_URL DB_HOST SQLALCHEMY_DATABASE_URI DIRECT_URL
-POSTGRES_URL POSTGRES_PASSWORD PGHOST PGUSER PGPASSWORD PGDATABASE PGSSLMODE PGDATA REDIS_URL
-MONGODB_URI HEROKU_POSTGRESQL_PINK_URL STORE_ID STORE_NAME STORE_URL LOG_FILE LOG_DIR LOG_COLOR
-LOGGING RUST_LOG NPM_CONFIG_LOGLEVEL WEB_CONCURRENCY WEB_MEMORY WEB_PORT RAILS_MAX_THREADS
-MAX_THREADS NEXT_PUBLIC_URL PUBLIC_KEY PUBLIC_IP PUBLIC_DIR PUBLIC_PATH _HANDLER DYNO DYNO_RAM
-HEROKU_APP_NAME HEROKU_APP_ID HEROKU_SLUG_COMMIT HEROKU_RELEASE_VERSION SOURCE_VERSION STACK
-FORWARDED_ALLOW_IPS PORT DOKKU_APP_NAME DOKKU_APP_TYPE GIT_REV USE_PROCFILE RENDER
-RENDER_DISCOVERY_SERVICE RENDER_EXTERNAL_HOSTNAME RENDER_EXTERNAL_URL RENDER_GIT_BRANCH
-RENDER_GIT_COMMIT RENDER_GIT_REPO_SLUG RENDER_INSTANCE_ID RENDER_SERVICE_ID RENDER_SERVICE_NAME
-RENDER_SERVICE_TYPE RENDER_CPU_COUNT RENDER_WEB_CONCURRENCY IS_PULL_REQUEST
-RAILWAY_PUBLIC_DOMAIN RAILWAY_PRIVATE_DOMAIN RAILWAY_TCP_PROXY_DOMAIN RAILWAY_PROJECT_NAME
-RAILWAY_PROJECT_ID RAILWAY_ENVIRONMENT_NAME RAILWAY_ENVIRONMENT_ID RAILWAY_SERVICE_NAME
-RAILWAY_SERVICE_ID RAILWAY_REPLICA_ID RAILWAY_REPLICA_REGION RAILWAY_DEPLOYMENT_ID
-RAILWAY_VOLUME_NAME RAILWAY_VOLUME_MOUNT_PATH RAILWAY_STATIC_URL RAILWAY_GIT_COMMIT_SHA
-NIXPACKS_METADATA FLY_APP_NAME FLY_MACHINE_ID FLY_ALLOC_ID FLY_REGION FLY_PUBLIC_IP
-FLY_IMAGE_REF FLY_MACHINE_VERSION FLY_PRIVATE_IP FLY_PROCESS_GROUP FLY_VM_MEMORY_MB
-PRIMARY_REGION K_SERVICE K_REVISION K_CONFIGURATION CI GITHUB_ACTIONS GITHUB_ACTION GITHUB_ACTOR
-GITHUB_API_URL GITHUB_BASE_REF GITHUB_ENV GITHUB_EVENT_NAME GITHUB_GRAPHQL_URL GITHUB_HEAD_REF
-GITHUB_JOB GITHUB_REF GITHUB_REPOSITORY GITHUB_RETENTION_DAYS GITHUB_RUN_ID GITHUB_SERVER_URL
-GITHUB_SHA GITHUB_STEP_SUMMARY GITHUB_TOKEN GITHUB_WORKFLOW GITHUB_WORKSPACE RUNNER_ARCH
-RUNNER_DEBUG RUNNER_NAME RUNNER_OS RUNNER_TEMP RUNNER_TOOL_CACHE SENTRY_DSN SENTRY_ENVIRONMENT
-DD_API_KEY DD_TRACE_ENABLED NEW_RELIC_LICENSE_KEY OTEL_SERVICE_NAME AWS_ACCESS_KEY_ID
-AWS_SECRET_ACCESS_KEY AWS_REGION SMTP_URL EMAIL_HOST EMAIL_PORT EMAIL_USER EMAIL_ID API_KEY
-API_URL BASE_URL SECRET_KEY_BASE DJANGO_SETTINGS_MODULE KUBERNETES_SERVICE_HOST KUBERNETES_PORT
-RECEIVER_LIFE_FD RECEIVER_WAKING_FD STRIPE_API_KEY OPENAI_API_KEY TWILIO_AUTH_TOKEN
-COMPOSE_PROJECT_NAME
-"""
-
-
-def test_no_other_programs_variable_is_taken_for_a_misspelling() -> None:
-    environ = {NAME: SECRET, "DATABASE_URL": "postgres://h/d", "RETENTION_DAYS": "30"}
-    others = dict.fromkeys(_OF_OTHERS.split(), "something") | {"PORT": "80", "WEB_CONCURRENCY": "2"}
-    assert unknown_in(environ | others) == []
-    assert unknown_in(environ | dict.fromkeys(NAMES, "something")) == []
-    assert Config.from_env(environ | others).retention == 30 * times.DAY
-
-
 # --- settings that need another
 
 
@@ -541,92 +388,3 @@ def test_no_repr_holds_a_secret() -> None:
 def test_it_cannot_be_changed() -> None:
     with pytest.raises(dataclasses.FrozenInstanceError):
         read().port = 1  # type: ignore[misc]
-
-
-# --- disks that a host empties
-
-PROGRAM = str(ROOT)
-
-
-def on_a_host(
-    database_url: str, ismount: Callable[[Path], bool], mark: str = "DYNO", **environ: str
-) -> Config:
-    environ = {NAME: SECRET, mark: "web.1", "DATABASE_URL": database_url, **environ}
-    return Config.from_env(environ, ismount)
-
-
-@pytest.mark.parametrize("mark", EPHEMERAL_HOSTS)
-def test_sqlite_on_a_disk_that_the_host_empties_is_refused(mark: str) -> None:
-    """The line says why, names the mark, and says the three things that one can do."""
-    for database_url in ("", "sqlite:///receiver.db", "sqlite:////app/data/receiver.db"):
-        with pytest.raises(ConfigError) as caught:
-            on_a_host(database_url, mounts(), mark)
-        assert caught.value.name == "DATABASE_URL"
-        line = str(caught.value)
-        assert len(line.splitlines()) == 1
-        for told in (EPHEMERAL_HOSTS[mark], mark, "PostgreSQL", "volume", "ALLOW_EPHEMERAL_SQLITE"):
-            assert told in line
-
-
-@pytest.mark.parametrize(
-    ("database_url", "folders"),
-    [
-        ("sqlite:////tmp/receiver.db", ("/tmp",)),
-        ("sqlite:////var/tmp/receiver.db", ("/var/tmp",)),
-        ("sqlite:////dev/shm/receiver.db", ("/dev/shm",)),
-        # What the program lies on came with the release, and goes with it.
-        ("sqlite:///receiver.db", (PROGRAM,)),
-        (f"sqlite:///{PROGRAM}/data/receiver.db", (PROGRAM,)),
-        # A volume beside the database does not help.
-        ("sqlite:////app/receiver.db", ("/data",)),
-        ("sqlite:////data/../app/receiver.db", ("/data",)),
-        ("sqlite:////database/receiver.db", ("/data",)),
-        ("sqlite:////data", ("/data",)),
-    ],
-)
-def test_not_every_mount_is_a_volume(database_url: str, folders: tuple[str, ...]) -> None:
-    with pytest.raises(ConfigError, match="DATABASE_URL"):
-        on_a_host(database_url, mounts(*folders))
-
-
-@pytest.mark.parametrize("mark", EPHEMERAL_HOSTS)
-@pytest.mark.parametrize(
-    ("database_url", "folders"),
-    [
-        ("sqlite:////data/receiver.db", ("/data",)),
-        ("sqlite:////data/deep/er/receiver.db", ("/data",)),
-        ("sqlite:////tmp/volume/receiver.db", ("/tmp", "/tmp/volume")),
-        # A volume inside the program's folder.
-        (f"sqlite:///{PROGRAM}/data/receiver.db", (f"{PROGRAM}/data",)),
-        (f"sqlite:///{PROGRAM}/data/receiver.db", (PROGRAM, f"{PROGRAM}/data")),
-    ],
-)
-def test_sqlite_on_a_volume_is_allowed(
-    mark: str, database_url: str, folders: tuple[str, ...]
-) -> None:
-    assert on_a_host(database_url, mounts(*folders), mark).database_url == database_url
-
-
-def test_a_link_to_a_volume_is_followed(tmp_path: Path) -> None:
-    (tmp_path / "volume").mkdir()
-    (tmp_path / "link").symlink_to(tmp_path / "volume")
-    url = f"sqlite:///{tmp_path / 'link' / 'receiver.db'}"
-    volume = str((tmp_path / "volume").resolve())
-    assert on_a_host(url, mounts(volume)).database_url == url
-
-
-@pytest.mark.parametrize("mark", EPHEMERAL_HOSTS)
-def test_it_can_be_allowed(mark: str) -> None:
-    config = on_a_host("sqlite:///receiver.db", mounts(), mark, ALLOW_EPHEMERAL_SQLITE="1")
-    assert config.allow_ephemeral_sqlite
-
-
-@pytest.mark.parametrize("url", ["postgres://u:p@h/d", "postgresql://h/d"])
-def test_other_engines_may_run_anywhere(url: str) -> None:
-    def never(folder: Path) -> bool:
-        raise AssertionError("nobody needs to know")
-
-    assert on_a_host(url, never).database_url == url
-    # Nor does SQLite on a machine of one's own; and an empty mark is none.
-    assert Config.from_env({NAME: SECRET}, never) == read()
-    assert Config.from_env({NAME: SECRET, "DYNO": ""}, never) == read()

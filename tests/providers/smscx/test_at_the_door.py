@@ -11,38 +11,19 @@ import pytest
 from receiver.config import Config
 from receiver.errors import Refused
 from receiver.event import Incoming, Rejected
-from receiver.providers.contract import Door, Item, Provider
-from receiver.providers.smscx import samples, webhook
+from receiver.providers.contract import Item
+from receiver.providers.smscx import PROVIDER as SMSCX
 from receiver.receiving import Receiving, blocking
 from receiver.store import Outcome
-from tests.conftest import SECRET
 from tests.providers.callers import NOW
 from tests.providers.smscx.test_webhook import ITEM
 
 TOKEN = "token_0123456789_0123456789"
-SMSCX = Provider(
-    name="smscx",
-    title="SMS.CX",
-    door=Door(
-        path="/webhooks/smscx",
-        header=None,
-        methods=("POST", "PUT"),
-        authenticate=lambda config, body, claimed: webhook.authenticate(
-            [TOKEN.encode()], claimed or ""
-        ),
-        answer=webhook.answer,
-    ),
-    parse=webhook.parse,
-    read=webhook.read,
-    tries=None,
-    samples=tuple(samples.SAMPLES),
-    sample=samples.sample,
-)
 
 
 @pytest.fixture(scope="module")
 def receiving() -> Receiving:
-    return Receiving(Config.from_env({"ZIMSEND_WEBHOOK_SECRET": SECRET}), [SMSCX], lambda: NOW)
+    return Receiving(Config.from_env({"SMSCX_WEBHOOK_TOKEN": TOKEN}), [SMSCX], lambda: NOW)
 
 
 class Kept:

@@ -10,10 +10,8 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
-from receiver import times
 from receiver.errors import Unusable
-
-Fields = Mapping[str, Any]
+from receiver.providers.reading import Fields, moment, number, object_of, whole, word
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,84 +85,47 @@ class Otp:
 # --- readers
 
 
-def _object(value: Any) -> dict[str, Any]:
-    if not isinstance(value, dict):
-        raise Unusable("there is no JSON object where one belongs")
-    return value
-
-
 def _rows(document: Any) -> tuple[tuple[Message, ...], tuple[dict[str, Any], ...]]:
     """The rows that have a `msgId`, and those without."""
-    rows = _object(document).get("data")
+    rows = object_of(document).get("data")
     if not isinstance(rows, list):
         raise Unusable("there is no list `data`")
-    objects = [_object(row) for row in rows]
-    named = tuple(_message(row) for row in objects if text(row, "msgId"))
-    return named, tuple(row for row in objects if not text(row, "msgId"))
-
-
-def text(fields: Fields, name: str) -> str | None:
-    """A text that is not empty, or a whole number's digits."""
-    value = fields.get(name)
-    if type(value) is int or isinstance(value, str):
-        return str(value) or None
-    return None
-
-
-def _whole(fields: Fields, name: str) -> int | None:
-    value = fields.get(name)
-    return value if type(value) is int else None
-
-
-def _number(fields: Fields, name: str) -> float | None:
-    value = fields.get(name)
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        return None
-    try:
-        return float(value)
-    except OverflowError:
-        return None
-
-
-def _moment(fields: Fields, name: str) -> datetime | None:
-    moment = times.parse(fields.get(name))
-    try:
-        return None if moment is None else times.to_datetime(moment)
-    except OverflowError:  # before the year 1 or after 9999, in UTC
-        return None
+    objects = [object_of(row) for row in rows]
+    named = tuple(_message(row) for row in objects if word(row, "msgId"))
+    return named, tuple(row for row in objects if not word(row, "msgId"))
 
 
 def _message(row: Fields) -> Message:
-    msg_id = text(row, "msgId")
+    msg_id = word(row, "msgId")
     if msg_id is None:
         raise Unusable("it has no `msgId`")
     return Message(
         msg_id=msg_id,
-        status=text(row, "status"),
-        error_code=text(row, "errorCode"),
-        to=text(row, "to"),
-        text=text(row, "text"),
-        sender=text(row, "from"),
-        country_iso=text(row, "countryIso"),
-        created_at=_moment(row, "createdAt"),
-        updated_at=_moment(row, "updatedAt"),
-        scheduled_at=_moment(row, "scheduledAt"),
-        cost=_number(row, "cost"),
-        track_data=text(row, "trackData"),
+        status=word(row, "status"),
+        error_code=word(row, "errorCode"),
+        to=word(row, "to"),
+        text=word(row, "text"),
+        sender=word(row, "from"),
+        country_iso=word(row, "countryIso"),
+        created_at=moment(row, "createdAt"),
+        updated_at=moment(row, "updatedAt"),
+        scheduled_at=moment(row, "scheduledAt"),
+        cost=number(row, "cost"),
+        track_data=word(row, "trackData"),
         raw=row,
     )
 
 
 def sent(document: Any) -> Sent:
-    fields = _object(document)
-    info = _object(fields.get("info") or {})
+    fields = object_of(document)
+    info = object_of(fields.get("info") or {})
     messages, nameless = _rows(fields)
     return Sent(
-        campaign_id=text(info, "campaignId"),
+        campaign_id=word(info, "campaignId"),
         messages=messages,
         nameless=nameless,
         invalid=numbers(info.get("invalid")),
-        dlr_callback_url=text(info, "dlrCallbackUrl"),
+        dlr_callback_url=word(info, "dlrCallbackUrl"),
         raw=fields,
     )
 
@@ -176,40 +137,40 @@ def numbers(value: Any) -> tuple[str, ...]:
 
 
 def report(document: Any) -> Message:
-    row = _object(document).get("data")
+    row = object_of(document).get("data")
     if isinstance(row, list) and len(row) == 1:
         (row,) = row
-    return _message(_object(row))
+    return _message(object_of(row))
 
 
 def page(document: Any) -> Page:
-    fields = _object(document)
+    fields = object_of(document)
     messages, nameless = _rows(fields)
     paging = fields.get("paging")
     paging = paging if isinstance(paging, dict) else {}
-    return Page(messages, nameless, text(paging, "next"), text(paging, "previous"), fields)
+    return Page(messages, nameless, word(paging, "next"), word(paging, "previous"), fields)
 
 
 def otp(document: Any) -> Otp:
-    fields = _object(document)
-    otp_id = text(fields, "otpId")
+    fields = object_of(document)
+    otp_id = word(fields, "otpId")
     if otp_id is None:
         raise Unusable("it has no `otpId`")
     return Otp(
         otp_id=otp_id,
-        track_id=text(fields, "trackId"),
-        status=text(fields, "status"),
-        to=text(fields, "phoneNumber"),
-        attempts=_whole(fields, "attempts"),
-        max_attempts=_whole(fields, "maxAttempts"),
-        created_at=_moment(fields, "dateCreated"),
-        expires_at=_moment(fields, "dateExpires"),
+        track_id=word(fields, "trackId"),
+        status=word(fields, "status"),
+        to=word(fields, "phoneNumber"),
+        attempts=whole(fields, "attempts"),
+        max_attempts=whole(fields, "maxAttempts"),
+        created_at=moment(fields, "dateCreated"),
+        expires_at=moment(fields, "dateExpires"),
         raw=fields,
     )
 
 
 def verified(document: Any) -> bool:
-    status = text(_object(document), "status")
+    status = word(object_of(document), "status")
     if status is None:
         raise Unusable("it does not say whether the code is right")
     return status.upper() == "VERIFIED"
@@ -217,4 +178,4 @@ def verified(document: Any) -> bool:
 
 def info(document: Any) -> Fields:
     """What a call that takes something back tells of it."""
-    return _object(_object(document).get("info") or {})
+    return object_of(object_of(document).get("info") or {})

@@ -26,8 +26,9 @@ from receiver import times
 from receiver.providers import exchange
 from receiver.providers.errors import NotUnderstood, ProviderError, TryLater
 from receiver.providers.exchange import Answer, Bounds, Budget, Exchange
+from receiver.providers.reading import Fields
 from receiver.providers.smscx.api import answers, errors
-from receiver.providers.smscx.api.answers import Fields, Message, Otp, Page, Sent
+from receiver.providers.smscx.api.answers import Message, Otp, Page, Sent
 
 BASE_URL = "https://api.sms.cx"
 #: Rows on a page of the reports, at most.

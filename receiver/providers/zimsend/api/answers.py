@@ -10,11 +10,20 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
 
-from receiver import status, times
+from receiver import status
 from receiver.errors import Unusable
+from receiver.providers.reading import (
+    Fields,
+    id_of,
+    moment,
+    number,
+    object_of,
+    objects_of,
+    text,
+    whole,
+    word,
+)
 from receiver.strict_json import text_of
-
-Fields = Mapping[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,89 +169,30 @@ class LogLine:
 # --- readers
 
 
-def _object(value: Any) -> dict[str, Any]:
-    if not isinstance(value, dict):
-        raise Unusable("there is no JSON object where one belongs")
-    return value
-
-
-def _objects(value: Any) -> list[dict[str, Any]]:
-    if not isinstance(value, list):
-        raise Unusable("there is no list where one belongs")
-    return [_object(item) for item in value]
-
-
-def text(fields: Fields, name: str) -> str | None:
-    """A text that is not empty."""
-    value = fields.get(name)
-    return value if type(value) is str and value else None
-
-
-def word(fields: Fields, name: str) -> str | None:
-    """An id or a number: a text that is not empty, or a whole number's digits."""
-    return text_of(fields.get(name)) or None
-
-
-def _id(fields: Fields, name: str) -> str:
-    value = word(fields, name)
-    if value is None:
-        raise Unusable(f"it has no `{name}`")
-    return value
-
-
 def _named(rows: Any) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     """The rows with a `message_id`, and those without."""
     named: list[dict[str, Any]] = []
     nameless: list[dict[str, Any]] = []
-    for row in _objects(rows):
+    for row in objects_of(rows):
         (nameless if word(row, "message_id") is None else named).append(row)
     return named, nameless
 
 
-def _whole(fields: Fields, *names: str) -> int | None:
-    """The first of these that is there and a whole number."""
-    for name in names:
-        value = fields.get(name)
-        if type(value) is int:
-            return value
-    return None
-
-
-def _number(fields: Fields, name: str) -> float | None:
-    value = fields.get(name)
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        return None
-    try:
-        return float(value)
-    except OverflowError:
-        return None
-
-
-def _moment(fields: Fields, name: str) -> datetime | None:
-    moment = times.read(fields.get(name))
-    if moment is None or moment < times.YEAR_2000:
-        return None
-    try:
-        return times.to_datetime(moment)
-    except OverflowError:  # after the year 9999, in UTC
-        return None
-
-
 def message(document: Any) -> Message:
-    fields = _object(document)
+    fields = object_of(document)
     return Message(
-        message_id=_id(fields, "message_id"),
+        message_id=id_of(fields, "message_id"),
         status=text(fields, "status"),
         to=word(fields, "to"),
         text=text(fields, "message"),
-        priority=_whole(fields, "priority") or text(fields, "priority"),
+        priority=whole(fields, "priority") or text(fields, "priority"),
         device_id=word(fields, "device_id"),
-        created_at=_moment(fields, "created_at"),
-        queued_at=_moment(fields, "queued_at"),
-        sent_at=_moment(fields, "sent_at"),
-        delivered_at=_moment(fields, "delivered_at"),
-        failed_at=_moment(fields, "failed_at"),
-        estimated_delivery=_moment(fields, "estimated_delivery"),
+        created_at=moment(fields, "created_at"),
+        queued_at=moment(fields, "queued_at"),
+        sent_at=moment(fields, "sent_at"),
+        delivered_at=moment(fields, "delivered_at"),
+        failed_at=moment(fields, "failed_at"),
+        estimated_delivery=moment(fields, "estimated_delivery"),
         metadata=status.read_metadata(fields.get("metadata")),
         raw=fields,
     )
@@ -254,7 +204,7 @@ def receipt(document: Any) -> Message:
 
 
 def bulk(document: Any) -> BulkResult:
-    fields = _object(document)
+    fields = object_of(document)
     batch_id = word(fields, "batch_id")
     rows, ids = fields.get("messages"), fields.get("message_ids")
     messages: list[Message] = []
@@ -270,28 +220,28 @@ def bulk(document: Any) -> BulkResult:
         batch_id=batch_id,
         messages=tuple(messages),
         refused=tuple(refused),
-        total=_whole(fields, "total_recipients", "total_messages"),
-        queued=_whole(fields, "queued_messages"),
-        failed=_whole(fields, "failed_messages"),
-        queued_at=_moment(fields, "queued_at"),
+        total=whole(fields, "total_recipients", "total_messages"),
+        queued=whole(fields, "queued_messages"),
+        failed=whole(fields, "failed_messages"),
+        queued_at=moment(fields, "queued_at"),
         raw=fields,
     )
 
 
 def otp(document: Any) -> Otp:
-    fields = _object(document)
+    fields = object_of(document)
     return Otp(
-        otp_id=_id(fields, "otp_id"),
+        otp_id=id_of(fields, "otp_id"),
         message_id=word(fields, "message_id"),
         status=text(fields, "status"),
         to=word(fields, "to"),
-        expires_at=_moment(fields, "expires_at"),
+        expires_at=moment(fields, "expires_at"),
         raw=fields,
     )
 
 
 def otp_check(document: Any) -> OtpCheck:
-    fields = _object(document)
+    fields = object_of(document)
     valid = fields.get("valid")
     if not isinstance(valid, bool):
         raise Unusable("it does not say whether the code is valid")
@@ -300,13 +250,13 @@ def otp_check(document: Any) -> OtpCheck:
 
 def attempts_remaining(fields: Fields) -> int | None:
     for holder in (fields, fields.get("error"), fields.get("details")):
-        if isinstance(holder, dict) and (left := _whole(holder, "attempts_remaining")) is not None:
+        if isinstance(holder, dict) and (left := whole(holder, "attempts_remaining")) is not None:
             return left
     return None
 
 
 def page(document: Any) -> Page:
-    fields = _object(document)
+    fields = object_of(document)
     rows = fields.get("data")
     told = fields.get("pagination")
     told = told if isinstance(told, dict) else {}
@@ -314,32 +264,32 @@ def page(document: Any) -> Page:
     return Page(
         messages=tuple(message(row) for row in named),
         nameless=tuple(nameless),
-        page=_whole(told, "current_page", "page"),
-        limit=_whole(told, "per_page", "limit"),
-        total_pages=_whole(told, "total_pages", "pages"),
-        total_items=_whole(told, "total_items", "total"),
+        page=whole(told, "current_page", "page"),
+        limit=whole(told, "per_page", "limit"),
+        total_pages=whole(told, "total_pages", "pages"),
+        total_items=whole(told, "total_items", "total"),
         raw=fields,
     )
 
 
 def stats(document: Any) -> Stats:
-    fields = _object(document)
-    stats, period = _object(fields.get("stats")), fields.get("period")
+    fields = object_of(document)
+    stats, period = object_of(fields.get("stats")), fields.get("period")
     period = period if isinstance(period, dict) else {}
     return Stats(
-        total_sent=_whole(stats, "total_sent"),
-        delivered=_whole(stats, "delivered"),
-        failed=_whole(stats, "failed"),
-        pending=_whole(stats, "pending"),
-        delivery_rate=_number(stats, "delivery_rate"),
+        total_sent=whole(stats, "total_sent"),
+        delivered=whole(stats, "delivered"),
+        failed=whole(stats, "failed"),
+        pending=whole(stats, "pending"),
+        delivery_rate=number(stats, "delivery_rate"),
         by_day=tuple(
             Day(
                 text(day, "date"),
-                _whole(day, "sent"),
-                _whole(day, "delivered"),
-                _whole(day, "failed"),
+                whole(day, "sent"),
+                whole(day, "delivered"),
+                whole(day, "failed"),
             )
-            for day in _objects(stats.get("by_day") or [])
+            for day in objects_of(stats.get("by_day") or [])
         ),
         period_from=text(period, "from"),
         period_to=text(period, "to"),
@@ -348,10 +298,10 @@ def stats(document: Any) -> Stats:
 
 
 def webhook(document: Any) -> Webhook:
-    fields = _object(document)
+    fields = object_of(document)
     events = fields.get("events")
     return Webhook(
-        webhook_id=_id(fields, "webhook_id"),
+        webhook_id=id_of(fields, "webhook_id"),
         url=text(fields, "url"),
         events=tuple(
             event for event in (events if isinstance(events, list) else ()) if type(event) is str
@@ -367,12 +317,12 @@ def webhooks(document: Any) -> tuple[Webhook, ...]:
     if isinstance(document, dict):
         rows = document.get("webhooks")
         document = rows if isinstance(rows, list) else document.get("data")
-    return tuple(webhook(row) for row in _objects(document))
+    return tuple(webhook(row) for row in objects_of(document))
 
 
 def webhook_test(document: Any) -> WebhookTest:
-    fields = _object(document)
-    return WebhookTest(text(fields, "message"), _whole(fields, "response_status"), fields)
+    fields = object_of(document)
+    return WebhookTest(text(fields, "message"), whole(fields, "response_status"), fields)
 
 
 def logs(document: Any) -> tuple[LogLine, ...]:
@@ -382,12 +332,12 @@ def logs(document: Any) -> tuple[LogLine, ...]:
             webhook_id=text(line, "webhook_id"),
             event=text(line, "event"),
             url=text(line, "url"),
-            response_status=_whole(line, "response_status"),
-            response_time_ms=_whole(line, "response_time_ms"),
+            response_status=whole(line, "response_status"),
+            response_time_ms=whole(line, "response_time_ms"),
             success=success if isinstance(success := line.get("success"), bool) else None,
-            attempt=_whole(line, "attempt"),
-            timestamp=_moment(line, "timestamp"),
+            attempt=whole(line, "attempt"),
+            timestamp=moment(line, "timestamp"),
             raw=line,
         )
-        for line in _objects(_object(document).get("logs"))
+        for line in objects_of(object_of(document).get("logs"))
     )

@@ -19,7 +19,7 @@ from receiver.providers.errors import (
     retry_after,
 )
 from receiver.providers.exchange import Answer
-from receiver.providers.zimsend.api.answers import text
+from receiver.providers.reading import text
 
 __all__ = [
     "CredentialsRefused",
