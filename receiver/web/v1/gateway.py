@@ -19,6 +19,7 @@ from receiver import ids
 from receiver.errors import StoreUnavailable, Unusable
 from receiver.event import Incoming, clean_id
 from receiver.parts import parts
+from receiver.providers import PROVIDERS
 from receiver.providers.exchange import Answer
 from receiver.providers.zimsend import sending
 from receiver.providers.zimsend.api.answers import Message
@@ -150,6 +151,20 @@ def _told(message: Message, now: int) -> list[Incoming]:
     return found
 
 
+def _refuse_others() -> None:
+    """Only ZimSend is sent through: nobody who asks for another provider is given to it.
+
+    :raises ApiError: if a request names another one.
+    """
+    name = request.headers.get("X-Provider", ids.FIRST).strip().lower()
+    if name not in PROVIDERS:
+        raise ApiError(
+            400, "INVALID_PROVIDER", f"X-Provider must be one of {', '.join(PROVIDERS)}."
+        )
+    if name != ids.FIRST:
+        raise ApiError(501, "NOT_SUPPORTED", f"Nothing can be sent through {name} here.")
+
+
 def _own_id(written: str) -> str:
     """The id that ZimSend knows.
 
@@ -171,6 +186,7 @@ def _send(path: str, *, takes_webhook: bool = False, shows_text: bool = True) ->
     :param takes_webhook: whether ZimSend's documents know `webhook_url` in this call.
     :param shows_text: whether the request holds the text of the SMS.
     """
+    _refuse_others()
     config = parts().config
     body = _body()
     if takes_webhook and config.webhook_url is not None:

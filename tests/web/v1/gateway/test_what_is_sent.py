@@ -138,3 +138,32 @@ def test_as_much_as_zimsend_takes_is_passed_on_whatever_a_webhook_may_have(
     assert fresh_canned.last.body == body
     assert here.call("POST", "/sms/send", data=b"x" * (2 * 1024 * 1024 + 1)).status_code == 413
     here.close()
+
+
+@pytest.mark.parametrize("call", ["send", "send-bulk", "send-bulk-personalized", "send-otp"])
+@pytest.mark.parametrize(
+    ("named", "status", "code"),
+    [("smscx", 501, "NOT_SUPPORTED"), ("twilio", 400, "INVALID_PROVIDER"), ("", 400, None)],
+)
+def test_what_is_for_another_provider_is_not_given_to_zimsend(
+    start: Callable[..., Gateway],
+    zimsend: Canned,
+    call: str,
+    named: str,
+    status: int,
+    code: str | None,
+) -> None:
+    here = start()
+    answer = here.call("POST", f"/sms/{call}", json={}, headers={"X-Provider": named})
+    problem(answer, status, code or "INVALID_PROVIDER")
+    assert zimsend.seen == []
+
+
+@pytest.mark.parametrize(
+    ("method", "path"), [("DELETE", "/sms/smscx:m1"), ("POST", "/sms/smscx:m1/resend")]
+)
+def test_another_provider_s_message_is_not_asked_of_zimsend(
+    start: Callable[..., Gateway], zimsend: Canned, method: str, path: str
+) -> None:
+    problem(start().call(method, path), 501, "NOT_SUPPORTED")
+    assert zimsend.seen == []
