@@ -76,6 +76,11 @@ def read_text(text: str) -> Any:
     return value
 
 
+def canonical(value: Any) -> bytes:
+    """The one spelling of a JSON value: ASCII, keys sorted, no blanks."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":")).encode("ascii")
+
+
 _NOT_UTF_8 = "the body is not UTF-8"
 _TOO_DEEP = f"the body is nested more than {DEEPEST_NESTING} levels deep"
 

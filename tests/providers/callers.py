@@ -9,6 +9,8 @@ from typing import Any, NamedTuple
 from receiver import times
 from receiver.event import Read, read_envelope
 from receiver.providers.contract import Item
+from receiver.providers.sipgate import events as sipgate
+from receiver.providers.sipgate import samples as sipgate_samples
 from receiver.providers.smscx import samples as smscx_samples
 from receiver.providers.smscx import webhook as smscx
 from receiver.providers.zimsend import samples as zimsend_samples
@@ -29,6 +31,8 @@ class Caller(NamedTuple):
     report: Callable[..., bytes]
     #: The state of a report that only this provider knows; it is none of ours.
     unknown: bytes
+    #: The states that it reports.
+    states: Sequence[str] = ("queued", "sent", "delivered", "failed")
 
     def take(self, body: bytes, *, text_mode: str = "full") -> Sequence[Item]:
         return self.parse(body, received_at=NOW, retention=RETENTION, text_mode=text_mode)
@@ -59,6 +63,18 @@ def _smscx_report(
     return json.dumps({"event": "dlr_update", "data": [item]}).encode()
 
 
+def _sipgate_report(
+    state: str = "sent", message_id: Any = "m", time: Any = None, text: Any = None
+) -> bytes:
+    item: dict[str, Any]
+    if state == "queued":
+        item = {"recipient": "+4915799000002", "message": text, "askedAt": time}
+        return json.dumps({"event": sipgate.SEND, "message_id": message_id, "data": item}).encode()
+    item = {"id": message_id, "type": "SMS", "direction": "OUTGOING", "target": "01579-9000002"}
+    item |= {"created": time, "smsContent": text, "connectionIds": ["s0"]}
+    return json.dumps({"event": sipgate.ENTRY, "data": item}).encode()
+
+
 ZIMSEND = Caller(
     "zimsend",
     zimsend.parse_all,
@@ -77,4 +93,14 @@ SMSCX = Caller(
     _smscx_report,
     b'{"event": "dlr_update", "data": [{"msgId": "m", "status": "VANISHED"}]}',
 )
-CALLERS = (ZIMSEND, SMSCX)
+SIPGATE = Caller(
+    "sipgate",
+    sipgate.parse,
+    sipgate.read,
+    list(sipgate_samples.SAMPLES),
+    sipgate_samples.sample,
+    _sipgate_report,
+    b'{"event": "GET /history", "data": {"id": "m", "type": "SMS", "direction": "INCOMING"}}',
+    ("queued", "sent"),
+)
+CALLERS = (ZIMSEND, SMSCX, SIPGATE)

@@ -114,6 +114,9 @@ def test_without_an_id_the_mirror_is_left_alone(caller: Caller, own_id: Any) -> 
 
 @pytest.mark.parametrize("state", ["queued", "sent", "delivered", "failed"])
 def test_states(caller: Caller, state: str) -> None:
+    if state not in caller.states:
+        assert f"sms.{state}" not in caller.samples
+        return
     event = one(caller.take(caller.report(state, "m", AT)))
     assert event.type == f"sms.{state}"
     assert event.says is not None
@@ -172,7 +175,7 @@ def test_texts_are_hidden(caller: Caller) -> None:
 @given(data=st.data(), text_mode=EVERY)
 def test_whatever_comes(caller: Caller, data: st.DataObject, text_mode: str) -> None:
     """Any JSON in any known place: events that all else can work with, or `Unusable`."""
-    report = json.loads(caller.report("failed", "m", AT, "x"))
+    report = json.loads(caller.report(caller.states[-1], "m", AT, "x"))
     holder = data.draw(st.sampled_from(["envelope", "item"]))
     inner = report["data"][0] if isinstance(report["data"], list) else report["data"]
     target = report if holder == "envelope" else inner

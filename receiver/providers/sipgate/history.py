@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from receiver import times
+from receiver.strict_json import text_of
 
 _DIGITS = re.compile(r"\d")
 
@@ -29,6 +30,11 @@ class Entry(NamedTuple):
     scheduled: int | None
     raw: Mapping[str, Any]
 
+    @property
+    def moment(self) -> int:
+        """When it went out, or will."""
+        return self.created if self.scheduled is None else max(self.created, self.scheduled)
+
 
 def digest(text: str) -> str:
     """What is kept of a text to find it again, also where texts are not to be stored."""
@@ -40,7 +46,8 @@ def number(text: str, country: str = "49") -> str:
 
     :param country: the calling code of numbers that are written without one; sipgate's is Germany.
     """
-    digits = "".join(_DIGITS.findall(text))
+    # The zero in brackets is for those who dial without the country's code.
+    digits = "".join(_DIGITS.findall(text.replace("(0)", "")))
     if text.lstrip().startswith("+"):
         return digits
     if digits.startswith("00"):
@@ -55,13 +62,11 @@ def read(fields: Any) -> Entry | None:
 
     `direction` decides: `incoming` is wrong in sipgate's own sample.
     """
-    if not isinstance(fields, dict):
+    if not is_outgoing(fields):
         return None
-    if fields.get("type") != "SMS" or fields.get("direction") != "OUTGOING":
-        return None
-    entry_id, created = fields.get("id"), times.parse(fields.get("created"))
-    target = fields.get("target")
-    if type(entry_id) is not str or not entry_id or created is None or type(target) is not str:
+    entry_id, created = text_of(fields.get("id")), times.read(fields.get("created"))
+    target = text_of(fields.get("target"))
+    if not entry_id or created is None or target is None:
         return None
     text = fields.get("smsContent")
     return Entry(
@@ -70,18 +75,20 @@ def read(fields: Any) -> Entry | None:
         number=number(target),
         text=digest(text) if type(text) is str else None,
         created=created,
-        scheduled=_moment(fields.get("scheduled")),
+        scheduled=times.read(fields.get("scheduled")),  # its form is not documented
         raw=fields,
+    )
+
+
+def is_outgoing(fields: Any) -> bool:
+    """Whether this is an SMS on its way out."""
+    return (
+        isinstance(fields, dict)
+        and fields.get("type") == "SMS"
+        and fields.get("direction") == "OUTGOING"
     )
 
 
 def _extension(told: Any) -> str:
     names = [name for name in told if type(name) is str] if isinstance(told, list) else []
     return names[0] if len(names) == 1 else ""
-
-
-def _moment(told: Any) -> int | None:
-    """`scheduled` has no documented form: Unix seconds as in a send, or a text."""
-    if type(told) is int:
-        return told * times.SECOND
-    return times.parse(told)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 from receiver.providers.sipgate.history import Entry
@@ -10,10 +11,6 @@ from receiver.times import MINUTE
 
 #: sipgate's clock may be so much behind ours.
 SKEW = MINUTE
-
-
-#: Extension, number, text.
-_Alike = tuple[str, str, str]
 
 
 class Send(NamedTuple):
@@ -24,6 +21,7 @@ class Send(NamedTuple):
     :param number: see `history.number`.
     :param text: see `history.digest`.
     :param at: when it was asked for, or is to go out; microseconds.
+    :param scheduled: whether it was to go out later than it was asked for.
     """
 
     id: str
@@ -31,6 +29,7 @@ class Send(NamedTuple):
     number: str
     text: str
     at: int
+    scheduled: bool = False
 
 
 class Paired(NamedTuple):
@@ -47,39 +46,67 @@ class Paired(NamedTuple):
 def pair(sends: Iterable[Send], entries: Iterable[Entry]) -> Paired:
     """Pair sends with entries off, where nothing must be guessed.
 
-    What looks alike (extension, number, text) pairs off in the order of time. Where there are more
-    of the ones than of the others, nobody can say which is which: all of them wait.
+    Sends and entries that may belong together are looked at together: they pair off in the order of
+    time. Where there are more of the ones than of the others, nobody can say which is which: all of
+    these wait.
 
     :param sends: those that have no entry yet.
     :param entries: those that belong to no send yet, from before the oldest send on.
     """
-    waiting: dict[_Alike, list[Send]] = {}
+    waiting: dict[str, list[Send]] = defaultdict(list)
     for send in sends:
-        waiting.setdefault((send.extension, send.number, send.text), []).append(send)
-    found: dict[_Alike, dict[str, Entry]] = {}
+        waiting[send.number].append(send)
     paired = Paired([], [])
-    for entry in entries:
-        groups = [
-            alike
-            for alike, group in waiting.items()
-            if _may_be(entry, alike) and entry.created >= min(s.at for s in group) - SKEW
-        ]
-        if not groups:
+    may_be: list[tuple[Entry, list[Send]]] = []
+    for entry in {entry.id: entry for entry in entries}.values():  # one may be listed twice
+        fits = [send for send in waiting.get(entry.number, ()) if _may_be(entry, send)]
+        if not fits:
             paired.foreign.append(entry)
         elif entry.extension and entry.text is not None:
-            found.setdefault(groups[0], {})[entry.id] = entry  # one may be listed twice
-    for alike, candidates in found.items():
-        paired.matches.extend(_in_order(waiting[alike], list(candidates.values())))
+            may_be.append((entry, fits))
+    for group, candidates in _together(may_be):
+        paired.matches.extend(_in_order(group, candidates))
     return paired
 
 
-def _may_be(entry: Entry, alike: _Alike) -> bool:
+def _may_be(entry: Entry, send: Send) -> bool:
     """Whether nothing that an entry tells speaks against a send. An entry that does not tell its
     text or its extension is never paired, and no message of its own while it may be such a send."""
-    extension, number, text = alike
-    return (
-        entry.number == number and entry.extension in ("", extension) and entry.text in (None, text)
-    )
+    if not (
+        entry.number == send.number
+        and entry.extension in ("", send.extension)
+        and entry.text in (None, send.text)
+    ):
+        return False
+    scheduled = entry.scheduled
+    if send.scheduled and scheduled is not None and abs(scheduled - send.at) <= SKEW:
+        return True
+    if not send.scheduled and scheduled is not None and scheduled > entry.created + SKEW:
+        return False  # somebody else has scheduled it
+    return entry.created >= send.at - SKEW
+
+
+def _together(
+    may_be: Sequence[tuple[Entry, Sequence[Send]]],
+) -> Iterator[tuple[list[Send], list[Entry]]]:
+    """The sends and entries that hang together, by whatever may belong to each other."""
+    owner: dict[str, str] = {}
+
+    def root(name: str) -> str:
+        while owner.setdefault(name, name) != name:
+            owner[name] = name = owner[owner[name]]
+        return name
+
+    for _, fits in may_be:
+        for send in fits[1:]:
+            owner[root(send.id)] = root(fits[0].id)
+    groups: dict[str, tuple[dict[str, Send], list[Entry]]] = {}
+    for entry, fits in may_be:
+        sends, entries = groups.setdefault(root(fits[0].id), ({}, []))
+        sends.update((send.id, send) for send in fits)
+        entries.append(entry)
+    for sends, entries in groups.values():
+        yield list(sends.values()), entries
 
 
 def _in_order(sends: Sequence[Send], entries: Sequence[Entry]) -> list[tuple[Send, Entry]]:
@@ -88,9 +115,8 @@ def _in_order(sends: Sequence[Send], entries: Sequence[Entry]) -> list[tuple[Sen
     pairs = list(
         zip(
             sorted(sends, key=lambda send: (send.at, send.id)),
-            sorted(entries, key=lambda entry: (entry.created, entry.id)),
+            sorted(entries, key=lambda entry: (entry.moment, entry.id)),
             strict=True,
         )
     )
-    fits = all(entry.created >= send.at - SKEW for send, entry in pairs)
-    return pairs if fits else []
+    return pairs if all(_may_be(entry, send) for send, entry in pairs) else []

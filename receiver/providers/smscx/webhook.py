@@ -19,7 +19,7 @@ from receiver.errors import Refused, Unusable
 from receiver.event import LONGEST_ID, NOT_IN_AN_ID, Incoming, Rejected, clean_id, reject
 from receiver.providers.contract import Item
 from receiver.redaction import redact as hidden
-from receiver.strict_json import read_signed, text_of
+from receiver.strict_json import canonical, read_signed, text_of
 
 NAME = "smscx"
 Fields = Mapping[str, Any]
@@ -194,11 +194,6 @@ def wrap(name: str, item: Any, test: bool = False) -> bytes:
     """The callback that brings one item alone, in canonical JSON."""
     callback = {"event": name, "data": [item]}
     return canonical({**callback, "test": True} if test else callback)
-
-
-def canonical(value: Any) -> bytes:
-    """The one spelling of a JSON value: ASCII, keys sorted, no blanks."""
-    return json.dumps(value, sort_keys=True, separators=(",", ":")).encode("ascii")
 
 
 def read(raw: bytes) -> tuple[dict[str, Any], dict[str, Any]]:

@@ -85,6 +85,44 @@ def test_an_entry_that_tells_too_little_waits_while_it_may_be_a_send(
     assert pair([], [unclear]).foreign == [unclear]
 
 
+def later(name: str, at: int) -> Send:
+    return send(name, at)._replace(scheduled=True)
+
+
+def test_who_surely_has_no_entry_yet_keeps_nobody_else_waiting() -> None:
+    sends = [send("now"), later("tomorrow", NOON + 1440 * MINUTE)]
+    assert matches(sends, [entry("1", NOON + SECOND)]) == [("now", "1")]
+    again = [send("lost", NOON + 10 * MINUTE), send("first", NOON)]
+    assert matches(again, [entry("1", NOON + SECOND)]) == [("first", "1")]
+    # The other's may be late, and this one the first's.
+    assert matches(again, [entry("2", NOON + 11 * MINUTE)]) == []
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"created": iso(NOON + 60 * MINUTE)},
+        {"created": iso(NOON), "scheduled": (NOON + 60 * MINUTE) // SECOND},
+        {"created": iso(NOON), "scheduled": iso(NOON + 60 * MINUTE)},
+        {"created": iso(NOON + 60 * MINUTE), "scheduled": iso(NOON + 60 * MINUTE)},
+    ],
+)
+def test_a_scheduled_send_is_found_however_its_entry_tells(changes: dict[str, Any]) -> None:
+    found = entry("1", **changes)
+    assert matches([later("a", NOON + 60 * MINUTE)], [found]) == [("a", "1")]
+    assert found.moment == NOON + 60 * MINUTE
+
+
+def test_a_scheduled_send_is_not_what_went_out_before() -> None:
+    assert pair([later("a", NOON + 60 * MINUTE)], [entry("1", NOON)]).matches == []
+    assert len(pair([later("a", NOON + 60 * MINUTE)], [entry("1", NOON)]).foreign) == 1
+
+
+def test_what_somebody_else_has_scheduled_is_no_send_of_now() -> None:
+    other = entry("1", NOON, scheduled=iso(NOON + 60 * MINUTE))
+    assert [e.id for e in pair([send("a")], [other]).foreign] == ["1"]
+
+
 def test_an_entry_that_is_listed_twice_counts_once() -> None:
     one = entry("1")
     assert matches([send("a")], [one, one]) == [("a", "1")]
@@ -97,7 +135,14 @@ def test_an_entry_from_before_a_send_is_not_its() -> None:
 
 
 @pytest.mark.parametrize(
-    "written", ["+4915799912345", "01579-9912345", "0049 1579 9912345", "+49 (1579) 9912345"]
+    "written",
+    [
+        "+49 (0)1579 9912345",
+        "+4915799912345",
+        "01579-9912345",
+        "0049 1579 9912345",
+        "+49 (1579) 9912345",
+    ],
 )
 def test_numbers_are_compared_in_one_form(written: str) -> None:
     assert number(written) == "4915799912345"
@@ -123,6 +168,12 @@ def test_anything_may_stand_in_a_history(anything: Any) -> None:
     assert read(anything) is None
 
 
+def test_an_id_may_be_a_number_and_a_time_as_programs_write_it() -> None:
+    found = read(SAMPLE | {"id": 17, "created": "2026-11-20 08:15:42.5 UTC"})
+    assert found is not None
+    assert (found.id, found.created % SECOND) == ("17", SECOND // 2)
+
+
 def test_direction_decides_and_incoming_does_not() -> None:
     assert read(SAMPLE | {"incoming": True}) is not None
 
@@ -135,6 +186,8 @@ def test_direction_decides_and_incoming_does_not() -> None:
         (None, None),
         ("later", None),
         (True, None),
+        (1_795_600_800_000, NOON),
+        ("1795600800", NOON),
     ],
 )
 def test_scheduled_has_no_documented_form(scheduled: Any, expected: int | None) -> None:
