@@ -408,6 +408,12 @@ class Marks(Protocol):
     def write_note(self, name: str, text: str) -> None:
         """Write a text down in the place of the one before."""
 
+    def notes(self, prefix: str) -> Mapping[str, str]:
+        """All notes whose names begin so, by name."""
+
+    def write_notes(self, texts: Mapping[str, str | None]) -> None:
+        """Write texts down by their names, in one durable transaction; `None` takes one away."""
+
 
 class Records(Protocol):
     """What operators ask about what has arrived: events with their work, and quarantine."""

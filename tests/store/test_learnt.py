@@ -201,6 +201,17 @@ def test_a_note_is_the_last_that_was_written(store: Store) -> None:
     assert (store.note("a"), store.note("b")) == ("two", "é\u2028")
 
 
+def test_notes_are_listed_written_and_taken_away_together(store: Store) -> None:
+    store.write_notes({"send:b": "2", "send:a": "é\u2028", "send": "no", "Send:c": "no"})
+    assert store.notes("send:") == {"send:a": "é\u2028", "send:b": "2"}
+    store.write_notes({"send:a": "3", "send:b": None, "send:none": None})
+    assert store.notes("send:") == {"send:a": "3"}
+    assert (store.note("send:a"), store.note("send:b")) == ("3", None)
+    store.write_notes({})
+    store.write_note("%_", "x")
+    assert store.notes("%") == {"%_": "x"}
+
+
 # --- the bucket
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from receiver import bucket
 from receiver.store.postgres.transactions import SHORT_PATIENCE, Transactions
 from receiver.times import DAY
@@ -55,9 +57,24 @@ class Marks(Transactions):
         return None if text is None else str(text)
 
     def write_note(self, name: str, text: str) -> None:
-        with self._transaction() as connection:
-            connection.execute(
-                "INSERT INTO notes VALUES (%s, %s)"
-                " ON CONFLICT (name) DO UPDATE SET text = excluded.text",
-                (name, text),
+        self.write_notes({name: text})
+
+    def notes(self, prefix: str) -> Mapping[str, str]:
+        with self._worker_reads() as connection:
+            found = connection.execute(
+                "SELECT name, text FROM notes WHERE starts_with(name, %s) ORDER BY name", (prefix,)
             )
+            return dict(found.fetchall())
+
+    def write_notes(self, texts: Mapping[str, str | None]) -> None:
+        written = sorted((name, text) for name, text in texts.items() if text is not None)
+        gone = sorted(name for name, text in texts.items() if text is None)
+        with self._transaction() as connection:
+            if gone:
+                connection.execute("DELETE FROM notes WHERE name = ANY(%s)", (gone,))
+            if written:
+                connection.execute(
+                    "INSERT INTO notes SELECT * FROM unnest(%s::text[], %s::text[])"
+                    " ON CONFLICT (name) DO UPDATE SET text = excluded.text",
+                    ([name for name, _ in written], [text for _, text in written]),
+                )

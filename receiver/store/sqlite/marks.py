@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from receiver import bucket
 from receiver.store.sqlite.connections import SHORT_PATIENCE, Connections
 from receiver.times import DAY
@@ -50,5 +52,21 @@ class Marks(Connections):
         return found[0] if found else None
 
     def write_note(self, name: str, text: str) -> None:
+        self.write_notes({name: text})
+
+    def notes(self, prefix: str) -> Mapping[str, str]:
+        with self._reading() as connection:
+            return dict(
+                connection.execute(
+                    "SELECT name, text FROM notes WHERE substr(name, 1, ?) = ? ORDER BY name",
+                    (len(prefix), prefix),
+                ).fetchall()
+            )
+
+    def write_notes(self, texts: Mapping[str, str | None]) -> None:
         with self._transaction() as connection:
-            connection.execute("INSERT OR REPLACE INTO notes VALUES (?, ?)", (name, text))
+            for name, text in texts.items():
+                if text is None:
+                    connection.execute("DELETE FROM notes WHERE name = ?", (name,))
+                else:
+                    connection.execute("INSERT OR REPLACE INTO notes VALUES (?, ?)", (name, text))
