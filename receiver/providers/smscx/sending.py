@@ -7,50 +7,26 @@ is sent than was asked for.
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 from receiver import times
-from receiver.errors import ReceiverError
+from receiver.providers.requests import (
+    MOST_RECIPIENTS,
+    Fields,
+    NotTaken,
+    each,
+    read_metadata,
+    read_moment,
+    read_number,
+    read_text,
+)
 
-#: ZimSend's.
-MOST_RECIPIENTS = 100
+__all__ = ["MOST_RECIPIENTS", "NotTaken", "Wanted", "arguments", "batches", "many", "one"]
+
 #: SMS.CX's.
 LONGEST_TEXT = 1_530
 DEFAULT_OTP = "Code: {{pin}}"
-
-Fields = Mapping[str, Any]
-
-_NUMBER = re.compile(r"\+?[1-9][0-9]{6,14}", re.ASCII)
-_BETWEEN_DIGITS = re.compile(r"[ .()/-]")
-
-
-class NotTaken(ReceiverError):
-    """SMS.CX did not say that it took what was asked for; why, in ZimSend's words.
-
-    :param status: of HTTP.
-    :param code: ZimSend's, or this service's own where ZimSend has none.
-    :param to: the number, as it was given; `None`: it is about the request as a whole.
-    :param retry_after: seconds, if somebody said so.
-    :param maybe_sent: it may have been sent all the same, so nobody else may send it.
-    """
-
-    def __init__(
-        self,
-        status: int,
-        code: str,
-        message: str,
-        *,
-        to: str | None = None,
-        retry_after: float | None = None,
-        maybe_sent: bool = False,
-    ) -> None:
-        super().__init__(message)
-        self.status, self.code, self.message = status, code, message
-        self.to = to
-        self.retry_after = retry_after
-        self.maybe_sent = maybe_sent
 
 
 class Wanted(NamedTuple):
@@ -69,10 +45,10 @@ def one(asked: Fields) -> Wanted:
     :raises NotTaken: if SMS.CX could not send it as it is.
     """
     return Wanted(
-        to=_to(asked.get("to")),
+        to=read_number(asked.get("to")),
         text=_text(asked.get("message")),
         scheduled_at=_schedule(asked.get("scheduled_at")),
-        metadata=_metadata(asked.get("metadata")),
+        metadata=read_metadata(asked.get("metadata")),
     )
 
 
@@ -82,28 +58,7 @@ def many(asked: Fields) -> list[Wanted | NotTaken]:
 
     :raises NotTaken: if the request is wrong as a whole.
     """
-    messages, recipients = asked.get("messages"), asked.get("recipients")
-    if isinstance(messages, list):
-        each = [{**asked, **(own if isinstance(own, dict) else {"to": None})} for own in messages]
-    elif isinstance(recipients, list):
-        one({**asked, "to": "+10000000"})  # what is the same for all
-        each = [{**asked, "to": to} for to in recipients]
-    else:
-        raise NotTaken(400, "INVALID_REQUEST", "recipients (or messages) must be a list")
-    if not each:
-        raise NotTaken(400, "INVALID_REQUEST", "There is no recipient")
-    if len(each) > MOST_RECIPIENTS:
-        raise NotTaken(400, "TOO_MANY_RECIPIENTS", f"At most {MOST_RECIPIENTS} recipients")
-    return [_one_or_why(fields) for fields in each]
-
-
-def _one_or_why(asked: Fields) -> Wanted | NotTaken:
-    try:
-        return one(asked)
-    except NotTaken as problem:
-        to = asked.get("to")
-        problem.to = to if isinstance(to, str) else None
-        return problem
+    return each(asked, one)
 
 
 def batches(wanted: Iterable[Wanted]) -> list[list[Wanted]]:
@@ -154,7 +109,7 @@ def otp_arguments(asked: Fields, *, track_id: str) -> dict[str, Any]:
         _text(template.replace("{{code}}", ""))
         template = template.replace("{{code}}", "{{pin}}")
     return {
-        "to": _to(asked.get("to")),
+        "to": read_number(asked.get("to")),
         "template": template or DEFAULT_OTP,
         "ttl": _whole(asked, "expiry", 300, 60, 1_800),
         "pin_type": "numbers",
@@ -164,45 +119,28 @@ def otp_arguments(asked: Fields, *, track_id: str) -> dict[str, Any]:
     }
 
 
-def _to(value: Any) -> str:
-    # The zero in brackets is for those who dial without the country's code.
-    text = _BETWEEN_DIGITS.sub("", value.replace("(0)", "")) if type(value) is str else ""
-    if not _NUMBER.fullmatch(text):
-        raise NotTaken(400, "INVALID_PHONE_NUMBER", "Write the number as +33612345678")
-    return text if text.startswith("+") else f"+{text}"
-
-
 def _text(value: Any) -> str:
-    if type(value) is not str or not value.strip():
-        raise NotTaken(400, "INVALID_REQUEST", "message must be a text")
-    if len(value) > LONGEST_TEXT:
+    text = read_text(value)
+    if len(text) > LONGEST_TEXT:
         raise NotTaken(400, "MESSAGE_TOO_LONG", f"At most {LONGEST_TEXT} characters with SMS.CX")
-    if "{{" in value:
+    if "{{" in text:
         raise NotTaken(
             400,
             "INVALID_REQUEST",
             "The text holds {{, which SMS.CX would replace and which cannot be escaped. Write it "
             "differently, or send with another provider.",
         )
-    return value
+    return text
 
 
 def _schedule(value: Any) -> str | None:
-    if value is None:
-        return None
-    moment = times.parse(value)
+    moment = read_moment(value)
     if moment is None:
-        raise NotTaken(400, "INVALID_SCHEDULED_DATE", "scheduled_at must be a time in ISO 8601")
+        return None
     try:
         return times.iso(moment - moment % times.SECOND).removesuffix("Z").replace("T", " ")
     except OverflowError:
         raise NotTaken(400, "INVALID_SCHEDULED_DATE", "scheduled_at is out of range") from None
-
-
-def _metadata(value: Any) -> Fields | None:
-    if value is not None and not isinstance(value, dict):
-        raise NotTaken(400, "INVALID_REQUEST", "metadata must be an object")
-    return value
 
 
 def _whole(asked: Fields, name: str, default: int, least: int, most: int) -> int:

@@ -1,0 +1,109 @@
+"""Requests to send in ZimSend's shape, as far as every other provider reads them alike. Pure."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
+
+from receiver import times
+from receiver.errors import ReceiverError
+
+#: ZimSend's.
+MOST_RECIPIENTS = 100
+
+Fields = Mapping[str, Any]
+T = TypeVar("T")
+
+_NUMBER = re.compile(r"\+?[1-9][0-9]{6,14}", re.ASCII)
+_BETWEEN_DIGITS = re.compile(r"[ .()/-]")
+
+
+class NotTaken(ReceiverError):
+    """The provider did not say that it took what was asked for; why, in ZimSend's words.
+
+    :param status: of HTTP.
+    :param code: ZimSend's, or this service's own where ZimSend has none.
+    :param to: the number, as it was given; `None`: it is about the request as a whole.
+    :param retry_after: seconds, if somebody said so.
+    :param maybe_sent: it may have been sent all the same, so nobody else may send it.
+    """
+
+    def __init__(
+        self,
+        status: int,
+        code: str,
+        message: str,
+        *,
+        to: str | None = None,
+        retry_after: float | None = None,
+        maybe_sent: bool = False,
+    ) -> None:
+        super().__init__(message)
+        self.status, self.code, self.message = status, code, message
+        self.to = to
+        self.retry_after = retry_after
+        self.maybe_sent = maybe_sent
+
+
+def each(asked: Fields, one: Callable[[Fields], T]) -> list[T | NotTaken]:
+    """The SMS of a request to send one text to many, or many texts; what is wrong with one of them
+    stands in its place.
+
+    :param one: reads the SMS of a request to send one; raises `NotTaken`.
+    :raises NotTaken: if the request is wrong as a whole.
+    """
+    messages, recipients = asked.get("messages"), asked.get("recipients")
+    if isinstance(messages, list):
+        wanted = [{**asked, **(own if isinstance(own, dict) else {"to": None})} for own in messages]
+    elif isinstance(recipients, list):
+        one({**asked, "to": "+10000000"})  # what is the same for all
+        wanted = [{**asked, "to": to} for to in recipients]
+    else:
+        raise NotTaken(400, "INVALID_REQUEST", "recipients (or messages) must be a list")
+    if not wanted:
+        raise NotTaken(400, "INVALID_REQUEST", "There is no recipient")
+    if len(wanted) > MOST_RECIPIENTS:
+        raise NotTaken(400, "TOO_MANY_RECIPIENTS", f"At most {MOST_RECIPIENTS} recipients")
+    return [_one_or_why(fields, one) for fields in wanted]
+
+
+def _one_or_why(asked: Fields, one: Callable[[Fields], T]) -> T | NotTaken:
+    try:
+        return one(asked)
+    except NotTaken as problem:
+        to = asked.get("to")
+        problem.to = to if isinstance(to, str) else None
+        return problem
+
+
+def read_number(value: Any) -> str:
+    """E.164."""
+    # The zero in brackets is for those who dial without the country's code.
+    text = _BETWEEN_DIGITS.sub("", value.replace("(0)", "")) if type(value) is str else ""
+    if not _NUMBER.fullmatch(text):
+        raise NotTaken(400, "INVALID_PHONE_NUMBER", "Write the number as +33612345678")
+    return text if text.startswith("+") else f"+{text}"
+
+
+def read_text(value: Any) -> str:
+    """A text that is not blank."""
+    if type(value) is not str or not value.strip():
+        raise NotTaken(400, "INVALID_REQUEST", "message must be a text")
+    return value
+
+
+def read_moment(value: Any) -> int | None:
+    """When it is to go out, in microseconds; `None`: at once."""
+    if value is None:
+        return None
+    moment = times.parse(value)
+    if moment is None:
+        raise NotTaken(400, "INVALID_SCHEDULED_DATE", "scheduled_at must be a time in ISO 8601")
+    return moment
+
+
+def read_metadata(value: Any) -> Fields | None:
+    if value is not None and not isinstance(value, dict):
+        raise NotTaken(400, "INVALID_REQUEST", "metadata must be an object")
+    return value
