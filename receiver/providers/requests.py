@@ -27,6 +27,7 @@ class NotTaken(ReceiverError):
     :param to: the number, as it was given; `None`: it is about the request as a whole.
     :param retry_after: seconds, if somebody said so.
     :param maybe_sent: it may have been sent all the same, so nobody else may send it.
+    :param message_id: as it is answered, where the message is known all the same.
     """
 
     def __init__(
@@ -38,12 +39,14 @@ class NotTaken(ReceiverError):
         to: str | None = None,
         retry_after: float | None = None,
         maybe_sent: bool = False,
+        message_id: str | None = None,
     ) -> None:
         super().__init__(message)
         self.status, self.code, self.message = status, code, message
         self.to = to
         self.retry_after = retry_after
         self.maybe_sent = maybe_sent
+        self.message_id = message_id
 
 
 def each(asked: Fields, one: Callable[[Fields], T]) -> list[T | NotTaken]:

@@ -84,7 +84,10 @@ def intent(
     item = {name: value for name, value in item.items() if value is not None}
     if text_mode != "full":
         item = hidden(item, text_mode)
-    return Intent(own_id, digest(text), now, send_at, item)
+    found = Intent(own_id, digest(text), now, send_at, item)
+    if _read(_text(found)) is None:  # nested too deep, by some levels
+        del item["metadata"]
+    return found
 
 
 def queued(

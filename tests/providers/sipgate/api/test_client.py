@@ -252,9 +252,10 @@ class Directly(Sipgate):
         super().__init__(TOKEN_ID, TOKEN)
         self._moving = moving
 
-    def _call(self, *args: Any, query: Any = (), **kwargs: Any) -> Any:
-        told = "&".join(f"{name}={value}" for name, value in query if value is not None)
-        return answers.page(self._moving.page(told))
+    def history(self, *, offset: int = 0, limit: int = 1000, **which: Any) -> answers.Page:
+        archived = "true" if which["archived"] else "false"
+        query = f"archived={archived}&offset={offset}&limit={limit}"
+        return answers.page(self._moving.page(query))
 
 
 def read(moving: Moving, **which: Any) -> list[str]:
