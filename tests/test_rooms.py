@@ -171,6 +171,7 @@ def test_drivers_and_flask_stay_in_their_rooms(name: str) -> None:
         "receiver.providers.simulating",
         "receiver.providers.zimsend.simulator",
         "receiver.providers.smscx.simulator",
+        "receiver.providers.sipgate.simulator",
     )
     if not in_room(name, *web):
         assert not packages & {"flask", "werkzeug"}

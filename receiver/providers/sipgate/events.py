@@ -127,6 +127,11 @@ def read(raw: bytes) -> tuple[dict[str, Any], dict[str, Any]]:
     return item, _ours(told["event"], item)
 
 
+def raw(body: bytes) -> bytes:
+    """What a handler gets of a stored body: the request or the entry alone, in canonical JSON."""
+    return canonical(read(body)[0])
+
+
 # --- one item
 
 

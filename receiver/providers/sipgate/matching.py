@@ -81,7 +81,7 @@ def _may_be(entry: Entry, send: Send) -> bool:
     scheduled = entry.scheduled
     if send.scheduled and scheduled is not None and abs(scheduled - send.at) <= SKEW:
         return True
-    if not send.scheduled and scheduled is not None and scheduled > entry.created + SKEW:
+    if not send.scheduled and _tells_schedule(entry):
         return False  # somebody else has scheduled it
     return entry.created >= send.at - SKEW
 
@@ -112,11 +112,23 @@ def _together(
 def _in_order(sends: Sequence[Send], entries: Sequence[Entry]) -> list[tuple[Send, Entry]]:
     if len(sends) != len(entries):
         return []
-    pairs = list(
-        zip(
-            sorted(sends, key=lambda send: (send.at, send.id)),
-            sorted(entries, key=lambda entry: (entry.moment, entry.id)),
-            strict=True,
-        )
-    )
+    left = sorted(sends, key=lambda send: (send.at, send.id))
+    rest: list[Entry] = []
+    pairs: list[tuple[Send, Entry]] = []
+    for entry in sorted(entries, key=lambda entry: (entry.created, entry.id)):
+        if not _tells_schedule(entry):
+            rest.append(entry)
+            continue
+        # It has our time, and the others' times are by sipgate's clock.
+        own = [send for send in left if send.scheduled]
+        if not own:
+            return []
+        nearest = min(own, key=lambda send: abs(send.at - entry.moment))
+        left.remove(nearest)
+        pairs.append((nearest, entry))
+    pairs += zip(left, rest, strict=True)
     return pairs if all(_may_be(entry, send) for send, entry in pairs) else []
+
+
+def _tells_schedule(entry: Entry) -> bool:
+    return entry.scheduled is not None and entry.scheduled > entry.created + SKEW

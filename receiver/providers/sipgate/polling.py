@@ -31,7 +31,7 @@ from receiver.providers.sipgate.api import Sipgate
 from receiver.providers.sipgate.events import ENTRY, NAME, parse, sent_id, wrap
 from receiver.providers.sipgate.history import Entry
 from receiver.providers.sipgate.intents import Intent, queued
-from receiver.providers.sipgate.matching import SKEW, Paired, pair
+from receiver.providers.sipgate.matching import SKEW, Paired, Send, pair
 from receiver.store import Report, Selection, Store
 from receiver.times import DAY, HOUR, MINUTE, SECOND
 
@@ -171,17 +171,9 @@ def look(
         if _is_ahead(entry, began):
             awaited[name] = entry.moment
             del entries[name]
-        else:
-            awaited.pop(name, None)
 
-    paired = pair([each.send for each in waiting.values()], entries.values())
+    paired, late = _pair(waiting, entries, began)
     matched = {send.id for send, _ in paired.matches}
-    late = [
-        each.id for each in waiting.values() if each.id not in matched and each.at + GIVE_UP < began
-    ]
-    if late:  # what has waited for these is free
-        paired = _without(paired, waiting, matched.union(late), entries)
-        matched = {send.id for send, _ in paired.matches}
     events: list[Incoming] = []
     as_queued = partial(queued, now=began, retention=retention, text_mode=text_mode, source=SOURCE)
     for own_id, each in waiting.items():
@@ -190,9 +182,11 @@ def look(
             events += as_queued(each)
     for send, entry in paired.matches:
         events += _sent(entry, send.id, began, retention, text_mode)
+        awaited.pop(entry.id, None)
     for entry in paired.foreign:
         if entry.extension in ("", sipgate.sms_id):
             events += _sent(entry, None, began, retention, text_mode)
+        awaited.pop(entry.id, None)
     wide_at = began if _is_wide(state, began) else state.wide_at
     kept = dict(sorted(awaited.items(), key=lambda item: item[1])[:_MOST_AWAITED])
     return Found(
@@ -297,19 +291,34 @@ def _is_ahead(entry: Entry, now: int) -> bool:
 # --- what it means
 
 
-def _without(
-    paired: Paired,
-    waiting: Mapping[str, Intent],
-    gone: Collection[str],
-    entries: Mapping[str, Entry],
-) -> Paired:
-    """Pair off what is left without those of whom all is known."""
-    used = {entry.id for _, entry in paired.matches}
-    rest = pair(
-        [each.send for each in waiting.values() if each.id not in gone],
-        [entry for entry in entries.values() if entry.id not in used],
-    )
-    return Paired([*paired.matches, *rest.matches], rest.foreign)
+def _pair(
+    waiting: Mapping[str, Intent], entries: Mapping[str, Entry], now: int
+) -> tuple[Paired, list[str]]:
+    """Whose each entry is, as far as that is certain, and who is given up: what has waited for
+    these is free. What is left in neither waits further."""
+    rest, free = dict(waiting), dict(entries)
+    matches, given_up = list[tuple[Send, Entry]](), list[str]()
+    while True:
+        paired = pair([each.send for each in rest.values()], free.values())
+        matches += paired.matches
+        for send, entry in paired.matches:
+            del rest[send.id], free[entry.id]
+        if paired.matches:
+            continue  # what has waited for these as well is free
+        late = _late(list(rest.values()), now)
+        if not late:
+            return Paired(matches, paired.foreign), given_up
+        given_up += late
+        for own_id in late:
+            del rest[own_id]
+
+
+def _late(unmatched: Sequence[Intent], now: int) -> list[str]:
+    """Who is given up; and with one that is, those right after it, or they would be paired with
+    what it has waited for."""
+    if not any(each.at + GIVE_UP < now for each in unmatched):
+        return []
+    return [each.id for each in unmatched if each.at + GIVE_UP < now + 2 * SKEW]
 
 
 def _sent(

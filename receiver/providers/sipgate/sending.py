@@ -7,12 +7,14 @@ been carried out.
 
 from __future__ import annotations
 
+import logging
 import secrets
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from receiver import ids, times
+from receiver.errors import StoreUnavailable
 from receiver.event import Incoming
 from receiver.providers.errors import (
     CredentialsRefused,
@@ -34,6 +36,8 @@ from receiver.providers.sipgate.api import Sipgate
 from receiver.providers.sipgate.events import NAME
 from receiver.providers.sipgate.intents import Book, Intent
 from receiver.times import DAY, SECOND
+
+log = logging.getLogger(__name__)
 
 SOURCE = "gateway"
 #: sipgate's.
@@ -107,7 +111,7 @@ def send(
     """Send each by itself, in their order.
 
     Where one shows that no other will be taken (credentials, credit, no answer), the others are not
-    tried.
+    tried. The intents of what was surely not sent are gone afterwards.
 
     :param now: microseconds.
     :param text_mode: `full`, `masked` or `none`: what to keep of texts.
@@ -141,8 +145,11 @@ def send(
             if problem is not None and problem.maybe_sent:
                 problem.message_id = written(own_id)
         found.append(End(sms, own_id, problem))
-    sent = {end.id: kept[end.id] for end in found if end.may_be_sent}
-    return found, sent
+    try:
+        book.drop(end.id for end in found if not end.may_be_sent)
+    except StoreUnavailable as error:
+        log.warning("what sipgate refused will be looked for in its history in vain: %s", error)
+    return found, {end.id: kept[end.id] for end in found if end.may_be_sent}
 
 
 def _try(sipgate: Sipgate, sms: Wanted) -> NotTaken | None:
@@ -216,11 +223,6 @@ def events(
             each, now=now, retention=retention, text_mode=text_mode, source=SOURCE
         )
     ]
-
-
-def refused(ends: Sequence[End]) -> list[str]:
-    """Those that surely were not sent, so that nobody needs to look for them."""
-    return [end.id for end in ends if not end.may_be_sent]
 
 
 def answer_to_one(end: End, now: int) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from receiver.providers.contract import Door, Provider
 from receiver.providers.smscx import samples, webhook
+from receiver.strict_json import canonical
 
 PATH = "/webhooks/smscx"
 
@@ -25,7 +26,7 @@ PROVIDER = Provider(
     ),
     parse=webhook.parse,
     read=webhook.read,
-    raw=lambda body: webhook.canonical(webhook.read(body)[0]),
+    raw=lambda body: canonical(webhook.read(body)[0]),
     tries=None,
     samples=tuple(samples.SAMPLES),
     sample=samples.sample,

@@ -113,6 +113,17 @@ def test_a_scheduled_send_is_found_however_its_entry_tells(changes: dict[str, An
     assert found.moment == NOON + 60 * MINUTE
 
 
+def test_a_clock_that_is_behind_does_not_cross_what_is_scheduled_and_what_is_not() -> None:
+    """By their times alone, the entry of `now` would be before that of `planned`."""
+    planned, now = later("planned", NOON), send("now", NOON + 20 * SECOND)
+    behind = 50 * SECOND
+    theirs = [
+        entry("p", NOON - 10 * MINUTE, scheduled=NOON // SECOND),
+        entry("n", now.at - behind),
+    ]
+    assert sorted(matches([planned, now], theirs)) == [("now", "n"), ("planned", "p")]
+
+
 def test_a_scheduled_send_is_not_what_went_out_before() -> None:
     assert pair([later("a", NOON + 60 * MINUTE)], [entry("1", NOON)]).matches == []
     assert len(pair([later("a", NOON + 60 * MINUTE)], [entry("1", NOON)]).foreign) == 1

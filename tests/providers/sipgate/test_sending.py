@@ -143,7 +143,6 @@ def test_what_was_surely_not_sent_leaves_nothing_behind(
     assert (told.status, told.code, told.maybe_sent) == (status, code, False)
     assert (told.message_id, told.retry_after) == (None, error.retry_after)
     assert sent == {}
-    Book(memory).drop(sending.refused(ends))
     assert memory.texts == {}
 
 
@@ -167,7 +166,6 @@ def test_what_may_have_been_sent_is_told_with_its_id_and_looked_for(
     assert (told.status, told.code, told.maybe_sent) == (status, "NETWORK_ERROR", True)
     assert told.message_id == f"sipgate:{ends[0].id}"
     assert len(client.sent) == 1
-    assert sending.refused(ends) == []
     assert [each.id for each in Book(memory).open()] == list(sent) == [ends[0].id]
     memory.learn(sending.events(sent, now=NOON, retention=RETENTION, text_mode="full"))
     assert memory.status(ends[0].id) == "queued"
@@ -226,7 +224,6 @@ def test_where_no_other_will_be_taken_none_is_tried(error: ProviderError, code: 
     assert told["messages"][1]["status"] == ("queued" if error.maybe_sent else "failed")
     assert "error" in told["messages"][1]
     assert len(sent) == 1 + error.maybe_sent
-    Book(memory).drop(sending.refused(ends))
     assert {each.id for each in Book(memory).open()} == set(sent)
 
 
@@ -248,6 +245,23 @@ def test_without_the_store_nothing_is_sent() -> None:
     with pytest.raises(StoreUnavailable):
         send(client, [sending.one(ASKED, NOON)], Away())
     assert client.sent == []
+
+
+def test_a_store_that_goes_away_meanwhile_changes_no_answer(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    class Leaving(Memory):
+        def write_notes(self, texts: Any) -> None:
+            if None in texts.values():
+                raise StoreUnavailable("away")
+            super().write_notes(texts)
+
+    memory = Leaving()
+    ends, sent = send(Client(TryLater("no", status=402)), [sending.one(ASKED, NOON)], memory)
+    assert ends[0].problem is not None
+    assert (ends[0].problem.code, sent) == ("NO_CREDIT", {})
+    assert len(Book(memory).open()) == 1
+    assert NUMBER not in caplog.text
 
 
 def test_an_intent_is_there_before_its_request_leaves() -> None:

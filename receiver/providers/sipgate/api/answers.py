@@ -6,14 +6,10 @@ Readers raise `Unusable` for what cannot be understood. What an entry of the his
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from receiver.errors import Unusable
-from receiver.strict_json import text_of
-
-Fields = Mapping[str, Any]
+from receiver.providers.reading import Fields, id_of, object_of, objects_of, whole, word
 
 #: `historyLifeTime` of an account whose history tells nothing.
 NONE = "NONE"
@@ -61,7 +57,7 @@ class Page:
     """A part of the history.
 
     :param items: entries as they came, each id once.
-    :param count: how many rows there were.
+    :param count: how many rows there were, those that were there twice counted once.
     :param total: how many entries there are in all; `None` if it was not told.
     """
 
@@ -85,34 +81,18 @@ class Account:
 # --- readers
 
 
-def _object(value: Any) -> dict[str, Any]:
-    if not isinstance(value, dict):
-        raise Unusable("there is no JSON object where one belongs")
-    return value
-
-
 def _items(document: Any) -> list[dict[str, Any]]:
-    items = _object(document).get("items")
-    if not isinstance(items, list):
-        raise Unusable("there is no list `items`")
-    return [_object(item) for item in items]
-
-
-def _id(fields: Fields, name: str = "id") -> str:
-    found = text_of(fields.get(name))
-    if not found:
-        raise Unusable(f"it has no `{name}`")
-    return found
+    return objects_of(object_of(document).get("items"))
 
 
 def user(document: Any) -> User:
-    fields = _object(document)
-    return User(_id(fields, "sub"), text_of(fields.get("domain")), fields)
+    fields = object_of(document)
+    return User(id_of(fields, "sub"), word(fields, "domain"), fields)
 
 
 def extensions(document: Any) -> tuple[Extension, ...]:
     return tuple(
-        Extension(_id(row), text_of(row.get("alias")), text_of(row.get("callerId")), row)
+        Extension(id_of(row, "id"), word(row, "alias"), word(row, "callerId"), row)
         for row in _items(document)
     )
 
@@ -120,8 +100,8 @@ def extensions(document: Any) -> tuple[Extension, ...]:
 def caller_ids(document: Any) -> tuple[CallerId, ...]:
     return tuple(
         CallerId(
-            _id(row),
-            text_of(row.get("phonenumber")),
+            id_of(row, "id"),
+            word(row, "phonenumber"),
             row.get("verified") is True,
             row.get("defaultNumber") is True,
             row,
@@ -133,17 +113,17 @@ def caller_ids(document: Any) -> tuple[CallerId, ...]:
 def page(document: Any) -> Page:
     rows = _items(document)
     # An entry may be there twice, and one without an id cannot be told from others.
-    items = {row["id"]: row for row in rows if text_of(row.get("id"))}
-    total = document.get("totalCount")
-    return Page(tuple(items.values()), len(rows), total if type(total) is int else None)
+    items = {row["id"]: row for row in rows if word(row, "id")}
+    nameless = sum(not word(row, "id") for row in rows)
+    return Page(tuple(items.values()), len(items) + nameless, whole(document, "totalCount"))
 
 
 def entry(document: Any) -> Fields:
-    fields = _object(document)
-    _id(fields)
+    fields = object_of(document)
+    id_of(fields, "id")
     return fields
 
 
 def account(document: Any) -> Account:
-    fields = _object(document)
-    return Account(text_of(fields.get("historyLifeTime")), fields)
+    fields = object_of(document)
+    return Account(word(fields, "historyLifeTime"), fields)

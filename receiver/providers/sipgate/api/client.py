@@ -24,12 +24,12 @@ import httpx
 from receiver.providers import exchange
 from receiver.providers.errors import NotUnderstood, ProviderError
 from receiver.providers.exchange import Answer, Bounds, Budget, Exchange
+from receiver.providers.reading import Fields
 from receiver.providers.sipgate.api import answers, errors
 from receiver.providers.sipgate.api.answers import (
     Account,
     CallerId,
     Extension,
-    Fields,
     Page,
     User,
 )

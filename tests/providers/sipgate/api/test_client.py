@@ -90,7 +90,7 @@ def test_an_entry_that_is_twice_in_one_answer_is_one(patient: Sipgate, server: C
     server.answers(ok({"items": [ENTRY, other, ENTRY, {"id": None}], "totalCount": 4}))
     page = patient.history()
     assert [item["id"] for item in page.items] == ["5005443120", "2"]
-    assert page.count == 4
+    assert page.count == 3
 
 
 @pytest.mark.parametrize("name", GETS)
@@ -215,6 +215,8 @@ class Moving:
         self.changes, self.limit = list(changes), limit
         self.asked: list[dict[str, list[str]]] = []
         self.added = 0
+        #: So many of a page are in it twice.
+        self.twice = 0
 
     def add(self, count: int = 1) -> None:
         for _ in range(count):
@@ -233,10 +235,8 @@ class Moving:
         self.asked.append(asked)
         items = self.archived if asked["archived"] == ["true"] else self.kept
         offset, limit = int(asked["offset"][0]), min(int(asked["limit"][0]), self.limit)
-        page = {
-            "items": [{"id": name} for name in items[offset : offset + limit]],
-            "totalCount": len(items),
-        }
+        rows = [{"id": name} for name in items[offset : offset + limit]]
+        page = {"items": [*rows, *rows[: self.twice]], "totalCount": len(items)}
         if self.changes:
             self.changes.pop(0)(self)
         return page
@@ -299,6 +299,14 @@ def test_archived_alone_can_be_meant() -> None:
 def test_a_history_that_gives_less_than_was_asked_is_read_whole() -> None:
     assert len(read(Moving(57, limit=10), limit=1000)) == 57
     assert len(read(Moving(7, limit=1), limit=1000)) == 7
+
+
+@pytest.mark.parametrize("twice", [1, 5, 10])
+def test_entries_that_are_twice_in_an_answer_hide_no_others(twice: int) -> None:
+    for count in range(9, 32):
+        moving = Moving(count)
+        moving.twice = twice
+        assert len(read(moving, limit=10)) == count
 
 
 def test_a_history_that_never_stands_still_is_told() -> None:

@@ -1,0 +1,1 @@
+"""A simulated sipgate: `world` decides what happens, `running` gives it a clock, `api` a port."""
