@@ -6,6 +6,7 @@ name when it is on the disk. A restore may be killed at any point and begun agai
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 from collections.abc import Callable
@@ -27,11 +28,14 @@ _RECONCILIATION = "reconciliation"
 def back_up(store: Store, file: Path, progress: Progress) -> None:
     """Write a consistent copy, 0600, in the place of a file of that name.
 
-    :raises CopyRefused: if the store is damaged, or the file is the store's own.
+    :raises CopyRefused: if the store is damaged, or the file cannot be written.
     """
     partial = file.with_name(f".{file.name}.partial")
-    _remove(partial)
-    os.close(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
+    try:
+        _remove(partial)
+        os.close(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
+    except OSError as error:
+        raise CopyRefused(f"{file} cannot be written: {error.strerror}") from error
     try:
         if not store.copy_file(str(partial), lambda part: progress(f"{part:.0%}")):
             with closing(_open(partial)) as target:
@@ -39,6 +43,7 @@ def back_up(store: Store, file: Path, progress: Progress) -> None:
                 copying.fill(store, target, lambda what, done: progress(f"{what}: {done:,}"))
         with closing(_open(partial)) as target:
             copying.identify(target)
+        _remove(file, only_beside=True)  # the log of the one before: it makes the new one unsound
         _put(partial, file)
     except BaseException:
         _remove(partial)
@@ -119,7 +124,12 @@ def _make_way(place: Path, url: str, *, replace: bool) -> None:
 
 
 def _kept(place: Path) -> Path:
-    return place.with_name(f"{place.name}.before-restore")
+    """The name for the file that was there. What an earlier restore has kept is kept."""
+    for number in itertools.count(1):
+        kept = place.with_name(f"{place.name}.before-restore{f'-{number}' if number > 1 else ''}")
+        if not kept.exists() or kept.samefile(place):  # a restore was killed here
+            break
+    return kept
 
 
 _RUNS = (
@@ -148,6 +158,6 @@ def _put(partial: Path, file: Path) -> None:
             os.close(handle)
 
 
-def _remove(file: Path) -> None:
-    for ending in ("", *BESIDE, "-journal"):
+def _remove(file: Path, *, only_beside: bool = False) -> None:
+    for ending in (*BESIDE, "-journal", *([] if only_beside else [""])):
         Path(f"{file}{ending}").unlink(missing_ok=True)

@@ -10,6 +10,7 @@ import click
 from receiver import backups
 from receiver.commands.common import command, echo, progress
 from receiver.parts import parts
+from receiver.store.sqlite.files import BESIDE
 from receiver.worker import release
 
 _FILE = click.Path(dir_okay=False, path_type=Path)
@@ -23,11 +24,15 @@ def backup(file: Path) -> None:
     It is a file of SQLite, also of a PostgreSQL database, and only you can read it."""
     store, url = parts().store, parts().config.database_url
     own = url.removeprefix("sqlite:///")
-    if own != url and os.path.exists(own) and file.exists() and os.path.samefile(own, file):
+    if own != url and any(_same(file, own + ending) for ending in ("", *BESIDE)):
         raise click.BadParameter("that is the database itself", param_hint=["FILE"])
     with progress() as show:
         backups.back_up(store, file, show)
     echo(f"{file} holds everything, {file.stat().st_size:,} bytes")
+
+
+def _same(file: Path, name: str) -> bool:
+    return file.exists() and os.path.exists(name) and file.samefile(name)
 
 
 @command()

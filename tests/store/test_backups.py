@@ -200,6 +200,57 @@ def test_a_replaced_file_is_kept_and_its_log_is_not_taken_for_the_new_ones(
         assert ids(kept) == before | {"later"}
 
 
+def test_what_an_earlier_restore_has_kept_is_kept(
+    receiver: Receiver, provider: Provider, file: Path
+) -> None:
+    fill(provider, 1)
+    assert command(receiver, "backup", str(file))[0] == 0
+    provider.post(envelope("sms.sent", sms("sent"), event_id="later"))
+    receiver.store.close()
+    for _ in range(3):
+        assert command(receiver, "restore", str(file), "--replace")[0] == 0
+    path = receiver.config.database_url.removeprefix("sqlite:///")
+    with closing(open_store(f"sqlite:///{path}.before-restore")) as kept:
+        assert "later" in ids(kept)
+    assert Path(f"{path}.before-restore-3").exists()
+
+
+def test_a_backup_in_the_place_of_an_older_one_has_nothing_of_its_log(
+    receiver: Receiver, provider: Provider, other: Receiver, file: Path
+) -> None:
+    fill(provider, 1)
+    assert command(receiver, "backup", str(file))[0] == 0
+    # Somebody looked into it, and was killed before the log was in the file.
+    with closing(sqlite3.connect(file)) as connection:
+        connection.execute("PRAGMA journal_mode = WAL")
+        connection.execute("UPDATE events SET receipts = 99")
+        connection.commit()
+        log = Path(f"{file}-wal").read_bytes()
+    Path(f"{file}-wal").write_bytes(log)
+    before = everything(receiver.store)
+    assert command(receiver, "backup", str(file))[0] == 0
+    assert command(other, "restore", str(file))[0] == 0
+    assert everything(other.store) == before
+
+
+@pytest.mark.parametrize("ending", ["", "-wal", "-shm"])
+def test_a_backup_replaces_nothing_of_the_database_itself(
+    receiver: Receiver, provider: Provider, ending: str
+) -> None:
+    fill(provider, 1)
+    path = receiver.config.database_url.removeprefix("sqlite:///")
+    status, told = command(receiver, "backup", path + ending)
+    assert status == 2
+    assert "the database itself" in told
+    assert len(ids(receiver.store)) == 2
+
+
+def test_a_backup_that_cannot_be_written_is_one_line(receiver: Receiver, tmp_path: Path) -> None:
+    status, told = command(receiver, "backup", str(tmp_path / "nowhere" / "backup.db"))
+    assert status == 1
+    assert "nowhere/backup.db cannot be written: No such file or directory" in told
+
+
 @pytest.mark.parametrize("broken", ["not a database", "cut", "another", "none"])
 def test_only_a_sound_backup_is_restored(
     receiver: Receiver, provider: Provider, other: Receiver, file: Path, broken: str
