@@ -285,7 +285,8 @@ class Work(Protocol):
         """
 
     def backlog(self, now: int, handlers: Sequence[str]) -> tuple[int, int]:
-        """How many items of these handlers may be claimed, and for how long the oldest has been."""
+        """How many items of these handlers may be claimed, and for how long the oldest has been, as
+        far as the time is known at which it came in."""
 
 
 class Mirror(Protocol):

@@ -326,7 +326,7 @@ class Worker:
                 lane.look_at = 0  # as soon as there is room
                 continue
             if lane.handler.name not in settled:
-                due_at = self._store.next_due(lane.handler.name, 0)
+                due_at = self._store.next_due(lane.handler.name, -1)
                 if due_at is None or due_at > now:
                     lane.look_at = min(due_at or now + times.SECOND, now + times.SECOND)
                     continue
@@ -348,7 +348,7 @@ class Worker:
             lane.ring()
             if got[want.handler] < want.limit:
                 # All that was due is taken, or is parked; or there was too much to look at.
-                later = self._store.next_due(want.handler, 0)
+                later = self._store.next_due(want.handler, -1)
                 lane.look_at = min(later or now + times.SECOND, now + times.SECOND)
             else:
                 lane.look_at = 0

@@ -18,7 +18,7 @@ from receiver.times import DAY, HOUR, MINUTE, RELEASED, SECOND, iso
 from receiver.upkeep import Upkeep
 from tests.conftest import Clock, Provider, row_of
 from tests.payloads import body_of, envelope, sms
-from tests.server import ROOT
+from tests.server import ROOT, eventually
 
 RETENTION = 90 * DAY
 #: The real time in these tests.
@@ -108,6 +108,29 @@ def test_what_has_no_signed_time_counts_from_a_clock_that_is_trusted(
     assert messages(store) == {"fresh too", "fresher"}
     assert {e["event_id"] for e in store.events(Selection())}.isdisjoint({"e1", "e2"})
     assert not list(store.quarantined())
+
+
+@BEHIND
+@pytest.mark.each_engine
+@pytest.mark.parametrize("is_set", [False, True])
+def test_handlers_get_at_once_what_came_while_the_clock_was_behind(
+    receiver: Receiver, provider: Provider, clock: Clock, is_set: bool
+) -> None:
+    """It is due since 0, which is a time like any other, but says nothing of its age."""
+    provider.post(body_of("sms.sent", {"message_id": "m1"}, event_id="e1"))
+    provider.post(signed("sent", "m2", NOW, event_id="e2"))
+    if is_set:
+        clock.time = NOW + MINUTE
+    names = [handler.name for handler in receiver.registry]
+    waiting, age = receiver.store.backlog(clock.time, names)
+    assert waiting >= 2
+    assert age == 0
+
+    def done() -> bool:
+        receiver.worker.step(clock.time)
+        return receiver.store.backlog(clock.time, names)[0] == 0
+
+    eventually(done, within=10)
 
 
 @BEHIND

@@ -474,10 +474,11 @@ SELECT handler,
 FROM (SELECT unnest(%(handlers)s::text[]) AS handler) AS asked
 """
 
+# What came in while the clock was not trusted is due since 0: nobody knows since when.
 _BACKLOG = f"""
 SELECT * FROM
-    (SELECT count(*), min(due_at) FROM deliveries
+    (SELECT count(*), min(nullif(due_at, 0)) FROM deliveries
      WHERE handler = ANY (%(handlers)s) AND state = 'pending' AND due_at <= %(now)s) AS due,
-    (SELECT count(*), min(due_since) FROM deliveries
+    (SELECT count(*), min(nullif(due_since, 0)) FROM deliveries
      WHERE handler = ANY (%(handlers)s) AND state = 'pending' AND due_at = {NEVER}) AS parked
 """

@@ -344,12 +344,13 @@ SELECT handler,
 FROM (SELECT value AS handler FROM json_each(:handlers)) AS asked
 """
 
+# What came in while the clock was not trusted is due since 0: nobody knows since when.
 _BACKLOG = f"""
 SELECT * FROM
-    (SELECT count(*), min(due_at) FROM deliveries INDEXED BY deliveries_due
+    (SELECT count(*), min(nullif(due_at, 0)) FROM deliveries INDEXED BY deliveries_due
      WHERE state = 'pending' AND handler IN (SELECT value FROM json_each(:handlers))
        AND due_at <= :now),
-    (SELECT count(*), min(due_since) FROM deliveries INDEXED BY deliveries_parked
+    (SELECT count(*), min(nullif(due_since, 0)) FROM deliveries INDEXED BY deliveries_parked
      WHERE state = 'pending' AND handler IN (SELECT value FROM json_each(:handlers))
        AND due_at = {NEVER})
 """
