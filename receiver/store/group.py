@@ -174,8 +174,10 @@ def spared(marks: Iterable[tuple[str, int]], before: int) -> list[int]:
 def set_apart(items: Sequence[Incoming | Rejected], known: Known) -> Sequence[Incoming | Rejected]:
     """The arrivals, with an id of its own for each whose id is that of another event.
 
-    :returns: `items` itself if there is none. Else what the store knows of these ids must be looked
-        up, and this asked again.
+    Who has an id in the store may change until it is written. So this is asked of the arrivals as
+    they came, whenever something has been read.
+
+    :returns: `items` itself if there is none. Else `unread` tells what more must be read.
     """
     kinds = dict(known.ids)
     apart: dict[int, Incoming] = {}
@@ -188,6 +190,18 @@ def set_apart(items: Sequence[Incoming | Rejected], known: Known) -> Sequence[In
         if kinds.setdefault(item.id, kind) != kind:
             apart[place] = under_own_id(item)
     return [apart.get(place, item) for place, item in enumerate(items)] if apart else items
+
+
+def unread(
+    apart: Sequence[Incoming | Rejected], read: Sequence[Incoming | Rejected]
+) -> list[Incoming]:
+    """Those that were set apart and whose own ids nobody has looked up yet.
+
+    :param apart: as `set_apart` has them.
+    :param read: those whose ids have been looked up.
+    """
+    ids = {item.id for item in read if isinstance(item, Incoming)}
+    return [item for item in apart if isinstance(item, Incoming) and item.id not in ids]
 
 
 def _may_be_forgotten(item: Incoming, known: Known) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import importlib
 import threading
 from typing import Any
 
@@ -98,6 +99,43 @@ def test_what_may_be_forgotten_takes_no_id(store: Store) -> None:
     older = event("sms.sent", "m1", timestamp=times.iso(NOW - 81 * DAY))
     other = event("sms.delivered", "m1")
     assert ingest(store, older, other) == [("quarantined", "unknown"), ("accepted", "unknown")]
+
+
+@pytest.mark.parametrize("meanwhile", [1, 0, None])
+def test_what_another_process_stores_while_ids_are_looked_up_is_known(
+    store: Store,
+    engine: str,
+    database_url: str,
+    monkeypatch: pytest.MonkeyPatch,
+    meanwhile: int | None,
+) -> None:
+    """Of two in one group the first has the id; and then, from elsewhere, the second or a third."""
+    pair = event("sms.sent", "m1"), event("sms.sent", "m2")
+    theirs = event("sms.sent", "m3") if meanwhile is None else pair[meanwhile]
+    module = f"receiver.store.{engine}.group"
+    # What begins each look; a transaction on PostgreSQL, which must not hold up the other process.
+    name = "_known" if engine == "sqlite" else "_ids_of"
+    looked = getattr(importlib.import_module(module), name)
+    looks = []
+    second = open_store(database_url)
+
+    def look(*arguments: Any) -> Any:
+        looks.append(arguments)
+        if len(looks) == 2:
+            assert ingest(second, theirs) == [("accepted", "unknown")]
+        return looked(*arguments)
+
+    monkeypatch.setattr(f"{module}.{name}", look)
+    answers = ingest(store, *pair)
+    monkeypatch.undo()
+    second.close()
+    assert answers == [
+        ("duplicate", "unknown") if place == meanwhile else ("accepted", own(one))
+        for place, one in enumerate(pair)
+    ]
+    stored = {e["event_id"]: e["receipts"] for e in store.events(Selection())}
+    assert len(stored) == len({theirs.body, *(one.body for one in pair)})
+    assert sum(stored.values()) == 3
 
 
 def test_at_the_same_moment_on_two_processes(store: Store, database_url: str) -> None:

@@ -26,6 +26,7 @@ from receiver.store.group import (
     near,
     set_apart,
     undated_mark,
+    unread,
 )
 from receiver.store.postgres.codes import Codes, cell, count, moves, pairs_of
 from receiver.store.postgres.pool import Connection
@@ -52,18 +53,20 @@ class Ingest(Transactions):
     ) -> list[Outcome]:
         reading_done()  # all that follows waits for the server
         deadline = time.monotonic() + patience
+        read = items
         while True:
             left = deadline - time.monotonic()
-            with self._transaction(left, ids=_ids_of(items), first=True) as connection:
-                found = _known(connection, [i for i in items if isinstance(i, Incoming)])
+            with self._transaction(left, ids=_ids_of(read), first=True) as connection:
+                found = _known(connection, [i for i in read if isinstance(i, Incoming)])
                 apart = set_apart(items, found[0])
-                if apart is items:
+                more = unread(apart, read) if apart is not items else ()
+                if not more:
                     outcomes = _write_group(
-                        connection, items, found, wanting, self._spread, self._codes
+                        connection, apart, found, wanting, self._spread, self._codes
                     )
                     break
             # Ids that collide, which is rare. Their own ones are locked in order with the others.
-            items = apart
+            read = [*read, *more]
         self._commits += 1
         return outcomes
 

@@ -31,6 +31,7 @@ from receiver.store.group import (
     expired_by_provider,
     set_apart,
     undated_mark,
+    unread,
 )
 from receiver.store.sqlite.connections import Connections, item_of, patiently
 from receiver.times import DAY, RELEASED
@@ -86,10 +87,12 @@ class Group:
         :param schema: SQLite's count of schema changes at which the schema is ours.
         """
         known, seen = _known(connection, items)
-        while (apart := set_apart(items, known)) is not items:  # ids that collide: rare
-            items = apart
-            known, seen = _known(connection, items)
-        self._decision = decision = decide(items, known, partial(_look, connection), wanting)
+        apart, read = set_apart(items, known), items
+        while apart is not items and (more := unread(apart, read)):  # ids that collide: rare
+            read = [*read, *more]
+            known, seen = _known(connection, read)
+            apart = set_apart(items, known)
+        self._decision = decision = decide(apart, known, partial(_look, connection), wanting)
         self._events = _arrivals(decision, seen, schema) if decision.accepted else None
         self.outcomes = decision.outcomes
         self._is_undated = decision.is_undated
