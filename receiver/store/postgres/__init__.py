@@ -20,6 +20,14 @@ from receiver.store.postgres.work import Work
 log = logging.getLogger(__name__)
 
 
+#: What to do where the schema cannot be made, by SQLSTATE.
+_HINTS: dict[str | None, str] = {
+    "3F000": ": create the schema that search_path names",
+    "42501": ": let an owner run `flask migrate`, or GRANT CREATE ON SCHEMA to this user",
+    "42P07": ": they are another program's, so name a database or schema of this service's own",
+}
+
+
 class PostgresStore(Ingest, Work, Mirror, Upkeep, Marks, Records, Copy):
     """See `receiver.store.Store`."""
 
@@ -35,7 +43,11 @@ class PostgresStore(Ingest, Work, Mirror, Upkeep, Marks, Records, Copy):
             except psycopg.Error as error:
                 raise StoreUnavailable(f"DATABASE_URL: {told(error)}") from error
             with connection:
-                return schema.migrate(connection)
+                try:
+                    return schema.migrate(connection)
+                except psycopg.Error as error:
+                    hint = _HINTS.get(error.sqlstate, "")
+                    raise StoreUnavailable(f"DATABASE_URL: {told(error)}{hint}") from error
 
     def prove_writable(self) -> None:
         with self._transaction(lock_patience=SHORT_PATIENCE) as connection:

@@ -29,8 +29,15 @@ class SqliteStore(Ingest, Work, Mirror, Upkeep, Marks, Records, Copy):
             db = self._writer
             refuse_newer(db)
             pending = [migration.name for migration in migrations.pending(db)]
-            if pending:
-                migrations.apply(db)
+            try:
+                if pending:
+                    migrations.apply(db)
+            except sqlite3.OperationalError as error:
+                hint = ": they are another program's, so name a file of this service's own"
+                raise StoreUnavailable(
+                    f"DATABASE_URL: {self.path}: {error}"
+                    f"{hint if 'already exists' in str(error) else ''}"
+                ) from error
             try:
                 # Told at the start, also where no step is pending. Taken back: a disk that is full
                 # is no reason not to start, for it may be expiry that makes room.
