@@ -30,6 +30,7 @@ def back_up(store: Store, file: Path, progress: Progress) -> None:
 
     :raises CopyRefused: if the store is damaged, or the file cannot be written.
     """
+    file = file.resolve()  # a link stays one
     partial = file.with_name(f".{file.name}.partial")
     try:
         _remove(partial)
@@ -59,7 +60,7 @@ def restore(file: Path, url: str, *, replace: bool, progress: Progress) -> dict[
     :raises CopyRefused: if a service runs, the file is no sound backup, or the store is not empty.
     """
     path = url.removeprefix("sqlite:///")
-    place = Path(path) if path != url else None
+    place = Path(path).resolve() if path != url else None
     scratch = (place or file).with_name(f".{(place or file).name}.restoring")
     _remove(scratch)
     try:

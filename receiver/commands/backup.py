@@ -23,8 +23,8 @@ def backup(file: Path) -> None:
 
     It is a file of SQLite, also of a PostgreSQL database, and only you can read it."""
     store, url = parts().store, parts().config.database_url
-    own = url.removeprefix("sqlite:///")
-    if own != url and any(_same(file, own + ending) for ending in ("", *BESIDE)):
+    own = os.path.realpath(url.removeprefix("sqlite:///"))
+    if url.startswith("sqlite:///") and any(_same(file, own + ending) for ending in ("", *BESIDE)):
         raise click.BadParameter("that is the database itself", param_hint=["FILE"])
     with progress() as show:
         backups.back_up(store, file, show)

@@ -54,15 +54,16 @@ def other(
     receiver.store.close()
 
 
+def settings(url: str) -> dict[str, str]:
+    return {
+        "ZIMSEND_WEBHOOK_SECRET": "whsec_0123456789abcdef0123456789abcdef",
+        "DATABASE_URL": url,
+        "HANDLERS": "tests.handlers",
+    }
+
+
 def command(receiver: Receiver, *arguments: str) -> tuple[int, str]:
-    app = create_app(
-        {
-            "ZIMSEND_WEBHOOK_SECRET": "whsec_0123456789abcdef0123456789abcdef",
-            "DATABASE_URL": receiver.config.database_url,
-            "HANDLERS": "tests.handlers",
-        },
-        receiver.now,
-    )
+    app = create_app(settings(receiver.config.database_url), receiver.now)
     told = FlaskCliRunner(app).invoke(args=arguments)
     app.extensions["receiver"].store.close()
     return told.exit_code, told.output
@@ -198,6 +199,25 @@ def test_a_replaced_file_is_kept_and_its_log_is_not_taken_for_the_new_ones(
         assert ids(store) == before
     with closing(open_store(f"sqlite:///{path}.before-restore")) as kept:
         assert ids(kept) == before | {"later"}
+
+
+def test_links_stay_links(receiver: Receiver, provider: Provider, tmp_path: Path) -> None:
+    fill(provider, 1)
+    volume = tmp_path / "volume"
+    volume.mkdir()
+    file, place = tmp_path / "b.db", tmp_path / "new.db"
+    for link in (file, place):
+        link.symlink_to(volume / link.name)
+    assert command(receiver, "backup", str(file))[0] == 0
+    other = create_app(settings(f"sqlite:///{place}")).extensions["receiver"]
+    for arguments in ([], ["--replace"]):
+        assert command(other, "restore", str(file), *arguments)[0] == 0
+    other.store.close()
+    assert file.is_symlink()
+    assert place.is_symlink()
+    assert (volume / "new.db.before-restore").exists()
+    with closing(open_store(f"sqlite:///{volume / 'new.db'}")) as restored:
+        assert ids(restored) == ids(receiver.store)
 
 
 def test_what_an_earlier_restore_has_kept_is_kept(

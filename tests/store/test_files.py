@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
+import secrets
 import sqlite3
 import stat
 from collections.abc import Callable
@@ -14,7 +16,9 @@ from flask.testing import FlaskClient
 
 from receiver import times
 from receiver.errors import ConfigError, FileReplaced, SchemaMismatch
+from receiver.event import Incoming
 from receiver.parts import Receiver
+from receiver.providers.zimsend.webhook import parse
 from receiver.store import Want, open_store
 from receiver.store.sqlite import SqliteStore
 from tests.conftest import Provider, row_of
@@ -48,10 +52,33 @@ def remove_log(file: Path) -> None:
     Path(f"{file}-wal").unlink()
 
 
+def event() -> Incoming:
+    body = json.dumps(envelope("sms.sent", sms("sent"), event_id=secrets.token_hex(4))).encode()
+    return parse(body, received_at=times.now(), retention=90 * times.DAY)
+
+
 @pytest.fixture
 def environ(environ: dict[str, str], tmp_path: Path) -> dict[str, str]:
     (tmp_path / "data").mkdir()
     return environ | {"DATABASE_URL": f"sqlite:///{tmp_path / 'data' / 'receiver.db'}"}
+
+
+@pytest.mark.parametrize("harm", [remove_all, remove_log])
+def test_a_link_to_a_file_that_is_not_there_yet_is_followed(
+    tmp_path: Path, harm: Callable[[Path], None]
+) -> None:
+    """As where the program's folder has a link into a volume."""
+    (tmp_path / "volume").mkdir()
+    file, link = tmp_path / "volume" / "receiver.db", tmp_path / "receiver.db"
+    link.symlink_to(file)
+    store = open_store(f"sqlite:///{link}")
+    store.migrate()
+    assert store.ingest([event()], lambda _: (), 5) == ["accepted"]
+    assert stat.S_IMODE(file.stat().st_mode) == 0o600
+    harm(file)
+    with pytest.raises(FileReplaced):
+        store.ingest([event()], lambda _: (), 5)
+    store.close()
 
 
 @pytest.mark.parametrize("harm", [remove_all, replace, rename_folder, remove_log, Path.unlink])

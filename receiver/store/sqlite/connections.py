@@ -51,7 +51,8 @@ class Connections:
     def __init__(self, path: str) -> None:
         # Whole: what a handler does to the current folder is no business of ours.
         self.path = os.path.abspath(path)
-        self._log = f"{self.path}-wal"
+        # SQLite keeps it beside the file itself, and not beside a link to it.
+        self._log = f"{os.path.realpath(path)}-wal"
         self._writing = threading.Lock()
         self._writer: Opened | None = None
         self._readers = threading.local()

@@ -44,7 +44,7 @@ def prepare(path: str, *, create: bool) -> File:
         # Only one that is new is opened and closed here: closing a file takes away the locks that
         # SQLite has on it in this process.
         with _making, suppress(FileExistsError):
-            os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
+            os.close(os.open(os.path.realpath(path), os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
     found = os.stat(path)
     return found.st_dev, found.st_ino
 
@@ -52,6 +52,7 @@ def prepare(path: str, *, create: bool) -> File:
 def make_private(path: str) -> None:
     """Nobody else may read a file that was open to everybody, as earlier states made it. One that
     is open to a group alone was meant to be."""
+    path = os.path.realpath(path)
     for name in (path, *(path + ending for ending in BESIDE)):
         with suppress(FileNotFoundError):
             if stat.S_IMODE(os.stat(name).st_mode) & 0o007:

@@ -95,7 +95,7 @@ class Upkeep(Connections):
 
     def warning(self) -> str | None:
         with suppress(OSError):
-            size = os.stat(f"{self.path}-wal").st_size
+            size = os.stat(self._log).st_size
             if size > LONG_LOG:
                 return (
                     f"SQLite's -wal has {size >> 20} MB, for somebody reads for long in one "
