@@ -95,6 +95,12 @@ class Config:
         """Where ZimSend is to send its reports, if anybody has said how it reaches us."""
         return None if self.public_url is None else f"{self.public_url}/webhooks/zimsend"
 
+    @property
+    def local_url(self) -> str:
+        """Where this machine itself reaches the service."""
+        host = {None: "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}.get(self.bind, self.bind)  # noqa: S104
+        return f"http://[{host}]:{self.port}" if ":" in str(host) else f"http://{host}:{self.port}"
+
     @classmethod
     def from_env(
         cls, environ: Mapping[str, str], ismount: Callable[[Path], bool] = os.path.ismount

@@ -15,13 +15,13 @@ from receiver.web.front.doors import addresses, obstacle
 _TEXT = """
 zimsend-receiver
 
-  webhook URL   http://localhost:{port}/webhooks/zimsend
+  webhook URL   {here}/webhooks/zimsend
   first event   in another terminal, in this folder:
                   .venv/bin/flask trigger sms.delivered
                   .venv/bin/flask events list
   from outside  ngrok http {port}, and give ZimSend the https address that it shows,
                 followed by /webhooks/zimsend; put ZimSend's secret into .env
-  readiness     http://localhost:{port}/readyz
+  readiness     {here}/readyz
 """
 
 
@@ -33,7 +33,8 @@ def main() -> None:
     told = obstacle(parse_address(place) for place in addresses(config.bind, config.port))
     if told is not None:
         sys.exit(f"zimsend-receiver cannot start. {told}")
-    print(_TEXT.format(port=config.port), flush=True)
+    here = config.local_url if config.bind else f"http://localhost:{config.port}"
+    print(_TEXT.format(here=here, port=config.port), flush=True)
 
 
 if __name__ == "__main__":

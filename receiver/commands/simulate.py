@@ -102,7 +102,7 @@ def simulate(
         raise click.UsageError(f"{host} can be reached by others; add --expose if they shall")
     receiver = parts()
     config = receiver.config
-    url = url or f"http://127.0.0.1:{config.port}/webhooks/zimsend"
+    url = url or f"{config.local_url}/webhooks/zimsend"
     seed = random.randrange(1_000_000) if seed is None else seed
     world = World(began=receiver.now(), seed=seed, devices=devices, weather=Weather(**bad))
     world.secret = config.webhook_secrets[0]

@@ -58,7 +58,7 @@ def trigger(
     provider, door = _sender(receiver.config, provider_name)
     if event_type not in _TYPES[provider.name]:
         raise click.UsageError(f"{provider.title} reports no {event_type}")
-    url = url or f"http://127.0.0.1:{receiver.config.port}{door.address(receiver.config)}"
+    url = url or f"{receiver.config.local_url}{door.address(receiver.config)}"
     try:
         httpx.URL(url)
     except (httpx.InvalidURL, UnicodeError) as error:

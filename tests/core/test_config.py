@@ -307,6 +307,20 @@ def test_quotes_around_secrets(written: str, secrets: tuple[str, ...]) -> None:
     assert read(**{NAME: written}).webhook_secrets == tuple(s.encode() for s in secrets)
 
 
+@pytest.mark.parametrize(
+    ("bind", "url"),
+    [
+        ("", "http://127.0.0.1:81"),
+        ("0.0.0.0", "http://127.0.0.1:81"),
+        ("::", "http://[::1]:81"),
+        ("::1", "http://[::1]:81"),
+        ("10.0.0.5", "http://10.0.0.5:81"),
+    ],
+)
+def test_commands_reach_the_service_where_it_listens(bind: str, url: str) -> None:
+    assert read(BIND=bind, PORT="81").local_url == url
+
+
 # --- settings that need another
 
 
