@@ -246,9 +246,13 @@ class Work(Protocol):
             attempts have ended without a word.
         """
 
-    def leases(self, owner: str) -> list[Claim]:
+    def leases(self, owner: str, after: int) -> list[Claim]:
         """What an owner has leased and not ended: also where a lease has run out, as long as
-        nobody else has taken the item."""
+        nobody else has taken the item.
+
+        :param after: only leases that end later; what this costs grows with the work that is due
+            later than that.
+        """
 
     def renew(self, claim: Claim, until: int, patience: float) -> Claim | None:
         """Lease an item anew without a new attempt; `None` if the claim no longer holds it.

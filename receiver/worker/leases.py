@@ -15,6 +15,7 @@ from collections.abc import Callable, Collection, Mapping
 
 from receiver.registry import Handler
 from receiver.store import Claim, Settlement, Store
+from receiver.times import MINUTE
 from receiver.worker.begun import Begun
 from receiver.worker.ends import Failure, settlement
 
@@ -24,6 +25,8 @@ log = logging.getLogger(__package__)
 #: its end at the server; and between two looks meanwhile.
 _LATE = 15.0
 _LOOK = 1.0
+#: Microseconds for which a lease may have run out: longer than a process waits for its next life.
+_RUN_OUT = 2 * MINUTE
 
 _ENDED = Failure(
     "ProcessEnded", "", "ProcessEnded: the handlers' process ended while this call alone ran"
@@ -60,7 +63,9 @@ class Leases:
         if self._looked and not self._look_at <= clock < self._look_until:
             return []
         known = {_key(claim) for claim in (*held(), *self.suspects)}
-        found = [claim for claim in store.leases(self.owner) if _key(claim) not in known]
+        found = [
+            claim for claim in store.leases(self.owner, now - _RUN_OUT) if _key(claim) not in known
+        ]
         self._look_at = clock + _LOOK
         ends = []
         for claim in found:

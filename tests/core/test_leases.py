@@ -244,8 +244,8 @@ def test_what_others_have_leased_is_theirs(store: Store, registry: Registry) -> 
     life = Life(store, registry)
     (theirs, taken) = store.work(life.now, [], [Want("h", 2, DAY, 9, "another")], 5)
     assert life.step() == []
-    assert store.leases("another") == [theirs, taken]
-    assert store.leases("somebody") == []
+    assert store.leases("another", 0) == [theirs, taken]
+    assert store.leases("somebody", 0) == []
     # A lease that has run out is another's as soon as he takes it.
     put(store, "late")
     (late,) = store.work(life.now, [], [Want("h", 1, SECOND, 9, "somebody")], 5)
@@ -253,7 +253,7 @@ def test_what_others_have_leased_is_theirs(store: Store, registry: Registry) -> 
     assert again.event_id == "late"
     assert store.renew(late, life.now + DAY, 5) is None
     assert Life(store, registry, life).step() == []
-    assert again in store.leases("another")
+    assert again in store.leases("another", 0)
 
 
 def test_work_of_a_handler_that_the_next_process_does_not_have_is_given_back(
@@ -268,7 +268,7 @@ def test_work_of_a_handler_that_the_next_process_does_not_have_is_given_back(
     renamed.on("*", name="h2")(lambda event: None)
     Life(store, renamed, life).step()
     assert state(store, "poison") == ("pending", 0)
-    assert store.leases("somebody") == []
+    assert store.leases("somebody", 0) == []
 
 
 def test_a_store_that_is_away_at_the_start_loses_nothing(
@@ -337,7 +337,7 @@ def test_at_distance_a_claim_that_was_cut_off_is_given_back(
         way.cut_at("COMMIT\0")
         with pytest.raises(StoreUnavailable):
             life.step()
-        (leased,) = near.leases("somebody")
+        (leased,) = near.leases("somebody", 0)
         assert leased.fence == 2  # given back and leased again, and nobody knows
         while not life.step():
             assert life.clock < 100

@@ -45,7 +45,7 @@ def test_the_first_call_succeeds_and_so_does_each_after_it(
     assert store.claim_turn("turn", now, now + SECOND)
     assert store.keep_turn("turn", now + SECOND, now + 2 * SECOND)
     assert store.take("tokens", now, SECOND, None) == 0
-    assert store.leases("somebody") == []
+    assert store.leases("somebody", 0) == []
 
 
 CALLS: tuple[tuple[str, Callable[[Store], Any]], ...] = (

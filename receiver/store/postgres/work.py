@@ -75,9 +75,10 @@ class Work(Transactions):
             claims += [Claim(*lease, *events[lease[0]]) for lease in in_order]
         return claims
 
-    def leases(self, owner: str) -> list[Claim]:
+    def leases(self, owner: str, after: int) -> list[Claim]:
         with self._worker_reads() as connection:
-            return [Claim(*found) for found in connection.execute(_LEASES, (owner,), binary=True)]
+            found = connection.execute(_LEASES, (owner, after), binary=True)
+            return [Claim(*claim) for claim in found]
 
     def renew(self, claim: Claim, until: int, patience: float) -> Claim | None:
         held = (until, claim.event_seq, claim.handler, claim.fence)
@@ -349,7 +350,7 @@ _LEASES = """
 SELECT d.event_seq, d.handler, d.fence, d.attempts, e.id, e.type, e.message_id, e.occurred_at,
        e.received_at, e.source, e.late, e.redacted, e.body
 FROM deliveries AS d JOIN events AS e ON e.seq = d.event_seq
-WHERE d.owner = %s AND d.leased
+WHERE d.owner = %s AND d.leased AND d.due_at > %s
 ORDER BY d.event_seq, d.handler
 """
 

@@ -407,7 +407,6 @@ CREATE INDEX deliveries_parked ON deliveries (handler, message_id, due_since)
 """
 
 _OWNERS = """
--- Who has leased an item; null once the lease has ended. And what somebody has leased: little.
+-- Who has leased an item; null once the lease has ended.
 ALTER TABLE deliveries ADD COLUMN owner TEXT;
-CREATE INDEX deliveries_leased ON deliveries (owner) WHERE leased;
 """

@@ -64,9 +64,9 @@ class Work(Connections):
             given_up(handler, items)
         return [Claim(*lease, *events[lease[0]]) for lease in leased]
 
-    def leases(self, owner: str) -> list[Claim]:
+    def leases(self, owner: str, after: int) -> list[Claim]:
         with as_unavailable():
-            return [Claim(*found) for found in self._reader.execute(_LEASES, (owner,))]
+            return [Claim(*found) for found in self._reader.execute(_LEASES, (after, owner))]
 
     def renew(self, claim: Claim, until: int, patience: float) -> Claim | None:
         held = (until, claim.event_seq, claim.handler, claim.fence)
@@ -385,11 +385,23 @@ SET leased = 1, due_at = ?, due_since = NULL, fence = fence + 1, attempts = atte
 WHERE handler = ? AND event_seq IN (SELECT value FROM json_each(?))
 """
 
-_LEASES = """
+_OWED = """
+WITH RECURSIVE owed (handler) AS (
+    SELECT min(handler) FROM deliveries INDEXED BY deliveries_due WHERE state = 'pending'
+    UNION ALL
+    SELECT (SELECT min(handler) FROM deliveries INDEXED BY deliveries_due
+            WHERE state = 'pending' AND handler > owed.handler)
+    FROM owed WHERE handler IS NOT NULL)
+SELECT handler FROM owed WHERE handler IS NOT NULL
+"""
+
+# Leases are seldom asked for, and an index of them would be written twice with each claim.
+_LEASES = f"""
 SELECT d.event_seq, d.handler, d.fence, d.attempts, e.id, e.type, e.message_id, e.occurred_at,
        e.received_at, e.source, e.late, e.redacted, e.body
-FROM deliveries AS d INDEXED BY deliveries_leased JOIN events AS e ON e.seq = d.event_seq
-WHERE d.owner = ? AND d.leased
+FROM deliveries AS d INDEXED BY deliveries_due JOIN events AS e ON e.seq = d.event_seq
+WHERE d.state = 'pending' AND d.handler IN ({_OWED}) AND d.due_at > ? AND d.due_at < {NEVER}
+  AND d.leased AND d.owner = ?
 ORDER BY d.event_seq, d.handler
 """
 
@@ -419,16 +431,6 @@ WHERE event_seq = ? AND handler = ?
 """
 
 # From each handler to the next.
-_OWED = """
-WITH RECURSIVE owed (handler) AS (
-    SELECT min(handler) FROM deliveries INDEXED BY deliveries_due WHERE state = 'pending'
-    UNION ALL
-    SELECT (SELECT min(handler) FROM deliveries INDEXED BY deliveries_due
-            WHERE state = 'pending' AND handler > owed.handler)
-    FROM owed WHERE handler IS NOT NULL)
-SELECT handler FROM owed WHERE handler IS NOT NULL
-"""
-
 _NEXT_DUE = f"""
 SELECT min(due_at) FROM deliveries INDEXED BY deliveries_due
 WHERE handler = ? AND state = 'pending' AND due_at > ? AND due_at < {NEVER}

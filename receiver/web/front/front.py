@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
 import time
 from collections import deque
 from collections.abc import Callable
@@ -46,6 +47,8 @@ _CLOSED_AT_ONCE = 200
 #: Seconds for those who have sent much ahead, until it is everybody's turn.
 _TURN = 0.005
 
+#: A target in which there is nothing to take apart or to decode.
+_AS_IT_IS = re.compile(rb"/[A-Za-z0-9/_.~-]*")
 #: Below it errors have the shape that belongs to webhooks.
 _WEBHOOKS = "/webhooks"
 
@@ -306,6 +309,8 @@ def _what_became_of(ticket: Ticket, steps: Steps) -> object:
 def path_of(request: Request) -> str:
     """The decoded path that a request means, as WSGI has it: bytes as Latin-1."""
     target = request.target
+    if _AS_IT_IS.fullmatch(target):
+        return meant(target.decode("ascii"))
     path = target.partition(b"#")[0].partition(b"?")[0]
     if not path.startswith(b"/"):  # http://host/path, as proxies are asked
         _, separator, rest = path.partition(b"://")
