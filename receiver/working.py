@@ -12,6 +12,7 @@ import logging
 import os
 import select
 import signal
+import sys
 import threading
 from collections.abc import Mapping
 from contextlib import suppress
@@ -23,6 +24,9 @@ from receiver.worker import memory_for
 #: Seconds for which Python may stand still under gunicorn's master; and between two signs of life.
 STANDSTILL = 20.0
 _SIGN_OF_LIFE = 1.0
+#: Seconds for which a handler that computes may keep Python's lock while the worker's loop waits,
+#: perhaps in the middle of a transaction, and with it the webhooks of other processes.
+SWITCH = 0.0005
 #: Seconds after the worker's own patience until the kernel ends the process.
 _SPARE = 3.0
 
@@ -50,6 +54,7 @@ def work(receiver: Receiver, environ: Mapping[str, str]) -> None:
     """Run until SIGTERM, SIGINT, or the master's word or end."""
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: receiver.worker.stop())
+    sys.setswitchinterval(SWITCH)
     pipes = Pipes(environ)
     if not pipes.given:
         receiver.store.prove_writable()  # whoever started it by hand is told at once
