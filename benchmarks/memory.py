@@ -40,6 +40,7 @@ def main() -> int:
             "ZIMSEND_WEBHOOK_SECRET": load.SECRET,
             "HANDLERS": "benchmarks.handlers",
             "WEB_CONCURRENCY": "1",
+            "EMBEDDED_WORKER": "0",  # what is measured is the one web process
         }
         with processes.running([*command, "wsgi:app"], folder, environ) as master:
             processes.wait_for(lambda: processes.answers(url), master, folder)

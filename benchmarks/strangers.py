@@ -75,6 +75,7 @@ def _measure(folder: Path, kind: str, count: int, without_uvloop: bool) -> Simpl
         "ZIMSEND_WEBHOOK_SECRET": load.SECRET,
         "HANDLERS": "benchmarks.handlers",
         "WEB_CONCURRENCY": "1",
+        "EMBEDDED_WORKER": "0",  # what is measured is the one web process
     }
     if without_uvloop:
         (folder / "uvloop.py").write_text("raise ImportError\n")
