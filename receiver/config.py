@@ -101,6 +101,16 @@ class Config:
         host = {None: "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}.get(self.bind, self.bind)  # noqa: S104
         return f"http://[{host}]:{self.port}" if ":" in str(host) else f"http://{host}:{self.port}"
 
+    @property
+    def webhook_secret(self) -> bytes:
+        """The one that signs what this service itself sends as ZimSend would.
+
+        :raises ConfigError: where ZimSend is not set up.
+        """
+        if not self.webhook_secrets:
+            raise ConfigError("ZIMSEND_WEBHOOK_SECRET", "not set, and this needs it")
+        return self.webhook_secrets[0]
+
     @classmethod
     def from_env(
         cls, environ: Mapping[str, str], ismount: Callable[[Path], bool] = os.path.ismount

@@ -25,6 +25,18 @@ zimsend-receiver
 """
 
 
+#: Where only SMS.CX reports: its address is a secret, and not for a screen.
+_WITHOUT_ZIMSEND = """
+zimsend-receiver
+
+  webhook URL   .venv/bin/flask webhooks url smscx prints it; it holds a secret
+  first event   in another terminal, in this folder:
+                  .venv/bin/flask trigger sms.delivered
+                  .venv/bin/flask events list
+  readiness     {here}/readyz
+"""
+
+
 def main() -> None:
     try:
         config = Config.from_env(environment.load(Path(__file__).parent.parent, NAMES))
@@ -34,7 +46,8 @@ def main() -> None:
     if told is not None:
         sys.exit(f"zimsend-receiver cannot start. {told}")
     here = config.local_url if config.bind else f"http://localhost:{config.port}"
-    print(_TEXT.format(here=here, port=config.port), flush=True)
+    text = _TEXT if config.webhook_secrets else _WITHOUT_ZIMSEND
+    print(text.format(here=here, port=config.port), flush=True)
 
 
 if __name__ == "__main__":

@@ -105,7 +105,7 @@ def simulate(
     url = url or f"{config.local_url}/webhooks/zimsend"
     seed = random.randrange(1_000_000) if seed is None else seed
     world = World(began=receiver.now(), seed=seed, devices=devices, weather=Weather(**bad))
-    world.secret = config.webhook_secrets[0]
+    world.secret = config.webhook_secret
     world.webhooks["wh_1"] = Webhook("wh_1", url, REPORTS, world.secret)
     credentials = CREDENTIALS
     if config.api_key is not None and config.client_id is not None:

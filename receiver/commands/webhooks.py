@@ -200,7 +200,7 @@ def _url() -> str:
 
 def _secret() -> str:
     try:
-        return parts().config.webhook_secrets[0].decode()
+        return parts().config.webhook_secret.decode()
     except UnicodeDecodeError:
         raise ConfigError(
             "ZIMSEND_WEBHOOK_SECRET", "the first secret is not UTF-8; register with --new-secret"

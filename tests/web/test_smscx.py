@@ -9,7 +9,8 @@ import pytest
 from flask.testing import FlaskClient, FlaskCliRunner
 
 from app import create_app
-from receiver.parts import Receiver
+from receiver import ConfigError
+from receiver.parts import Receiver, parts
 from receiver.store import Selection, Settlement, Want
 from receiver.times import DAY, iso
 from receiver.worker import event_of
@@ -155,3 +156,19 @@ def test_its_address_is_told(environ: dict[str, str]) -> None:
     assert told.output == f"https://sms.example.com{PATH}\n"
     assert app.test_cli_runner().invoke(args=["webhooks", "url", "zimsend"]).exit_code == 1
     assert app.test_client().post("/webhooks/zimsend", data=b"{}").status_code == 404
+
+
+def test_what_speaks_as_zimsend_says_so_where_it_is_not_set_up(environ: dict[str, str]) -> None:
+    environ.pop("ZIMSEND_WEBHOOK_SECRET")
+    app = create_app(environ)
+    with pytest.raises(ConfigError, match="ZIMSEND_WEBHOOK_SECRET: not set"):
+        parts(app).config.webhook_secret  # noqa: B018 - which `flask webhooks register` asks for
+    told = app.test_cli_runner().invoke(args=["simulate", "--count", "1"])
+    assert told.exit_code == 1
+    assert "ZIMSEND_WEBHOOK_SECRET: not set" in told.output
+    assert (
+        app.test_cli_runner()
+        .invoke(args=["trigger", "sms.sent", "--provider", "zimsend"])
+        .exit_code
+        == 1
+    )

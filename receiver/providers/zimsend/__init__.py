@@ -21,7 +21,7 @@ PROVIDER = Provider(
         answer=webhook.answer,
         headers=lambda config, body: {
             "User-Agent": "ZimSend-Webhook/1.0",
-            webhook.SIGNATURE: webhook.sign(config.webhook_secrets[0], body),
+            webhook.SIGNATURE: webhook.sign(config.webhook_secret, body),
         },
         address=lambda config: webhook.PATH,
         likely_cause=lambda config, body, headers: diagnosis.likely_cause(

@@ -185,9 +185,8 @@ class Front:
         found = receiving.find(path)
         if found is not None and found.accepts(request.method):
             request.limit = receiving.largest_body
-        elif found is None and receiving.needs_secret(
-            path
-        ):  # before a byte of the body is asked for
+        elif found is None and receiving.needs_secret(path):
+            # Before a byte of the body is asked for.
             raise Refuse(404, str(NotFound.description))
         else:
             request.limit = max(LARGEST_FOR_FLASK, self._receiver.config.max_body_bytes + 1)
