@@ -26,6 +26,9 @@ OF_PROVIDERS = ("ZIMSEND_WEBHOOK_SECRET", "SMSCX_WEBHOOK_TOKEN")
 #: HMAC-SHA256 is as strong as its key; a shorter one can be guessed.
 SHORTEST_SECRET = 16
 
+#: What signs the dashboard's sessions, as the field asks for keys of HMAC-SHA256.
+SHORTEST_KEY = 32
+
 #: Names that begin so are ours, or nobody's.
 PREFIXES = ("ZIMSEND_", "SMSCX_", "SIPGATE_", "FORWARD_")
 
@@ -40,6 +43,7 @@ class Setting:
     :param default: the text that stands for an unset or empty variable.
     :param read: raises `ValueError` with what is wrong, never with a secret.
     :param needs: another setting, without which this one is refused.
+    :param only_with: another setting, without which this one is as if it were not set.
     :param careful: whether texts could be exposed, or data lost, if its name were misspelt.
     :param secret: whether its value is shown to nobody.
     """
@@ -50,6 +54,7 @@ class Setting:
     meaning: str
     read: Callable[[str], Any]
     needs: str | None = None
+    only_with: str | None = None
     careful: bool = False
     secret: bool = False
 
@@ -82,6 +87,9 @@ class Config:
     smscx_sender: str | None
     smscx_api_url: str
     public_url: str | None
+    #: `None` where the dashboard is off; the keys are then empty.
+    admin_password: str | None = field(repr=False)
+    secret_keys: tuple[bytes, ...] = field(repr=False)
     timezone: ZoneInfo
     v1_api_key: bytes | None = field(repr=False)
     v1_client_id: bytes | None = field(repr=False)
@@ -135,6 +143,8 @@ class Config:
         values = {}
         for setting in SETTINGS:
             text = environment.value(setting.name)
+            if setting.only_with is not None and not environment.value(setting.only_with):
+                text = ""
             wrong = [name for name, right in misspelt.items() if right == setting.name]
             if setting.careful and any(environment.value(name) != text for name in wrong):
                 raise ConfigError(wrong[0], f"no setting has this name; write {setting.name}")
@@ -189,6 +199,25 @@ def _secrets(text: str) -> tuple[bytes, ...]:
                 "(a comma inside a secret is written %2C)"
             )
     return secrets
+
+
+def _password(text: str) -> str | None:
+    if not text.isprintable():
+        raise ValueError("holds what nobody can type into a form, or is not UTF-8")
+    return text or None
+
+
+def _keys(text: str) -> tuple[bytes, ...]:
+    keys = tuple(
+        clean(part).replace("%2C", ",").encode("utf-8", "surrogateescape")
+        for part in (text.split(",") if text else ())
+    )
+    if any(len(key) < SHORTEST_KEY for key in keys):
+        raise ValueError(
+            f"a key has {SHORTEST_KEY} bytes or more; `openssl rand -hex 32` makes one (a comma "
+            "inside a key is written %2C)"
+        )
+    return keys
 
 
 def _tokens(text: str) -> tuple[bytes, ...]:
@@ -480,10 +509,30 @@ SETTINGS = (
         _public_url,
     ),
     Setting(
+        "ADMIN_PASSWORD",
+        "admin_password",
+        "",
+        "what opens the dashboard at `/`; without it, there is none. A new one signs everybody out",
+        _password,
+        needs="SECRET_KEY",
+        secret=True,
+    ),
+    Setting(
+        "SECRET_KEY",
+        "secret_keys",
+        "",
+        "what signs the dashboard's sessions: 32 bytes or more; several, separated by commas, "
+        "while one is rotated; the first signs",
+        _keys,
+        only_with="ADMIN_PASSWORD",
+        secret=True,
+    ),
+    Setting(
         "TIMEZONE",
         "timezone",
         "UTC",
-        "the zone in which commands show times, and understand `today`, `yesterday` and dates",
+        "the zone in which commands and pages show times, and understand `today`, `yesterday` and "
+        "dates",
         _zone,
     ),
     Setting(

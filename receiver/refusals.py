@@ -48,6 +48,7 @@ class Refusals:
         self._samples: deque[Callable[[], str]] = deque(maxlen=self.LOOKED_AT)
         self._paths: set[str] = set()
         self._last: float | None = None
+        self._told: str | None = None
         self._telling = False
 
     def signature(self, look: Callable[[], str]) -> None:
@@ -81,6 +82,10 @@ class Refusals:
             if self._last is None or self._clock() - self._last > self.LATELY:
                 return 0
             return self.counts.total()
+
+    def told(self) -> str | None:
+        """The last line of the log about them, if the last one is not long ago."""
+        return self._told if self.lately() else None
 
     def _count(self, cause: str) -> None:
         with self._guard:
@@ -126,4 +131,5 @@ class Refusals:
             return None
         line = f"webhooks were refused: {', '.join(parts)}"
         log.warning("%s", line)
+        self._told = line
         return line

@@ -29,7 +29,7 @@ from receiver.reconciliation.passes import Reconciliation
 from receiver.registry import Registry
 from receiver.store import Store, open_store
 from receiver.upkeep import Upkeep
-from receiver.web import ops, paths, problems, webhook
+from receiver.web import dashboard, ops, paths, problems, webhook
 from receiver.web.proxies import behind
 from receiver.web.v1 import gateway, reconciliation
 from receiver.web.v1 import messages as mirror
@@ -89,6 +89,7 @@ def create_app(
     app.register_blueprint(gateway.blueprint)
     app.register_blueprint(reconciliation.blueprint)
     app.register_blueprint(ops.blueprint)
+    app.register_blueprint(dashboard.routes(config))
     problems.register_errors(app)
     commands.register(app)
     return app

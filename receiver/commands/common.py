@@ -6,18 +6,17 @@ import errno
 import io
 import json
 import logging
-import re
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from datetime import UTC, date, datetime, timedelta, tzinfo
+from datetime import UTC
 from difflib import get_close_matches
 from typing import Any
 
 import click
 from flask.cli import ScriptInfo, with_appcontext
 
-from receiver import ids, times
+from receiver import ids, moments, times
 from receiver.errors import ReceiverError
 from receiver.event import key_of
 from receiver.parts import parts
@@ -26,10 +25,6 @@ from receiver.registry import Handler, Registry
 from receiver.status import read_error
 from receiver.store import Store
 from receiver.visible import visible, visible_json
-
-_AGO = re.compile(r"(\d{1,9})([dhms])", re.ASCII)
-_DAYS_AGO = {"today": 0, "yesterday": 1}
-_UNITS = {"d": times.DAY, "h": times.HOUR, "m": times.MINUTE, "s": times.SECOND}
 
 
 class _Command(click.Command):
@@ -94,7 +89,6 @@ class _Moment(click.ParamType[int]):
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
         try:
             moment = self._moment(value, ctx)
-            times.to_datetime(moment or 0)
         except OverflowError:
             self.fail(f"{value!r} is not within the years 1 to 9999")
         if moment is None:
@@ -109,30 +103,8 @@ class _Moment(click.ParamType[int]):
         app = None if ctx is None else ctx.ensure_object(ScriptInfo).load_app()
         receiver = None if app is None else parts(app)
         zone = UTC if receiver is None or self._utc else receiver.config.timezone
-        ago = _AGO.fullmatch(value)
-        if receiver is not None and ago is not None:
-            return receiver.now() - int(ago[1]) * _UNITS[ago[2]]
-        if receiver is not None and value in _DAYS_AGO:
-            today = times.to_datetime(receiver.now()).astimezone(zone).date()
-            return self._of_day(today - timedelta(days=_DAYS_AGO[value]), zone)
-        if value.isdigit():
-            return None  # a day, or seconds, or milliseconds: nobody knows
-        with suppress(ValueError):
-            return self._of_day(date.fromisoformat(value), zone)
-        moment = times.parse(value)
-        if moment is not None and times.parse(f"{value}Z") is not None:  # it has named no zone
-            return _since_epoch(times.to_datetime(moment).replace(tzinfo=zone))
-        return moment
-
-    def _of_day(self, day: date, zone: tzinfo) -> int:
-        if self._last:
-            day += timedelta(days=1)
-        return _since_epoch(datetime(day.year, day.month, day.day, tzinfo=zone)) - self._last
-
-
-def _since_epoch(moment: datetime) -> int:
-    gone = moment.astimezone(UTC) - times.to_datetime(0)
-    return gone // timedelta(microseconds=1)
+        now = None if receiver is None else receiver.now()
+        return moments.moment(value, now, zone, last=self._last)
 
 
 def shown(moment: int | str) -> str:

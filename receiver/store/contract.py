@@ -170,6 +170,10 @@ class Selection:
 
 #: A message's id and its row.
 MirrorRow = tuple[str, Row]
+#: Where a message stands in history: its time, and its id.
+Place = tuple[int, str]
+#: A message on a list: its place, and its row.
+Listed = tuple[Place, Row]
 #: A message's row, the number of its events, and some of them.
 Evidence = tuple[Row, int, list[dict[str, Any]]]
 
@@ -317,9 +321,13 @@ class Mirror(Protocol):
         """A page of messages, newest first, then by id; and how many there are in all."""
 
     def messages(self, search: Search) -> Iterator[MirrorRow]:
-        """All messages that match, newest first, then by id; read page by page.
+        """All messages that match, newest first, then by id; read page by page."""
 
-        :param search: without a text.
+    def listed(self, search: Search, after: Place | None, limit: int) -> list[Listed]:
+        """Messages that match, newest first, then by id. What this costs does not grow with the
+        number of messages, and it does not tell how many there are.
+
+        :param after: the place of the message that the first one comes after.
         """
 
     def statistics(

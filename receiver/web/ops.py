@@ -1,4 +1,4 @@
-"""`/healthz`, `/readyz` and `/`: for hosts, load balancers and people."""
+"""`/healthz` and `/readyz`: for hosts and load balancers."""
 
 from __future__ import annotations
 
@@ -149,15 +149,6 @@ class _Store:
 @blueprint.record_once
 def _begin(state: BlueprintSetupState) -> None:
     state.app.extensions["readiness"] = _Store()
-
-
-@blueprint.get("/")
-def root() -> Response:
-    """There is no page yet: say so, and where the service tells how it is."""
-    return Response(
-        "zimsend-receiver is running, and its dashboard is off; /readyz tells how it is.\n",
-        content_type="text/plain; charset=utf-8",
-    )
 
 
 @blueprint.get(HEALTH)

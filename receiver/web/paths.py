@@ -13,6 +13,7 @@ READINESS = "/readyz"
 #: Paths that hold no id.
 _FIXED = {
     *(HEALTH, READINESS, "/", "/v1/reconciliation"),
+    *("/messages", "/events", "/failures", "/live", "/losses", "/settings", "/sign-in"),
     *("/v1/sms/history", "/v1/sms/stats", "/v1/sms/verify-otp", "/v1/sms/send-otp"),
     *("/v1/sms/send", "/v1/sms/send-bulk", "/v1/sms/send-bulk-personalized"),
 }

@@ -75,7 +75,7 @@ def test_the_same_for_people(tmp_path: Path) -> None:
 )
 def test_no_secret_is_shown(tmp_path: Path, style: str, url: str) -> None:
     secrets = {
-        setting.name: f"long_{HIDDEN}_{HIDDEN}_{HIDDEN}" for setting in SETTINGS if setting.secret
+        setting.name: "_".join(["long", *[HIDDEN] * 5]) for setting in SETTINGS if setting.secret
     }
     forward = {"FORWARD_URL": f"https://u:{HIDDEN}@example.com", "FORWARD_SECRET": HIDDEN}
     given = secrets | forward | {"DATABASE_URL": url, "HANDLERS": "handlers.log"}

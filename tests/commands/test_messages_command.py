@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 from flask.testing import FlaskCliRunner
 
-from receiver.commands.tables import csv_line
 from receiver.parts import Receiver
+from receiver.sheets import csv_line
 from receiver.store import Want
 from receiver.times import DAY, HOUR, MINUTE, SECOND, iso
 from tests.commands.test_commands import listed, run
@@ -54,8 +54,8 @@ def ids(runner: FlaskCliRunner, *arguments: str) -> list[str]:
 def test_messages_newest_first_by_each_filter(
     runner: FlaskCliRunner, known: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for engine in ("sqlite", "postgres"):  # so that there are several pages
-        monkeypatch.setattr(f"receiver.store.{engine}.mirror._LISTED_AT_ONCE", 2)
+    for where in ("sqlite.listing", "postgres.mirror"):  # so that there are several pages
+        monkeypatch.setattr(f"receiver.store.{where}._LISTED_AT_ONCE", 2)
     assert ids(runner) == ["m4", "try1", "m2", "m3", "m1"]
     assert ids(runner, "--status", "failed", "--error", "NO_CREDIT") == ["m2", "m3"]
     assert ids(runner, "--to", "+49 (0)151 00 000") == ["m4"]

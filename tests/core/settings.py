@@ -17,7 +17,9 @@ NAME = "ZIMSEND_WEBHOOK_SECRET"
 
 #: What a setting needs beside it.
 NEEDS = {
-    setting.name: {setting.needs: "needed" * 4} for setting in SETTINGS if setting.needs is not None
+    setting.name: {other: "needed" * 6}
+    for setting in SETTINGS
+    if (other := setting.needs or setting.only_with) is not None
 }
 
 

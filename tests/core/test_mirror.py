@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections import Counter
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -13,7 +14,7 @@ from hypothesis import strategies as st
 from receiver import mirror, status, times
 from receiver.mirror import Search
 from receiver.providers.zimsend.webhook import parse
-from receiver.store import Store
+from receiver.store import Place, Store
 from receiver.times import DAY, HOUR, SECOND
 from tests.payloads import body_of
 
@@ -252,8 +253,18 @@ def test_history_and_statistics_equal_a_recount(store: Store, seed: int) -> None
             total, page = store.history(search, offset, limit)
             assert total == len(expected), search
             assert [name for name, _ in page] == expected[offset : offset + limit]
+            assert list(page_by_page(store, search, limit)) == expected, search
     rows = dict(store.history(Search(), 0, 100)[1])
     assert rows == world.rows
+
+
+def page_by_page(store: Store, search: Search, limit: int) -> Iterator[str]:
+    """What a reader meets who goes from page to page."""
+    after: Place | None = None
+    while page := store.listed(search, after, limit):
+        assert len(page) <= limit
+        yield from (name for (_, name), _ in page)
+        after, _ = page[-1]
 
 
 def history(store: Store, search: Search) -> list[str]:
@@ -263,6 +274,7 @@ def history(store: Store, search: Search) -> list[str]:
 def test_search_when_nearly_all_match(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     """Then the page is found by walking through history; the answer is the same."""
     monkeypatch.setattr("receiver.store.sqlite.mirror._MANY", 2)
+    monkeypatch.setattr("receiver.store.sqlite.listing._MANY", 2)
     test_history_and_statistics_equal_a_recount(store, 99)
 
 

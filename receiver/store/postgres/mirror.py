@@ -13,7 +13,15 @@ from typing import Any, Literal
 from psycopg.rows import dict_row
 
 from receiver.mirror import Search
-from receiver.store.contract import Evidence, MirrorRow, Missed, Report, missed_of
+from receiver.store.contract import (
+    Evidence,
+    Listed,
+    MirrorRow,
+    Missed,
+    Place,
+    Report,
+    missed_of,
+)
 from receiver.store.postgres.codes import pair
 from receiver.store.postgres.pool import Connection
 from receiver.store.postgres.transactions import Transactions
@@ -21,7 +29,6 @@ from receiver.times import DAY
 
 #: Messages that are read in one transaction where all are listed.
 _LISTED_AT_ONCE = 200
-_AFTER = "m.at <= %s AND (m.at < %s OR m.id > %s)"
 _NEWEST_FIRST = "ORDER BY m.at DESC, m.id"
 
 _REPORTS = """
@@ -66,22 +73,30 @@ class Mirror(Transactions):
         return total, [(message_id, json.loads(registers)) for message_id, registers in rows]
 
     def messages(self, search: Search) -> Iterator[MirrorRow]:
+        after = None
+        while found := self.listed(search, after, _LISTED_AT_ONCE):
+            for place, row in found:
+                yield place[1], row
+            after, _ = found[-1]
+
+    def listed(self, search: Search, after: Place | None, limit: int) -> list[Listed]:
+        if search.finds_nothing:
+            return []
         where, values = _conditions(search)
-        after: tuple[object, ...] = ()
-        while True:
-            asked = f"{where} AND {_AFTER}" if after else where
-            with self._reader() as connection:
-                found = connection.execute(
-                    f"SELECT m.at, m.id, m.registers FROM messages AS m WHERE {asked}"
-                    f" {_NEWEST_FIRST} LIMIT {_LISTED_AT_ONCE}",
-                    (*values, *after),
-                ).fetchall()
-            if not found:
-                return
-            for _, message_id, registers in found:
-                yield message_id, json.loads(registers)
-            at, message_id, _ = found[-1]
-            after = at, at, message_id
+        among = "messages AS m"
+        if search.text:
+            among = "texts AS t JOIN messages AS m ON m.id = t.message_id"
+            where, values = f"{where} AND t.folded LIKE %s", [*values, _pattern(search.text)]
+        if after is not None:
+            where = f"{where} AND m.at <= %s AND (m.at < %s OR m.id > %s)"
+            values = [*values, after[0], *after]
+        with self._reader() as connection:
+            found = connection.execute(
+                f"SELECT m.at, m.id, m.registers FROM {among} WHERE {where}"
+                f" {_NEWEST_FIRST} LIMIT %s",
+                (*values, limit),
+            ).fetchall()
+        return [((at, message_id), json.loads(registers)) for at, message_id, registers in found]
 
     def statistics(
         self,
@@ -239,7 +254,7 @@ def _cells(
 def _searched(connection: Connection, search: Search, text: str, offset: int, limit: int) -> Page:
     """The number comes with the rows: to sort the matches, all of them are found anyway."""
     where, values = _conditions(search)
-    pattern = "%" + text.translate(_LITERALLY) + "%"
+    pattern = _pattern(text)
     matches = (
         "FROM texts AS t JOIN messages AS m ON m.id = t.message_id"
         f" WHERE t.folded LIKE %s AND {where}"
@@ -256,6 +271,11 @@ def _searched(connection: Connection, search: Search, text: str, offset: int, li
     counted = connection.execute(f"SELECT count(*) {matches}", (pattern, *values))
     (total,) = counted.fetchone() or (0,)
     return total, []
+
+
+def _pattern(text: str) -> str:
+    """For LIKE: what holds the text."""
+    return f"%{text.translate(_LITERALLY)}%"
 
 
 #: The characters that mean something in a pattern of LIKE.

@@ -9,6 +9,7 @@ from receiver.store.sqlite.connections import SHORT_PATIENCE
 from receiver.store.sqlite.copy import Copy
 from receiver.store.sqlite.files import make_private
 from receiver.store.sqlite.group import Ingest
+from receiver.store.sqlite.listing import Listing
 from receiver.store.sqlite.marks import Marks
 from receiver.store.sqlite.mirror import Mirror
 from receiver.store.sqlite.records import Records
@@ -17,7 +18,7 @@ from receiver.store.sqlite.upkeep import Upkeep
 from receiver.store.sqlite.work import Work
 
 
-class SqliteStore(Ingest, Work, Mirror, Upkeep, Marks, Records, Copy):
+class SqliteStore(Ingest, Work, Mirror, Listing, Upkeep, Marks, Records, Copy):
     """See `receiver.store.Store`."""
 
     def migrate(self) -> list[str]:

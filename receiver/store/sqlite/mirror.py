@@ -30,10 +30,7 @@ _INDEXED_AT_ONCE = 200
 _CHARACTERS_AT_ONCE = 50_000
 
 _EACH = "SELECT value FROM json_each(?)"
-#: Messages that are read in one transaction where all are listed.
-_LISTED_AT_ONCE = 200
-_AFTER = "m.at <= ? AND (m.at < ? OR m.id > ?)"
-_NEWEST_FIRST = "ORDER BY m.at DESC, m.id"
+NEWEST_FIRST = "ORDER BY m.at DESC, m.id"
 
 # The events of a message: those that its row was made of, and those that leave the mirror alone.
 OF_MESSAGE = """
@@ -80,29 +77,6 @@ class Mirror(Connections):
         with self._reading() as connection:
             total, rows = page(connection, search, offset, limit)
         return total, [(message_id, json.loads(registers)) for message_id, registers in rows]
-
-    def messages(self, search: Search) -> Iterator[MirrorRow]:
-        where, values = _conditions(search)
-        after: tuple[object, ...] = ()
-        while True:
-            with self._reading() as connection:
-                asked, given = where, [*values]
-                if search.metadata:
-                    having, pairs = _having_metadata(connection, search)
-                    asked, given = f"{asked} AND m.key IN ({having})", given + pairs
-                if after:
-                    asked, given = f"{asked} AND {_AFTER}", [*given, *after]
-                found = connection.execute(
-                    f"SELECT m.at, m.id, m.registers FROM messages AS m WHERE {asked}"
-                    f" {_NEWEST_FIRST} LIMIT {_LISTED_AT_ONCE}",
-                    given,
-                ).fetchall()
-            if not found:
-                return
-            for _, message_id, registers in found:
-                yield message_id, json.loads(registers)
-            at, message_id, _ = found[-1]
-            after = at, at, message_id
 
     def statistics(
         self,
@@ -171,15 +145,15 @@ def page(connection: sqlite3.Connection, search: Search, offset: int, limit: int
     total = _count(connection, search)
     if offset >= total:
         return total, []
-    where, values = _conditions(search)
+    where, values = conditions(search)
     found = connection.execute(
-        f"SELECT m.key FROM messages AS m WHERE {where} {_NEWEST_FIRST} LIMIT ? OFFSET ?",
+        f"SELECT m.key FROM messages AS m WHERE {where} {NEWEST_FIRST} LIMIT ? OFFSET ?",
         (*values, limit, offset),
     )
-    return total, _read(connection, [key for (key,) in found])
+    return total, read(connection, [key for (key,) in found])
 
 
-def _read(connection: sqlite3.Connection, keys: list[int]) -> list[tuple[str, str]]:
+def read(connection: sqlite3.Connection, keys: list[int]) -> list[tuple[str, str]]:
     """The rows in the order of their keys in the list."""
     rows = connection.execute(
         "SELECT m.id, m.registers FROM json_each(?) AS wanted"
@@ -189,7 +163,7 @@ def _read(connection: sqlite3.Connection, keys: list[int]) -> list[tuple[str, st
     return rows.fetchall()
 
 
-def _conditions(search: Search) -> tuple[str, list[object]]:
+def conditions(search: Search) -> tuple[str, list[object]]:
     """All but the text and the metadata."""
     where: list[str] = ["true"]
     values: list[object] = []
@@ -238,7 +212,7 @@ def _whole_days(search: Search) -> tuple[int | None, int | None] | None:
 
 
 def _count_rows(connection: sqlite3.Connection, search: Search) -> int:
-    where, values = _conditions(search)
+    where, values = conditions(search)
     found = connection.execute(f"SELECT count(*) FROM messages AS m WHERE {where}", values)
     count: int = found.fetchone()[0]
     return count
@@ -284,8 +258,8 @@ def _found_by_metadata(
     connection: sqlite3.Connection, search: Search, offset: int, limit: int
 ) -> Page:
     """What the index finds, and what it does not know yet; of all matches the page is sorted."""
-    matches, values = _having_metadata(connection, search)
-    where, asked = _conditions(search)
+    matches, values = having_metadata(connection, search)
+    where, asked = conditions(search)
     found = (
         f"SELECT m.key, m.at, m.id FROM ({matches}) AS found"
         f" CROSS JOIN messages AS m ON m.key = found.key WHERE {where}"
@@ -293,7 +267,7 @@ def _found_by_metadata(
     return _sorted_page(connection, found, (*values, *asked), offset, limit)
 
 
-def _having_metadata(connection: sqlite3.Connection, search: Search) -> tuple[str, list[object]]:
+def having_metadata(connection: sqlite3.Connection, search: Search) -> tuple[str, list[object]]:
     """A query for the keys of the messages that have all that is asked for."""
     asked = set(search.metadata)
     values: list[object] = [text for pair in asked for text in pair]
@@ -316,21 +290,21 @@ def _having_metadata(connection: sqlite3.Connection, search: Search) -> tuple[st
 
 def _searched(connection: sqlite3.Connection, search: Search, offset: int, limit: int) -> Page:
     assert search.text
-    where, values = _conditions(search)
+    where, values = conditions(search)
     if search.metadata:
-        having, asked_for = _having_metadata(connection, search)
+        having, asked_for = having_metadata(connection, search)
         where += f" AND m.key IN ({having})"
         values += asked_for
-    if where == "true" and _is_common(connection, search.text):
+    if where == "true" and is_common(connection, search.text):
         return _searched_by_reading(connection, search.text, offset, limit)
-    indexed, asked = _match(search.text)
+    indexed, asked = match(search.text)
     matches = (
         "SELECT m.key, m.at, m.id FROM search CROSS JOIN messages AS m ON m.key = search.rowid"
         f" WHERE {indexed} AND m.indexed = 1 AND {where}"
         " UNION ALL SELECT m.key, m.at, m.id FROM json_each(?) AS fresh"
         f" CROSS JOIN messages AS m ON m.key = fresh.value WHERE {where}"
     )
-    fresh = json.dumps(_matching_unindexed(connection, search.text))
+    fresh = json.dumps(matching_unindexed(connection, search.text))
     return _sorted_page(connection, matches, (*asked, *values, fresh, *values), offset, limit)
 
 
@@ -343,11 +317,11 @@ def _sorted_page(
 ) -> Page:
     """A page of all matches, given as a query for `key`, `at` and `id`."""
     found = connection.execute(
-        f"SELECT m.key, count(*) OVER () FROM ({matches}) AS m {_NEWEST_FIRST} LIMIT ? OFFSET ?",
+        f"SELECT m.key, count(*) OVER () FROM ({matches}) AS m {NEWEST_FIRST} LIMIT ? OFFSET ?",
         (*values, limit, offset),
     ).fetchall()
     if found:
-        return found[0][1], _read(connection, [key for key, _ in found])
+        return found[0][1], read(connection, [key for key, _ in found])
     (total,) = connection.execute(f"SELECT count(*) FROM ({matches})", values).fetchone()
     return total, []
 
@@ -359,7 +333,7 @@ def _searched_by_reading(
 
     They lie side by side in the index's own table; through the index it takes twice as long.
     """
-    fresh = _matching_unindexed(connection, text)
+    fresh = matching_unindexed(connection, text)
     indexed = (
         "SELECT id FROM search_content WHERE instr(c0, ?)"
         " AND id NOT IN (SELECT key FROM messages WHERE indexed = 0)"
@@ -381,13 +355,13 @@ def _searched_by_reading(
         " WHERE EXISTS (SELECT 1 FROM search_content WHERE id = m.key AND instr(c0, ?)"
         "               AND id NOT IN (SELECT key FROM messages WHERE indexed = 0))"
         " OR m.key IN (SELECT value FROM json_each(?))"
-        f" {_NEWEST_FIRST} LIMIT ? OFFSET ?",
+        f" {NEWEST_FIRST} LIMIT ? OFFSET ?",
         (text, json.dumps(fresh), limit, offset),
     )
-    return total + len(fresh), _read(connection, [key for (key,) in page])
+    return total + len(fresh), read(connection, [key for (key,) in page])
 
 
-def _match(text: str) -> tuple[str, list[object]]:
+def match(text: str) -> tuple[str, list[object]]:
     """A condition on `search`: its index finds candidates, and the text decides."""
     if len(text) < _TRIGRAM:
         return "instr(search.text, ?)", [text]
@@ -400,18 +374,18 @@ def _trigrams(text: str) -> str:
     return " AND ".join(quoted)
 
 
-def _is_common(connection: sqlite3.Connection, text: str) -> bool:
+def is_common(connection: sqlite3.Connection, text: str, many: int = _MANY) -> bool:
     """Whether it has many matches. The index alone tells, nearly, and stops at enough."""
     if len(text) < _TRIGRAM:
         return True
     found = connection.execute(
         "SELECT count(*) FROM (SELECT 1 FROM search WHERE search MATCH ? LIMIT ?)",
-        (_trigrams(text), _MANY),
+        (_trigrams(text), many),
     ).fetchone()
-    return bool(found[0] == _MANY)
+    return bool(found[0] == many)
 
 
-def _matching_unindexed(connection: sqlite3.Connection, text: str) -> list[int]:
+def matching_unindexed(connection: sqlite3.Connection, text: str) -> list[int]:
     return [key for key, row in _all_unindexed(connection) if text in _folded(row)]
 
 

@@ -1,0 +1,37 @@
+"""The settings in effect, where providers are to report to, and what was refused lately."""
+
+from __future__ import annotations
+
+from flask import Response
+
+from receiver import in_effect
+from receiver.parts import parts
+from receiver.providers import PROVIDERS
+from receiver.web.dashboard.pages import blueprint, page
+
+
+@blueprint.get("/settings")
+def settings() -> Response:
+    receiver = parts()
+    config = receiver.config
+    set_up = [provider for provider in PROVIDERS.values() if provider.is_set_up(config)]
+    return page(
+        "settings.html",
+        rows=list(in_effect.rows(config, receiver.environment)),
+        file=receiver.environment.file,
+        # An address that holds a secret is not shown: a command tells it.
+        webhooks=[
+            (
+                provider.title,
+                (config.public_url or config.local_url) + provider.door.path
+                if provider.door.header is not None
+                else None,
+                f"flask webhooks url {provider.name}",
+            )
+            for provider in set_up
+            if provider.door is not None
+        ],
+        refused=receiver.receiving.refusals.lately(),
+        told=receiver.receiving.refusals.told(),
+        handlers=[(handler.name, ", ".join(handler.patterns)) for handler in receiver.registry],
+    )

@@ -1,0 +1,65 @@
+"""What can be wrong, as far as the store and this process know, each with what to do about it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from receiver.parts import Receiver
+from receiver.times import MINUTE
+from receiver.web.dashboard.pages import language
+from receiver.worker import is_held, last_heartbeat, stuck_handlers
+
+#: How long work may wait, and those who run handlers may be silent, until this is a problem.
+_OLDEST, _SILENT = 15 * MINUTE, MINUTE
+
+
+@dataclass(frozen=True)
+class Trouble:
+    """One of them. The catalogues have `trouble.NAME` and `trouble.NAME.told`.
+
+    :param told: the values of the second; with `n` it has two forms.
+    :param commands: what to type.
+    :param page: where there is more about it.
+    """
+
+    name: str
+    told: Mapping[str, Any] = field(default_factory=dict)
+    kind: Literal["bad", "warn"] = "bad"
+    commands: Sequence[str] = ()
+    page: str | None = None
+
+
+def troubles_of(receiver: Receiver) -> Iterator[Trouble]:
+    """The worst first."""
+    store, now, spoken = receiver.store, receiver.now(), language()
+    names = [handler.name for handler in receiver.registry]
+    if is_held(store):
+        yield Trouble("held", kind="warn", commands=["flask restore --run-work"])
+    beat = last_heartbeat(store)
+    if (beat is None or now - beat > _SILENT) and names:
+        if receiver.config.embedded_worker:
+            yield Trouble("worker_gone")
+        else:
+            yield Trouble("worker_away", commands=["flask work"])
+    if stuck := stuck_handlers(store, now):
+        yield Trouble("stuck", {"handlers": ", ".join(stuck)})
+    waiting, oldest = store.backlog(now, names)
+    if oldest > _OLDEST:
+        yield Trouble("backlog", {"n": waiting, "span": spoken.span(oldest)}, page="events")
+    troubles = store.troubles(now, names)
+    if dead := sum(dead for _, dead, _ in troubles):
+        yield Trouble("dead", {"n": dead}, page="failures")
+    if again := sum(again for _, _, again in troubles):
+        yield Trouble("again", {"n": again}, "warn", page="events")
+    if next(store.quarantined(), None) is not None:
+        yield Trouble("quarantine", kind="warn", page="failures")
+    if refused := receiver.receiving.refusals.lately():
+        yield Trouble("refused", {"n": refused}, "warn", page="settings")
+    passes = receiver.reconciliation
+    state = None if passes is None else passes.state()
+    if state is not None and state.problem is not None:
+        yield Trouble("reconciliation", {"problem": state.problem}, "warn", page="losses")
+    if (told := store.warning()) is not None:
+        yield Trouble("store", {"warning": told}, "warn")
