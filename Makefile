@@ -7,7 +7,7 @@ BIN    := $(VENV)/bin
 PROCESSES := $(shell echo $$(( $$(nproc 2>/dev/null || echo 1) + 1 )))
 
 .DEFAULT_GOAL := help
-.PHONY: help run demo test torture simulate-seeds benchmark clean
+.PHONY: help run demo test torture simulate-seeds benchmark screenshots clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -34,6 +34,9 @@ simulate-seeds: $(VENV)/.test  ## N=20000 simulated bad days; each must keep eve
 
 benchmark: $(VENV)/.test  ## how fast it receives; see benchmarks/
 	@$(BIN)/python benchmarks/ingest.py
+
+screenshots: $(VENV)/.test  ## pictures of the dashboard for docs/, with the system's Chromium
+	@$(BIN)/python -m tests.web.dashboard.screenshots
 
 clean:  ## remove the virtual environment and the tools' caches; data and .env stay
 	@rm -rf $(VENV) .pytest_cache .hypothesis .mypy_cache .ruff_cache

@@ -22,6 +22,7 @@ LEVELS = (
         "receiver.ingest",
         "receiver.receiving",
         "receiver.refusals",
+        "receiver.quarantine",
         "receiver.upkeep",
         "receiver.backups",
         "receiver.reconciliation",

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from receiver import ids, times
+from receiver import ids
 from receiver.commands.common import (
     command,
     echo,
@@ -18,11 +18,8 @@ from receiver.commands.common import (
     shown,
     width_of_times,
 )
-from receiver.errors import StoreUnavailable, Unusable
-from receiver.event import Incoming
 from receiver.parts import parts
-from receiver.providers import provider_of
-from receiver.store import stored_as
+from receiver.quarantine import retry
 from receiver.times import iso
 
 
@@ -76,45 +73,12 @@ def retry_quarantine(digests: tuple[str, ...]) -> None:
     entries = [_find(digest) for digest in digests] if digests else receiver.store.quarantined()
     failed = 0
     for entry in entries:
-        try:
-            outcome = _retry(entry)
-        except StoreUnavailable:
-            raise
-        except Exception:  # the defect that has brought it here is still there
-            outcome = None
-        echo(f"{_short(entry)}: {outcome or 'still not usable'}")
-        failed += outcome is None
+        ends = retry(entry, receiver.store, receiver.ingest, receiver.config, receiver.now())
+        told = ", ".join(f"{outcome} as {ids.written(key)}" for key, outcome in ends)
+        echo(f"{_short(entry)}: {told or 'still not usable'}")
+        failed += not ends
     if failed:
         raise click.ClickException(f"{failed} could not be used and stay in quarantine")
-
-
-def _retry(entry: dict[str, Any]) -> str | None:
-    """Let the body in by the usual door; then, and only then, out of quarantine."""
-    receiver = parts()
-    if entry["body"] is None:
-        return None
-    try:
-        items = provider_of(entry["digest"]).parse(
-            entry["body"],
-            # Later than now if the clock was wrong when it came, which made it look too old.
-            received_at=min(entry["received_at"], times.receipt(receiver.now())),
-            retention=receiver.config.retention,
-            text_mode=receiver.config.text_mode,
-        )
-    except Unusable:
-        return None
-    if not any(isinstance(item, Incoming) for item in items):
-        return None
-    outcomes = receiver.ingest.submit_all(items)
-    ends = [
-        stored_as(item, outcome)
-        for item, outcome in zip(items, outcomes, strict=True)
-        if isinstance(item, Incoming)
-    ]
-    if all(outcome == "quarantined" for _, outcome in ends):
-        return None
-    receiver.store.release(entry["digest"])
-    return ", ".join(f"{outcome} as {ids.written(item.id)}" for item, outcome in ends)
 
 
 def _short(entry: dict[str, Any]) -> str:

@@ -46,6 +46,8 @@ _ABOUT_TO_EXPIRE = HOUR
 
 _TURN = "reconciliation"
 _NOTE = "reconciliation"
+#: The note of when somebody wanted a pass.
+_WANTED = "reconciliation wanted"
 #: Seconds that a call may take with its retries and with what ZimSend asks to wait.
 _PATIENCE = 90
 #: For how long a process that says nothing keeps the turn; more than a call takes.
@@ -182,6 +184,18 @@ class Reconciliation:
         """Webhooks may have been missed: make a pass soon, unless one has just been made."""
         self._gap_at = self._now()
 
+    def want(self) -> None:
+        """Somebody wants a pass now: whichever process makes them makes one soon."""
+        self._store.write_note(_WANTED, str(self._now()))
+
+    def is_wanted(self) -> bool:
+        """Whether somebody wants a pass that has not ended yet."""
+        return self._is_wanted(self.state(), self._now())
+
+    def _is_wanted(self, state: State | None, now: int) -> bool:
+        wanted = int(self._store.note(_WANTED) or 0)
+        return now - HOUR < wanted <= now + MINUTE and (state is None or state.tried_at < wanted)
+
     def _run(self) -> None:
         looked = self._wall()
         while not self._stopped.wait(self.LOOK):
@@ -209,8 +223,9 @@ class Reconciliation:
             state = self.state()  # it may be another one since
             if not self._is_due(state, now):
                 return None
+            wanted = self._is_wanted(state, now)
             gap, self._gap_at = self._gap_at, None
-            made = self._pass(state, wide=gap is not None)
+            made = self._pass(state, wide=wanted or gap is not None, by_hand=wanted)
             if made.problem is not None:
                 self._gap_at = self._gap_at or gap
             return made
@@ -218,7 +233,7 @@ class Reconciliation:
             self._release()
 
     def _is_due(self, state: State | None, now: int) -> bool:
-        if state is None:
+        if state is None or self._is_wanted(state, now):
             return True
         gap = self._gap_at
         if gap is not None and state.ended_at is not None and gap - MINUTE <= state.ended_at <= now:

@@ -13,9 +13,10 @@ READINESS = "/readyz"
 #: Paths that hold no id.
 _FIXED = {
     *(HEALTH, READINESS, "/", "/v1/reconciliation"),
-    *("/messages", "/events", "/failures", "/live", "/losses", "/settings", "/sign-in"),
     *("/v1/sms/history", "/v1/sms/stats", "/v1/sms/verify-otp", "/v1/sms/send-otp"),
     *("/v1/sms/send", "/v1/sms/send-bulk", "/v1/sms/send-bulk-personalized"),
+    *("/messages", "/events", "/failures", "/live", "/losses", "/quarantine", "/settings"),
+    *("/sign-in", "/sign-out"),
 }
 _SLASHES = re.compile(r"/+")
 #: What stands before an id, the one slash in front of it included.

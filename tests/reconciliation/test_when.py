@@ -36,6 +36,24 @@ def test_passes_are_made_every_ten_minutes_and_after_a_gap(live: Callable[..., L
     assert life.reconciliation.step(life.clock.time) is not None
 
 
+def test_a_pass_that_somebody_wants_is_made_soon_by_whichever_process_makes_them(
+    live: Callable[..., Life],
+) -> None:
+    life = live()
+    life.look(MINUTE)
+    life.wait(2 * MINUTE)
+    asked = life.reconciliation
+    life.start()  # another process, as far as this one knows
+    assert asked is not life.reconciliation
+    life.wait(MINUTE)
+    asked.want()
+    assert asked.is_wanted()
+    life.wait(SECOND)
+    assert life.reconciliation.step(life.clock.time) is not None
+    assert not asked.is_wanted()
+    assert life.reconciliation.step(life.clock.time) is None
+
+
 def test_after_a_gap_and_after_a_loss_more_is_read(live: Callable[..., Life]) -> None:
     life = live()
     life.look(3 * DAY, 10 * MINUTE)

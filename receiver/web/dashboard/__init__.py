@@ -28,11 +28,19 @@ from __future__ import annotations
 from flask import Blueprint, Response, abort
 
 from receiver.config import Config
-from receiver.web.dashboard import messages, overview, pages, settings, signing_in
+from receiver.web.dashboard import (
+    messages,
+    overview,
+    pages,
+    quarantine,
+    reconciling,
+    settings,
+    signing_in,
+)
 from receiver.web.dashboard.assets import assets
 
 #: The modules with pages; each adds its views to the blueprint.
-PAGES = (overview, messages, settings, signing_in)
+PAGES = (overview, messages, quarantine, reconciling, settings, signing_in)
 
 _FOR_EVER = "public, max-age=31536000, immutable"
 

@@ -258,6 +258,10 @@ def _templates() -> jinja2.Environment:
     )
 
 
+def _has_page(name: str) -> bool:
+    return f"dashboard.{name}" in current_app.view_functions
+
+
 def _tools() -> dict[str, Any]:
     """What every template may use."""
     spoken, now = language(), parts().now()
@@ -283,9 +287,8 @@ def _tools() -> dict[str, Any]:
         "visible": visible,
         "here": here,
         "at": (request.endpoint or "").removeprefix("dashboard."),
-        "navigation": [
-            name for name in NAVIGATION if f"dashboard.{name}" in current_app.view_functions
-        ],
+        "navigation": list(filter(_has_page, NAVIGATION)),
+        "has_page": _has_page,
         "signed_in": is_signed_in(),
         "config": parts().config,
     }

@@ -54,7 +54,7 @@ def troubles_of(receiver: Receiver) -> Iterator[Trouble]:
     if again := sum(again for _, _, again in troubles):
         yield Trouble("again", {"n": again}, "warn", page="events")
     if next(store.quarantined(), None) is not None:
-        yield Trouble("quarantine", kind="warn", page="failures")
+        yield Trouble("quarantine", kind="warn", page="quarantine")
     if refused := receiver.receiving.refusals.lately():
         yield Trouble("refused", {"n": refused}, "warn", page="settings")
     passes = receiver.reconciliation

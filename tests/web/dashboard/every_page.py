@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-#: Addresses; what stands in braces is an id of the store that `filled` in conftest makes.
+from urllib.parse import quote, urlencode
+
+from tests.web.dashboard.world import HOSTILE
+
+#: With the store of `filled` in conftest, or of `world`.
 PAGES = (
     "/",
     "/?days=90",
@@ -10,4 +14,21 @@ PAGES = (
     "/messages",
     "/messages?status=failed&error=NO_CREDIT&q=bonjour",
     "/messages/m1",
+    "/quarantine",
+)
+
+#: What is seen in a browser, each page once and as full as it can be; also for people's eyes.
+SEEN = (
+    "/",
+    "/settings",
+    "/messages",
+    f"/messages/{quote(HOSTILE[1], safe='')}",
+    "/messages?q=%21%21%21",
+    "/quarantine",
+)
+
+#: Pages that are asked for what strangers wrote, in whichever parameter.
+HOSTILE_PAGES = tuple(
+    f"/messages?{urlencode({name: HOSTILE[0]})}"
+    for name in ("q", "error", "device", "provider", "metadata.<b>", "after")
 )

@@ -1,0 +1,64 @@
+"""Pictures of all pages for docs/dashboard.md: `make screenshots`, or into another folder.
+
+    python -m tests.web.dashboard.screenshots [FOLDER [all]]
+
+`all` takes every page in both languages, light and dark, on a desktop and a phone.
+"""
+
+from __future__ import annotations
+
+import itertools
+import sys
+import tempfile
+from pathlib import Path
+
+from receiver import times
+from tests.server import ROOT
+from tests.web.dashboard.browser import site
+
+#: Friday afternoon.
+MOMENT = times.parse("2026-11-27T15:42:10Z")
+PAGES = {
+    "overview": "/",
+    "messages": "/messages?status=failed",
+    "message": "/messages/msg_01_003",
+    "settings": "/settings",
+    "quarantine": "/quarantine",
+    "events": "/events",
+    "failures": "/failures",
+    "losses": "/losses",
+    "live": "/live",
+}
+#: For the documents: what a page shows there, in which language, scheme and width.
+DOCUMENTED = (
+    ("overview", "en", "light", 1280),
+    ("overview", "fr", "dark", 390),
+    ("messages", "en", "light", 1280),
+    ("message", "fr", "light", 1280),
+)
+
+
+def take(folder: Path, pictures: list[tuple[str, str, str, int]]) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    with (
+        tempfile.TemporaryDirectory() as data,
+        site(Path(data), days=30, hostile=False, at=MOMENT, TIMEZONE="Europe/Paris") as shop,
+    ):
+        for name, language, scheme, width in pictures:
+            with shop.visit(
+                locale=language,
+                color_scheme=scheme,
+                viewport={"width": width, "height": 800},
+                device_scale_factor=2 if width < 600 else 1,
+            ) as context:
+                page = context.new_page()
+                answer = page.goto(PAGES[name])
+                if answer is not None and answer.status == 200:
+                    path = folder / f"{name}-{language}-{scheme}-{width}.png"
+                    page.screenshot(path=path, full_page=True)
+
+
+if __name__ == "__main__":
+    where = Path(sys.argv[1]) if len(sys.argv) > 1 else ROOT / "docs" / "screenshots"
+    every = itertools.product(PAGES, ("en", "fr"), ("light", "dark"), (1280, 390))
+    take(where, list(every) if sys.argv[2:] == ["all"] else list(DOCUMENTED))
