@@ -49,7 +49,7 @@ class Language:
         self.code = code
         self._zone = zone
 
-    def text(self, key: str, **values: Any) -> Markup:
+    def text(self, key: str, /, **values: Any) -> Markup:
         """A string of the catalogue, safe to stand in HTML whatever the values hold.
 
         :raises KeyError: if the catalogue has no such key.
@@ -59,7 +59,7 @@ class Language:
     def has(self, key: str) -> bool:
         return key in catalogue(self.code)
 
-    def plural(self, key: str, count: int, **values: Any) -> Markup:
+    def plural(self, key: str, count: int, /, **values: Any) -> Markup:
         """The string for a number, with `{n}` as this language writes it."""
         one = count in (0, 1) if self.code == "fr" else count == 1
         return self.text(f"{key}.{'one' if one else 'many'}", n=self.number(count), **values)
