@@ -33,6 +33,7 @@ LEVELS = (
         "receiver.event",
         "receiver.strict_json",
         "receiver.redaction",
+        "receiver.causes",
         "receiver.status",
         "receiver.visible",
         "receiver.sheets",

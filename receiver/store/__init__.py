@@ -8,7 +8,6 @@ from receiver.errors import ConfigError
 from receiver.store.contract import (
     SILENT_ATTEMPTS,
     Claim,
-    DeliveryState,
     Evidence,
     Expired,
     Listed,
@@ -17,7 +16,6 @@ from receiver.store.contract import (
     Outcome,
     Place,
     Report,
-    Selection,
     Settlement,
     Store,
     Table,
@@ -25,27 +23,41 @@ from receiver.store.contract import (
     stored_as,
     tell_given_up,
 )
+from receiver.store.views import (
+    MOST_COUNTED,
+    DeliveryState,
+    Group,
+    Page,
+    Position,
+    Selection,
+    WantedState,
+)
 
 #: Search needs the tokenizer of trigrams, which came with it.
 OLDEST_SQLITE = (3, 34, 0)
 
 __all__ = [
+    "MOST_COUNTED",
     "SILENT_ATTEMPTS",
     "Claim",
     "DeliveryState",
     "Evidence",
     "Expired",
+    "Group",
     "Listed",
     "MirrorRow",
     "Missed",
     "Outcome",
+    "Page",
     "Place",
+    "Position",
     "Report",
     "Selection",
     "Settlement",
     "Store",
     "Table",
     "Want",
+    "WantedState",
     "open_store",
     "stored_as",
     "tell_given_up",

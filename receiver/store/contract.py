@@ -10,12 +10,12 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple, Protocol
 
 from receiver.event import Incoming, Rejected, under_own_id
 from receiver.mirror import Search
 from receiver.status import Row
+from receiver.store.views import DeliveryState, Selection, Views
 
 log = logging.getLogger(__name__)
 
@@ -32,8 +32,6 @@ def stored_as(item: Incoming, outcome: Outcome) -> tuple[Incoming, Outcome]:
         return under_own_id(item), "duplicate"
     return item, outcome
 
-
-DeliveryState = Literal["pending", "done", "dead"]
 
 #: Bodies in quarantine that are listed before they are read, one by one.
 NAMED_AT_ONCE = 1_000
@@ -144,28 +142,6 @@ class Settlement(NamedTuple):
     error: str | None = None
     given_back: bool = False
     traceback: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Selection:
-    """Which events a reader means; every condition given must hold.
-
-    :param event_type: a type, or a family like `sms.*`.
-    :param since, until: bounds of the first receipt, both included.
-    :param numbers: of whom the message was sent to, each as `receiver.mirror.number` makes it.
-    :param newest: the newest first, instead of the oldest.
-    :param state: at least one work item (of `handler`, if given) is in this state.
-    """
-
-    ids: Sequence[str] = ()
-    event_type: str | None = None
-    message_id: str | None = None
-    numbers: tuple[str, ...] = ()
-    newest: bool = False
-    since: int | None = None
-    until: int | None = None
-    state: DeliveryState | None = None
-    handler: str | None = None
 
 
 #: A message's id and its row.
@@ -451,12 +427,14 @@ class Records(Protocol):
         now: int,
         dry_run: bool,
         progress: Callable[[int], None],
+        most: int | None = None,
     ) -> int:
         """Make the selected events work again for the handlers that want them.
 
         Leased work is left alone. Repeats are dispatched only if named by id.
 
         :param progress: called with the number of work items so far, after each batch.
+        :param most: begin no batch after so many work items.
         :returns: the number of work items.
         """
 
@@ -493,7 +471,7 @@ class Copy(Protocol):
         """Go on after the greatest event that was put."""
 
 
-class Store(Ingest, Work, Mirror, Upkeep, Marks, Records, Copy, Protocol):
+class Store(Ingest, Work, Mirror, Upkeep, Marks, Records, Views, Copy, Protocol):
     """All that an engine must do. The same tests run against each of them."""
 
     def migrate(self) -> list[str]:

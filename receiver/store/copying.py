@@ -13,7 +13,8 @@ from itertools import zip_longest
 from typing import Any
 
 from receiver.errors import CopyRefused
-from receiver.store.contract import Selection, Store, Table
+from receiver.store.contract import Store, Table
+from receiver.store.views import Selection
 
 #: Rows in one transaction.
 _BATCH = 500
@@ -38,7 +39,7 @@ TABLES = (
     )),
     Table("deliveries", 2, (
         "event_seq", "handler", "message_id", "occurred_at", "state", "due_at", "leased", "fence",
-        "attempts", "last_error", "due_since", "traceback",
+        "attempts", "last_error", "due_since", "traceback", "cause",
     )),
     Table("statistics", 5, (
         "day", "provider", "device_id", "status", "code", "total", "live",

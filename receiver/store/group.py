@@ -13,7 +13,8 @@ from typing import Any, NamedTuple
 from receiver import ids, mirror, status
 from receiver.event import Incoming, Rejected, reject_expired, under_own_id
 from receiver.mirror import Cell, Summary
-from receiver.store.contract import Outcome, Report, Selection
+from receiver.store.contract import Outcome, Report
+from receiver.store.views import Item, Selection
 from receiver.times import RELEASED, SECOND
 
 #: Two reports of one thing lie less than this apart: the provider tells two webhooks.
@@ -418,19 +419,21 @@ def _look_up(
 
 def replayed(
     event: Mapping[str, Any],
-    existing: Mapping[str, tuple[str, bool]],
+    existing: Mapping[str, Item],
     selection: Selection,
     wanting: Callable[[str], Sequence[str]],
 ) -> list[str]:
     """The handlers that get an event again.
 
-    :param existing: their work items: the state, and whether a lease holds.
+    :param existing: their work items.
     """
     names = set(wanting(event["type"]))
-    if event["repeat"] and not selection.ids:
+    if selection.state is not None or (event["repeat"] and not selection.ids):
         names &= existing.keys()
     if selection.handler is not None:
         names &= {selection.handler}
-    if selection.state is not None:
-        names = {n for n in names if n in existing and existing[n][0] == selection.state}
-    return sorted(n for n in names if n not in existing or not existing[n][1])
+    return sorted(
+        n
+        for n in names
+        if n not in existing or (existing[n].fits(selection) and not existing[n].held)
+    )

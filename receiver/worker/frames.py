@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import functools
 import inspect
-import sysconfig
 import traceback
 from collections.abc import Callable
 from pathlib import Path
+
+from receiver.causes import is_users
 
 #: What is kept of a traceback, and of one of its lines; characters.
 LONGEST = 4_000
@@ -20,10 +21,6 @@ _FRAMES = 30
 _CHAIN = 4
 
 _WORKER = str(Path(__file__).parent)
-_RECEIVER = str(Path(__file__).parent.parent)
-#: Whose frames say nothing of the handler: Python's, installed packages', and the receiver's own.
-_FOREIGN = tuple(sysconfig.get_paths()[name] for name in ("stdlib", "platstdlib"))
-_INSTALLED = ("site-packages", "dist-packages")
 
 
 def place_of(error: BaseException, function: Callable[..., object] | None = None) -> str:
@@ -34,11 +31,11 @@ def place_of(error: BaseException, function: Callable[..., object] | None = None
         return ""
     own_file = None if function is None else _file_of(function)
     own = [frame for frame in frames if frame.filename == own_file]
-    users = [frame for frame in frames if _is_users(frame.filename)]
+    users = [frame for frame in frames if is_users(frame.filename)]
     shown = (own or users or frames)[-1]
     raised = (users or frames)[-1]
     told = f" at {shown.filename}:{shown.lineno}"
-    if raised.filename != shown.filename and _is_users(raised.filename):
+    if raised.filename != shown.filename and is_users(raised.filename):
         told += f" (raised at {raised.filename}:{raised.lineno})"
     return told
 
@@ -76,13 +73,6 @@ def _frames(error: BaseException) -> list[traceback.FrameSummary]:
     """Its innermost frames, without those that every call has."""
     found = traceback.extract_tb(error.__traceback__, limit=-_FRAMES)
     return [frame for frame in found if not frame.filename.startswith(_WORKER)]
-
-
-def _is_users(filename: str) -> bool:
-    return not (
-        filename.startswith(("<", _RECEIVER, *_FOREIGN))
-        or any(part in _INSTALLED for part in Path(filename).parts)
-    )
 
 
 def _file_of(function: Callable[..., object]) -> str | None:

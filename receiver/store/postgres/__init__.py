@@ -12,9 +12,9 @@ from receiver.store.postgres.copy import Copy
 from receiver.store.postgres.group import Ingest
 from receiver.store.postgres.marks import Marks
 from receiver.store.postgres.mirror import Mirror
-from receiver.store.postgres.records import Records
 from receiver.store.postgres.transactions import SHORT_PATIENCE, as_unavailable, told
 from receiver.store.postgres.upkeep import Upkeep
+from receiver.store.postgres.views import Views
 from receiver.store.postgres.work import Work
 
 log = logging.getLogger(__name__)
@@ -28,7 +28,7 @@ _HINTS: dict[str | None, str] = {
 }
 
 
-class PostgresStore(Ingest, Work, Mirror, Upkeep, Marks, Records, Copy):
+class PostgresStore(Ingest, Work, Mirror, Upkeep, Marks, Views, Copy):
     """See `receiver.store.Store`."""
 
     def migrate(self) -> list[str]:

@@ -10,10 +10,11 @@ from psycopg.rows import dict_row
 
 from receiver.event import glance
 from receiver.store.claiming import told
-from receiver.store.contract import NAMED_AT_ONCE, SHORT_BODY, Claim, Selection
+from receiver.store.contract import NAMED_AT_ONCE, SHORT_BODY, Claim
 from receiver.store.group import replayed
 from receiver.store.postgres.pool import Connection
 from receiver.store.postgres.transactions import LOCK_OF_QUEUE, Transactions
+from receiver.store.views import Item, Numbered, Selection
 from receiver.times import iso
 
 _PAGE = 200
@@ -24,46 +25,59 @@ class Records(Transactions):
 
     def events(self, selection: Selection) -> Iterator[dict[str, Any]]:
         for page in self._pages(selection, bodies=True):
-            deliveries: dict[int, list[dict[str, Any]]] = {}
-            with self._reader() as connection:
-                for seq, *item in connection.execute(_DELIVERIES_OF, (list(page),)):
-                    deliveries.setdefault(seq, []).append(told(*item))
-            for seq, event in page.items():
-                short = event.pop("short_body")
-                body = (self.body(event["event_id"]) or b"") if short is None else short
-                named = [event.pop(name) for name in ("event_id", "type", "message_id")]
-                yield {
-                    **dict(zip(("event_id", "type", "message_id"), named, strict=True)),
-                    **glance(named[1], named[0], named[2], body),
-                    **event,
-                    "occurred_at": iso(event["occurred_at"]),
-                    "received_at": iso(event["received_at"]),
-                    "deliveries": deliveries.get(seq, []),
-                }
+            for _, event in self._told(page):
+                yield event
+
+    def _told(self, page: Sequence[dict[str, Any]]) -> list[Numbered]:
+        """Events as operators see them, with their deliveries."""
+        deliveries: dict[int, list[dict[str, Any]]] = {}
+        with self._reader() as connection:
+            for seq, *item in connection.execute(
+                _DELIVERIES_OF, ([event["seq"] for event in page],)
+            ):
+                deliveries.setdefault(seq, []).append(told(*item))
+        return [
+            (event["seq"], self._one(event, deliveries.get(event["seq"], []))) for event in page
+        ]
+
+    def _one(self, event: dict[str, Any], deliveries: list[dict[str, Any]]) -> dict[str, Any]:
+        short = event["short_body"]
+        body = (self.body(event["id"]) or b"") if short is None else short
+        return {
+            "event_id": event["id"],
+            "type": event["type"],
+            "message_id": event["message_id"],
+            **glance(event["type"], event["id"], event["message_id"], body),
+            "occurred_at": iso(event["occurred_at"]),
+            "received_at": iso(event["received_at"]),
+            "source": event["source"],
+            "late": event["late"],
+            "repeat": event["repeat"],
+            "receipts": event["receipts"],
+            "deliveries": deliveries,
+        }
 
     def _pages(
         self, selection: Selection, *, bodies: bool = False
-    ) -> Iterator[dict[int, dict[str, Any]]]:
+    ) -> Iterator[list[dict[str, Any]]]:
         """
         :param bodies: with those that are short; a page of long ones would be large.
         """
-        where, values = _conditions(selection)
-        short = f"CASE WHEN length(body) <= {SHORT_BODY} THEN body END" if bodies else "NULL"
         further, order = ("<", "DESC") if selection.newest else (">", "ASC")
+        where, values = conditions(selection, f"d.event_seq {further} %(after)s")
         after = 2**62 if selection.newest else -1
         while True:
             with self._reader() as connection:
-                found = connection.cursor(row_factory=dict_row).execute(
-                    "SELECT seq, id AS event_id, type, message_id, occurred_at, received_at,"
-                    f" source, late, repeat, receipts, {short} AS short_body FROM events AS e"
+                page = rows_of(
+                    connection,
+                    f"SELECT {columns(bodies=bodies)} FROM events AS e"
                     f" WHERE seq {further} %(after)s AND {where}"
                     f" ORDER BY seq {order} LIMIT {_PAGE}",
                     {**values, "after": after},
                 )
-                page = {event.pop("seq"): event for event in found}
             if not page:
                 return
-            after = min(page) if selection.newest else max(page)
+            after = page[-1]["seq"]
             yield page
 
     def body(self, event_id: str) -> bytes | None:
@@ -86,13 +100,16 @@ class Records(Transactions):
         now: int,
         dry_run: bool,
         progress: Callable[[int], None],
+        most: int | None = None,
     ) -> int:
         count = 0
         for page in self._pages(selection):
-            ids = {event[name] for event in page.values() for name in ("event_id", "message_id")}
+            ids = {event[name] for event in page for name in ("id", "message_id")}
             with self._transaction(ids=ids - {None}) as connection:
                 count += _replay_page(connection, page, selection, wanting, now, dry_run)
             progress(count)
+            if most is not None and count >= most:
+                break
         return count
 
     def quarantined(self, prefix: str = "") -> Iterator[dict[str, Any]]:
@@ -120,32 +137,37 @@ class Records(Transactions):
 
 def _replay_page(
     connection: Connection,
-    page: dict[int, dict[str, Any]],
+    page: Sequence[dict[str, Any]],
     selection: Selection,
     wanting: Callable[[str], Sequence[str]],
     now: int,
     dry_run: bool,
 ) -> int:
-    connection.execute(_LOCK_QUEUES, (list(page),))
-    existing: dict[int, dict[str, tuple[str, bool]]] = {}
-    for seq, handler, state, held in connection.execute(
-        "SELECT event_seq, handler, state, leased AND due_at > %s FROM deliveries"
+    seqs = [event["seq"] for event in page]
+    connection.execute(_LOCK_QUEUES, (seqs,))
+    existing: dict[int, dict[str, Item]] = {}
+    for seq, handler, *item in connection.execute(
+        "SELECT event_seq, handler, state, leased AND due_at > %s, cause, due_at FROM deliveries"
         " WHERE event_seq = ANY (%s) ORDER BY event_seq, handler FOR UPDATE",
-        (now, list(page)),
+        (now, seqs),
     ):
-        existing.setdefault(seq, {})[handler] = state, held
+        existing.setdefault(seq, {})[handler] = Item(*item)
     items = []
-    for seq, event in page.items():
+    for event in page:
         items += [
-            {"seq": seq, "handler": handler}
-            for handler in replayed(event, existing.get(seq, {}), selection, wanting)
+            {"seq": event["seq"], "handler": handler}
+            for handler in replayed(event, existing.get(event["seq"], {}), selection, wanting)
         ]
     if items and not dry_run:
         connection.execute(_REPLAY, (now, json.dumps(items)))
     return len(items)
 
 
-def _conditions(selection: Selection) -> tuple[str, dict[str, Any]]:
+def conditions(selection: Selection, among: str = "true") -> tuple[str, dict[str, Any]]:
+    """Which events `e` a selection means.
+
+    :param among: which work items `d` come into question, by their events.
+    """
     where = ["true"]
     values: dict[str, Any] = {}
     if selection.ids:
@@ -167,14 +189,55 @@ def _conditions(selection: Selection) -> tuple[str, dict[str, Any]]:
         if values[name] is not None:
             where.append(condition)
     if selection.state is not None:
-        handler = "" if selection.handler is None else "AND handler = %(handler)s"
+        of_work, of_values = work_conditions(selection)
         where.append(
-            "EXISTS (SELECT 1 FROM deliveries WHERE event_seq = e.seq"
-            f" AND state = %(state)s {handler})"
+            # Dead work is little, and has indexes: what is alive is not looked at.
+            f"e.seq IN (SELECT event_seq FROM deliveries AS d WHERE {of_work} AND {among})"
+            if selection.state == "dead"
+            else f"EXISTS (SELECT 1 FROM deliveries AS d WHERE event_seq = e.seq AND {of_work})"
         )
-        values |= {"state": selection.state, "handler": selection.handler}
+        values |= of_values
     return " AND ".join(where), values
 
+
+def work_conditions(selection: Selection) -> tuple[str, dict[str, Any]]:
+    """Which work items `d` a selection means."""
+    where = [_STATES[selection.state]]
+    values: dict[str, Any] = {}
+    for condition, name in (
+        ("d.handler = %(handler)s", "handler"),
+        ("d.cause = %(cause)s", "cause"),
+        ("d.due_at <= %(died_until)s", "died_until"),
+    ):
+        value = getattr(selection, name)
+        if value is not None:
+            where.append(condition)
+            values[name] = value
+    return " AND ".join(where), values
+
+
+def columns(*, bodies: bool) -> str:
+    """Of events, with the short ones of their bodies or without."""
+    short = f"CASE WHEN length(body) <= {SHORT_BODY} THEN body END" if bodies else "NULL"
+    return (
+        "seq, id, type, message_id, occurred_at, received_at, source, late, repeat, receipts,"
+        f" {short} AS short_body"
+    )
+
+
+def rows_of(connection: Connection, query: str, values: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """What is found, each row with the names of its columns."""
+    return connection.cursor(row_factory=dict_row).execute(query, values).fetchall()
+
+
+_STATES: Mapping[str | None, str] = {
+    None: "true",
+    "any": "true",
+    "pending": "d.state = 'pending'",
+    "retrying": "d.state = 'pending' AND d.attempts > 0",
+    "done": "d.state = 'done'",
+    "dead": "d.state = 'dead'",
+}
 
 # --- SQL
 
@@ -216,5 +279,5 @@ FROM jsonb_to_recordset(%s::jsonb) AS item (seq bigint, handler text)
 JOIN events AS e ON e.seq = item.seq
 ON CONFLICT (event_seq, handler) DO UPDATE SET
     state = 'pending', due_at = excluded.due_at, leased = false, fence = d.fence + 1,
-    attempts = 0, last_error = NULL, traceback = NULL, due_since = NULL
+    attempts = 0, last_error = NULL, traceback = NULL, cause = '', due_since = NULL
 """

@@ -18,6 +18,7 @@ meets a step half-way, with a table that the step waits for while it waits for o
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -25,6 +26,7 @@ from typing import Any, NamedTuple
 import psycopg
 from psycopg.errors import DeadlockDetected, LockNotAvailable
 
+from receiver.causes import cause_of
 from receiver.errors import SchemaMismatch, StoreUnavailable
 from receiver.store.claiming import NEVER, STAND
 from receiver.store.postgres import codes
@@ -144,6 +146,19 @@ def _leases_have_owners(connection: Connection) -> None:
 def _keep_tracebacks(connection: Connection) -> None:
     # Additive: an older release writes an error and leaves the traceback of the one before.
     connection.execute("ALTER TABLE deliveries ADD COLUMN traceback text")
+
+
+def _find_dead_work_by_its_cause(connection: Connection) -> None:
+    # Additive: what dies under an older release has no cause until it is replayed.
+    connection.execute(_CAUSES)
+    dead = connection.execute(_DEAD)
+    while some := dead.fetchmany(1_000):
+        rows = [
+            {"seq": seq, "handler": handler, "cause": cause_of(error, where)}
+            for seq, handler, error, where in some
+        ]
+        connection.execute(_WRITE_CAUSES, (json.dumps(rows),))
+    connection.execute(_CAUSES_INDEX)
 
 
 _STEPS_TAKEN = """
@@ -319,10 +334,34 @@ ALTER TABLE deliveries ADD COLUMN owner text;
 CREATE INDEX deliveries_leased ON deliveries (owner) WHERE leased;
 """
 
+_CAUSES = f"""
+-- Why work is dead, as others of it are (receiver/causes.py); empty for all that is not dead.
+ALTER TABLE deliveries ADD COLUMN cause text COLLATE "C" NOT NULL DEFAULT '';
+
+-- Of dead work `due_at` says when it died. What was buried while it was parked has none.
+UPDATE deliveries SET due_at = coalesce(due_since, occurred_at), due_since = NULL
+WHERE state = 'dead' AND due_at = {NEVER};
+"""
+
+_DEAD = "SELECT event_seq, handler, last_error, traceback FROM deliveries WHERE state = 'dead'"
+
+_WRITE_CAUSES = """
+UPDATE deliveries AS d SET cause = told.cause
+FROM jsonb_to_recordset(%s::jsonb) AS told (seq bigint, handler text, cause text)
+WHERE d.event_seq = told.seq AND d.handler = told.handler
+"""
+
+_CAUSES_INDEX = """
+-- Groups of dead work: from each to the next, their first and last, how many.
+CREATE INDEX deliveries_by_cause ON deliveries (handler, cause, due_at, event_seq)
+    WHERE state = 'dead'
+"""
+
 STEPS = (
     Step("create_tables", _create_tables),
     Step("park_items_behind_others", _park_items_behind_others),
     Step("leases_have_owners", _leases_have_owners),
     Step("keep_tracebacks", _keep_tracebacks),
     Step("count_failures_by_code", codes.take),
+    Step("find_dead_work_by_its_cause", _find_dead_work_by_its_cause),
 )

@@ -9,6 +9,7 @@ from typing import Any
 
 import psycopg
 
+from receiver.causes import GIVEN_UP, NO_HANDLER, cause_of
 from receiver.store.claiming import (
     AGAIN,
     FARTHEST,
@@ -109,7 +110,8 @@ class Work(Transactions):
 
     def bury(self, now: int, known: Sequence[str], wait: int) -> int:
         with self._transaction() as connection:
-            buried = connection.execute(_BURY, {"known": list(known), "before": now - wait})
+            asked = {"known": list(known), "before": now - wait, "now": now}
+            buried = connection.execute(_BURY, asked)
         return buried.rowcount
 
     def unpark(self, now: int) -> int:
@@ -241,6 +243,9 @@ def _settled(settlement: Settlement) -> dict[str, Any]:
         "error": settlement.error and settlement.error.replace("\0", "\ufffd"),
         "given_back": settlement.given_back,
         "traceback": settlement.traceback and settlement.traceback.replace("\0", "\ufffd"),
+        "cause": (
+            cause_of(settlement.error, settlement.traceback) if settlement.state == "dead" else ""
+        ),
     }
 
 
@@ -338,8 +343,9 @@ UPDATE deliveries AS d SET
     attempts = d.attempts + (d.attempts < %(most)s)::integer,
     owner = %(owner)s,
     traceback = CASE WHEN d.attempts < %(most)s THEN d.traceback END,
+    cause = CASE WHEN d.attempts < %(most)s THEN '' ELSE '{GIVEN_UP}' END,
     last_error = CASE WHEN d.attempts < %(most)s THEN d.last_error ELSE
-        format('given up: %%s attempts, the last ones ended without a word', d.attempts) END
+        format('{GIVEN_UP}: %%s attempts, the last ones ended without a word', d.attempts) END
 WHERE d.handler = %(handler)s
   AND d.event_seq = ANY (%(loose)s::bigint[] || ARRAY(SELECT event_seq FROM first))
   AND {_PENDING} AND (d.due_at <= %(now)s OR d.due_at >= {NEVER})
@@ -399,11 +405,11 @@ SELECT count(pg_advisory_xact_lock(key)) FROM (
 _SETTLE = """
 UPDATE deliveries AS d
 SET state = ended.state, due_at = ended.due_at, last_error = ended.error,
-    traceback = ended.traceback, attempts = d.attempts - ended.given_back::integer, leased = false,
-    owner = NULL
+    traceback = ended.traceback, cause = ended.cause,
+    attempts = d.attempts - ended.given_back::integer, leased = false, owner = NULL
 FROM jsonb_to_recordset(%s::jsonb) AS ended (
     seq bigint, handler text, fence bigint, state text, due_at bigint, error text,
-    given_back boolean, traceback text)
+    given_back boolean, traceback text, cause text)
 WHERE d.event_seq = ended.seq AND d.handler = ended.handler AND d.fence = ended.fence AND d.leased
 """
 
@@ -418,8 +424,8 @@ WHERE d.event_seq = first.event_seq AND d.handler = m.handler AND {_PENDING}
 
 # What others have locked is left for the next time, so that nobody waits in a circle.
 _BURY = f"""
-UPDATE deliveries SET state = 'dead', leased = false, due_since = NULL,
-    last_error = 'no handler of this name is registered', traceback = NULL
+UPDATE deliveries SET state = 'dead', leased = false, due_at = %(now)s, due_since = NULL,
+    last_error = '{NO_HANDLER}', traceback = NULL, cause = '{NO_HANDLER}'
 WHERE (event_seq, handler) IN (
     SELECT event_seq, handler FROM deliveries
     WHERE handler <> ALL (%(known)s) AND state = 'pending'
@@ -465,9 +471,8 @@ WHERE handler = %s AND state = 'pending' AND due_at > %s AND due_at < {NEVER}
 _TROUBLES = f"""
 SELECT handler,
     (SELECT count(*) FROM (
-        SELECT 1 FROM (SELECT handler FROM deliveries
-                       WHERE state = 'dead' LIMIT {MOST_TOLD}) AS dead
-        WHERE dead.handler = asked.handler) AS counted),
+        SELECT 1 FROM deliveries AS d
+        WHERE d.handler = asked.handler AND d.state = 'dead' LIMIT {MOST_TOLD}) AS counted),
     (SELECT count(*) FROM (
         SELECT 1 FROM deliveries AS d
         WHERE d.handler = asked.handler AND d.state = 'pending' AND d.due_at > %(now)s

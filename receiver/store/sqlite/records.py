@@ -9,10 +9,11 @@ from typing import Any
 
 from receiver.event import glance
 from receiver.store.claiming import told
-from receiver.store.contract import NAMED_AT_ONCE, SHORT_BODY, Claim, Selection
+from receiver.store.contract import NAMED_AT_ONCE, SHORT_BODY, Claim
 from receiver.store.group import replayed
 from receiver.store.sqlite.connections import Connections, as_unavailable, placeholders
 from receiver.store.sqlite.mirror import OF_MESSAGE
+from receiver.store.views import Item, Numbered, Selection
 from receiver.times import iso
 
 _PAGE = 200
@@ -23,31 +24,40 @@ class Records(Connections):
 
     def events(self, selection: Selection) -> Iterator[dict[str, Any]]:
         for page in self._pages(selection, bodies=True):
-            deliveries: dict[int, list[dict[str, Any]]] = {}
-            with as_unavailable():
-                for seq, *item in self._reader.execute(
-                    "SELECT event_seq, handler, state, attempts, last_error, due_at, leased"
-                    f" FROM deliveries WHERE event_seq IN ({placeholders(page)})"
-                    " ORDER BY event_seq, handler",
-                    [event["seq"] for event in page],
-                ):
-                    deliveries.setdefault(seq, []).append(told(*item))
-            for event in page:
-                short = event["short_body"]
-                body = (self.body(event["id"]) or b"") if short is None else short
-                yield {
-                    "event_id": event["id"],
-                    "type": event["type"],
-                    "message_id": event["message_id"],
-                    **glance(event["type"], event["id"], event["message_id"], body),
-                    "occurred_at": iso(event["occurred_at"]),
-                    "received_at": iso(event["received_at"]),
-                    "source": event["source"],
-                    "late": bool(event["late"]),
-                    "repeat": bool(event["repeat"]),
-                    "receipts": event["receipts"],
-                    "deliveries": deliveries.get(event["seq"], []),
-                }
+            for _, event in self._told(page):
+                yield event
+
+    def _told(self, page: Sequence[dict[str, Any]]) -> list[Numbered]:
+        """Events as operators see them, with their deliveries."""
+        deliveries: dict[int, list[dict[str, Any]]] = {}
+        with as_unavailable():
+            for seq, *item in self._reader.execute(
+                "SELECT event_seq, handler, state, attempts, last_error, due_at, leased"
+                f" FROM deliveries WHERE event_seq IN ({placeholders(page)})"
+                " ORDER BY event_seq, handler",
+                [event["seq"] for event in page],
+            ):
+                deliveries.setdefault(seq, []).append(told(*item))
+        return [(event["seq"], self._one(event, deliveries)) for event in page]
+
+    def _one(
+        self, event: dict[str, Any], deliveries: Mapping[int, list[dict[str, Any]]]
+    ) -> dict[str, Any]:
+        short = event["short_body"]
+        body = (self.body(event["id"]) or b"") if short is None else short
+        return {
+            "event_id": event["id"],
+            "type": event["type"],
+            "message_id": event["message_id"],
+            **glance(event["type"], event["id"], event["message_id"], body),
+            "occurred_at": iso(event["occurred_at"]),
+            "received_at": iso(event["received_at"]),
+            "source": event["source"],
+            "late": bool(event["late"]),
+            "repeat": bool(event["repeat"]),
+            "receipts": event["receipts"],
+            "deliveries": deliveries.get(event["seq"], []),
+        }
 
     def _pages(
         self, selection: Selection, *, bodies: bool = False
@@ -55,16 +65,14 @@ class Records(Connections):
         """
         :param bodies: with those that are short; a page of long ones would be large.
         """
-        where, values = _conditions(selection)
-        short = f"CASE WHEN length(body) <= {SHORT_BODY} THEN body END" if bodies else "NULL"
         further, order = ("<", "DESC") if selection.newest else (">", "ASC")
+        where, values = conditions(selection, f"d.event_seq {further} :after")
         after = 2**62 if selection.newest else -1
         while True:
             with as_unavailable():
                 page = list(
                     self._reader.query(
-                        "SELECT seq, id, type, message_id, occurred_at, received_at, source,"
-                        f" late, repeat, receipts, {short} AS short_body FROM events AS e"
+                        f"SELECT {columns(bodies=bodies)} FROM events AS e"
                         f" WHERE seq {further} :after AND {where}"
                         f" ORDER BY seq {order} LIMIT {_PAGE}",
                         {**values, "after": after},
@@ -99,6 +107,7 @@ class Records(Connections):
         now: int,
         dry_run: bool,
         progress: Callable[[int], None],
+        most: int | None = None,
     ) -> int:
         count = 0
         for page in self._pages(selection):
@@ -106,6 +115,8 @@ class Records(Connections):
                 for event in page:
                     count += self._replay_one(connection, event, selection, wanting, now, dry_run)
             progress(count)
+            if most is not None and count >= most:
+                break
         return count
 
     def _replay_one(
@@ -118,9 +129,9 @@ class Records(Connections):
         dry_run: bool,
     ) -> int:
         existing = {
-            name: (state, leased and due_at > now)
-            for name, state, leased, due_at in connection.execute(
-                "SELECT handler, state, leased, due_at FROM deliveries WHERE event_seq = ?",
+            name: Item(state, bool(leased and due_at > now), cause, due_at)
+            for name, state, leased, cause, due_at in connection.execute(
+                "SELECT handler, state, leased, cause, due_at FROM deliveries WHERE event_seq = ?",
                 (event["seq"],),
             )
         }
@@ -159,7 +170,11 @@ class Records(Connections):
             connection.execute("DELETE FROM quarantine WHERE digest = ?", (digest,))
 
 
-def _conditions(selection: Selection) -> tuple[str, dict[str, Any]]:
+def conditions(selection: Selection, among: str = "true") -> tuple[str, dict[str, Any]]:
+    """Which events `e` a selection means.
+
+    :param among: which work items `d` come into question, by their events.
+    """
     where = ["true"]
     values: dict[str, Any] = {}
     if selection.ids:
@@ -185,14 +200,50 @@ def _conditions(selection: Selection) -> tuple[str, dict[str, Any]]:
             where.append(condition)
             values[name] = value
     if selection.state is not None:
-        handler = "" if selection.handler is None else "AND handler = :handler"
+        of_work, of_values = work_conditions(selection)
         where.append(
-            "EXISTS (SELECT 1 FROM deliveries WHERE event_seq = e.seq"
-            f" AND state = :state {handler})"
+            # Dead work is little, and has indexes: what is alive is not looked at.
+            f"e.seq IN (SELECT event_seq FROM deliveries AS d WHERE {of_work} AND {among})"
+            if selection.state == "dead"
+            else f"EXISTS (SELECT 1 FROM deliveries AS d WHERE event_seq = e.seq AND {of_work})"
         )
-        values |= {"state": selection.state, "handler": selection.handler}
+        values |= of_values
     return " AND ".join(where), values
 
+
+def work_conditions(selection: Selection) -> tuple[str, dict[str, Any]]:
+    """Which work items `d` a selection means."""
+    where = [_STATES[selection.state]]
+    values: dict[str, Any] = {}
+    for condition, name in (
+        ("d.handler = :handler", "handler"),
+        ("d.cause = :cause", "cause"),
+        ("d.due_at <= :died_until", "died_until"),
+    ):
+        value = getattr(selection, name)
+        if value is not None:
+            where.append(condition)
+            values[name] = value
+    return " AND ".join(where), values
+
+
+def columns(*, bodies: bool) -> str:
+    """Of events, with the short ones of their bodies or without."""
+    short = f"CASE WHEN length(body) <= {SHORT_BODY} THEN body END" if bodies else "NULL"
+    return (
+        "seq, id, type, message_id, occurred_at, received_at, source, late, repeat, receipts,"
+        f" {short} AS short_body"
+    )
+
+
+_STATES: Mapping[str | None, str] = {
+    None: "true",
+    "any": "true",
+    "pending": "d.state = 'pending'",
+    "retrying": "d.state = 'pending' AND d.attempts > 0",
+    "done": "d.state = 'done'",
+    "dead": "d.state = 'dead'",
+}
 
 # --- SQL
 
@@ -212,5 +263,5 @@ _REPLAY = """
 INSERT INTO deliveries (event_seq, handler, message_id, occurred_at, due_at) VALUES (?, ?, ?, ?, ?)
 ON CONFLICT (event_seq, handler) DO UPDATE SET
     state = 'pending', due_at = excluded.due_at, leased = 0, fence = fence + 1, attempts = 0,
-    last_error = NULL, traceback = NULL, due_since = NULL
+    last_error = NULL, traceback = NULL, cause = '', due_since = NULL
 """

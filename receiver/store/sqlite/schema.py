@@ -12,6 +12,7 @@ from functools import cache
 from sqlite_utils import Database, Migrations
 
 from receiver import mirror, times
+from receiver.causes import cause_of
 from receiver.errors import SchemaMismatch, Unusable
 from receiver.status import STATE_OF_TYPE
 from receiver.store.claiming import NEVER, STAND
@@ -91,6 +92,17 @@ def errors_have_tracebacks(db: Database) -> None:
 @migrations()
 def failures_are_counted_by_code(db: Database) -> None:
     codes.take(db, _run)
+
+
+@migrations()
+def dead_work_is_found_by_its_cause(db: Database) -> None:
+    _run(db, _CAUSES)
+    dead = db.execute(_DEAD).fetchall()
+    db.conn.executemany(
+        "UPDATE deliveries SET cause = ? WHERE event_seq = ? AND handler = ?",
+        ((cause_of(error, where), seq, handler) for seq, handler, error, where in dead),
+    )
+    _run(db, _CAUSES_INDEX)
 
 
 @cache
@@ -409,4 +421,25 @@ CREATE INDEX deliveries_parked ON deliveries (handler, message_id, due_since)
 _OWNERS = """
 -- Who has leased an item; null once the lease has ended.
 ALTER TABLE deliveries ADD COLUMN owner TEXT;
+"""
+
+_CAUSES = f"""
+-- Why work is dead, as others of it are (receiver/causes.py); empty for all that is not dead.
+ALTER TABLE deliveries ADD COLUMN cause TEXT NOT NULL DEFAULT '';
+
+-- Of dead work `due_at` says when it died. What was buried while it was parked has none.
+UPDATE deliveries SET due_at = coalesce(due_since, occurred_at), due_since = NULL
+WHERE state = 'dead' AND due_at = {NEVER};
+"""
+
+_DEAD = """
+SELECT event_seq, handler, last_error, traceback
+FROM deliveries INDEXED BY deliveries_dead WHERE state = 'dead'
+"""
+
+_CAUSES_INDEX = """
+-- Groups of dead work: from each to the next, their first and last, how many.
+-- With the state, or SQLite would read the rows for it.
+CREATE INDEX deliveries_by_cause ON deliveries (handler, cause, due_at, event_seq, state)
+    WHERE state = 'dead';
 """

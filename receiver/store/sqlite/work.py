@@ -7,6 +7,7 @@ import sqlite3
 from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
+from receiver.causes import GIVEN_UP, NO_HANDLER, cause_of
 from receiver.store.claiming import (
     AGAIN,
     FARTHEST,
@@ -113,15 +114,15 @@ class Work(Connections):
         if not found:
             return 0
         dead = (
-            "SET state = 'dead', leased = 0, traceback = NULL,"
-            " last_error = 'no handler of this name is registered'"
+            f"SET state = 'dead', leased = 0, traceback = NULL, cause = '{NO_HANDLER}',"
+            f" last_error = '{NO_HANDLER}', due_at = ?, due_since = NULL"
         )
         buried = 0
         with self._transaction() as connection:
             for items in (due, parked):
                 table, _, which = items.partition(" WHERE ")
                 query = f"UPDATE {table} {dead} WHERE {which}"
-                buried += connection.execute(query, waited).rowcount
+                buried += connection.execute(query, (now, *waited)).rowcount
         return buried
 
     def unpark(self, now: int) -> int:
@@ -215,7 +216,7 @@ class _Found:
             until = self._now + self._want.lease
             connection.execute(_LEASE, (until, self._want.owner, handler, json.dumps(seqs)))
         for seq, _, attempts in self.given_up:
-            error = f"given up: {attempts} attempts, the last ones ended without a word"
+            error = f"{GIVEN_UP}: {attempts} attempts, the last ones ended without a word"
             connection.execute(_GIVE_UP, (self._now, error, seq, handler))
         if self.given_up:
             _unpark(connection, self._now, {(name, handler) for _, name, _ in self.given_up})
@@ -242,6 +243,7 @@ def _settled(settlement: Settlement) -> tuple[Any, ...]:
         settlement.error and settlement.error.replace("\0", "\ufffd"),
         int(settlement.given_back),
         settlement.traceback and settlement.traceback.replace("\0", "\ufffd"),
+        cause_of(settlement.error, settlement.traceback) if settlement.state == "dead" else "",
     )
 
 
@@ -334,9 +336,8 @@ LIMIT 500
 _TROUBLES = f"""
 SELECT handler,
     (SELECT count(*) FROM (
-        SELECT 1 FROM (SELECT handler FROM deliveries INDEXED BY deliveries_dead
-                       WHERE state = 'dead' LIMIT {MOST_TOLD}) AS dead
-        WHERE dead.handler = asked.handler) AS counted),
+        SELECT 1 FROM deliveries AS d INDEXED BY deliveries_by_cause
+        WHERE d.handler = asked.handler AND d.state = 'dead' LIMIT {MOST_TOLD}) AS counted),
     (SELECT count(*) FROM (
         SELECT 1 FROM deliveries AS d INDEXED BY deliveries_due
         WHERE d.handler = asked.handler AND d.state = 'pending' AND d.due_at > :now
@@ -374,7 +375,7 @@ SELECT handler, sum(waiting), sum(dead) FROM (
     SELECT handler, count(*) AS waiting, 0 AS dead FROM deliveries INDEXED BY deliveries_due
     WHERE state = 'pending' GROUP BY handler
     UNION ALL
-    SELECT handler, 0, count(*) FROM deliveries INDEXED BY deliveries_dead
+    SELECT handler, 0, count(*) FROM deliveries INDEXED BY deliveries_by_cause
     WHERE state = 'dead' GROUP BY handler)
 GROUP BY handler ORDER BY handler
 """
@@ -414,19 +415,22 @@ WHERE event_seq = ? AND handler = ? AND fence = ? AND leased
 _SETTLE = f"""
 UPDATE deliveries AS d
 SET state = ended.state, due_at = ended.due_at, last_error = ended.error,
-    traceback = ended.traceback, attempts = attempts - ended.given_back, leased = 0, owner = NULL
+    traceback = ended.traceback, cause = ended.cause, attempts = attempts - ended.given_back,
+    leased = 0, owner = NULL
 FROM (SELECT {item_of("value", 0)} AS seq, {item_of("value", 1)} AS handler,
              {item_of("value", 2)} AS fence, {item_of("value", 3)} AS state,
              {item_of("value", 4)} AS due_at, {item_of("value", 5)} AS error,
-             {item_of("value", 6)} AS given_back, {item_of("value", 7)} AS traceback
+             {item_of("value", 6)} AS given_back, {item_of("value", 7)} AS traceback,
+             {item_of("value", 8)} AS cause
       FROM json_each(?)) AS ended
 WHERE d.event_seq = ended.seq AND d.handler = ended.handler AND d.fence = ended.fence
   AND d.leased = 1 AND d.state = 'pending'
 """
 
-_GIVE_UP = """
+_GIVE_UP = f"""
 UPDATE deliveries
-SET state = 'dead', leased = 0, due_at = ?, due_since = NULL, last_error = ?, traceback = NULL
+SET state = 'dead', leased = 0, due_at = ?, due_since = NULL, last_error = ?, traceback = NULL,
+    cause = '{GIVEN_UP}'
 WHERE event_seq = ? AND handler = ?
 """
 
