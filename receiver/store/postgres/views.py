@@ -144,13 +144,13 @@ SELECT count(*) <= {ORDERED} FROM (
 
 _COLUMNS = columns(bodies=True)
 
-# In one statement, so that all is of one moment.
+# In one statement, so that all is of one moment. Of each range by itself, or the planner would look
+# through all events.
 _ARRIVALS = f"""
 SELECT {_COLUMNS} FROM (
     (SELECT e.* FROM jsonb_array_elements(%(missing)s::jsonb) AS m CROSS JOIN LATERAL (
-        SELECT * FROM events
-        WHERE seq >= (m ->> 0)::bigint AND seq <= (m ->> 1)::bigint) AS e
-     ORDER BY e.seq LIMIT %(limit)s)
+        SELECT * FROM events WHERE seq >= (m ->> 0)::bigint AND seq <= (m ->> 1)::bigint
+        ORDER BY seq LIMIT %(limit)s) AS e)
     UNION ALL
     (SELECT * FROM events WHERE seq > %(after)s ORDER BY seq LIMIT %(limit)s)) AS e
 ORDER BY seq LIMIT %(limit)s

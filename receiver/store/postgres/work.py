@@ -379,7 +379,9 @@ SELECT handler, sum(waiting)::bigint, sum(dead)::bigint FROM (
     SELECT handler, count(*) AS waiting, 0 AS dead FROM deliveries
     WHERE state = 'pending' GROUP BY handler
     UNION ALL
-    SELECT handler, 0, count(*) FROM deliveries WHERE state = 'dead' GROUP BY handler) AS owed
+    SELECT handler, 0, count(*) FROM (
+        SELECT handler FROM deliveries WHERE state = 'dead' ORDER BY handler, cause OFFSET 0
+    ) AS dead GROUP BY handler) AS owed
 GROUP BY handler ORDER BY handler
 """
 
