@@ -29,6 +29,10 @@ from flask import Blueprint, Response, abort
 
 from receiver.config import Config
 from receiver.web.dashboard import (
+    events,
+    failures,
+    live,
+    losses,
     messages,
     overview,
     pages,
@@ -40,7 +44,18 @@ from receiver.web.dashboard import (
 from receiver.web.dashboard.assets import assets
 
 #: The modules with pages; each adds its views to the blueprint.
-PAGES = (overview, messages, quarantine, reconciling, settings, signing_in)
+PAGES = (
+    overview,
+    messages,
+    events,
+    failures,
+    live,
+    losses,
+    quarantine,
+    reconciling,
+    settings,
+    signing_in,
+)
 
 _FOR_EVER = "public, max-age=31536000, immutable"
 

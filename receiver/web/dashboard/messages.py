@@ -12,10 +12,10 @@ from flask import Response, abort, request
 from receiver import ids, mirror, phone, status, times
 from receiver.event import clean_id, key_of
 from receiver.mirror import Search
-from receiver.moments import moment
 from receiver.parts import parts
 from receiver.sheets import MARK, csv_line
 from receiver.store import Place, Selection
+from receiver.web.dashboard.filters import Wrong, given, moment_of
 from receiver.web.dashboard.pages import asked_id, blueprint, here, link, page
 
 #: Messages of a page, and of a file: it must be read within 10 s.
@@ -35,17 +35,13 @@ _COLUMNS = (
 )
 
 
-class _Wrong(Exception):
-    """A filter cannot be understood: the key of the sentence that says so."""
-
-
 @blueprint.get("/messages")
 def messages() -> Response:
     """A page of those that match, newest first."""
     wrong, found = None, []
     try:
         found = parts().store.listed(_search(), _after(), _OF_A_PAGE + 1)
-    except _Wrong as error:
+    except Wrong as error:
         wrong = str(error)
     shown, more = found[:_OF_A_PAGE], found[_OF_A_PAGE:]
     return page(
@@ -69,7 +65,7 @@ def messages_csv() -> Response:
     """The same as CSV: so many of them; the last line's place, if there are more, in a header."""
     try:
         found = parts().store.listed(_search(), _after(), _OF_A_FILE)
-    except _Wrong:
+    except Wrong:
         abort(400)
     lines = [MARK + csv_line(_COLUMNS)]
     for (_, message_id), row in found:
@@ -137,34 +133,30 @@ def _cell(name: str, value: object) -> object:
 # --- the filter
 
 
-def _given(name: str) -> str | None:
-    return request.args.get(name, "").strip() or None
-
-
 def _search() -> Search:
     """
-    :raises _Wrong: if a filter cannot be understood.
+    :raises Wrong: if a filter cannot be understood.
     """
     receiver = parts()
-    state, to, text = _given("status"), _given("to"), _given("q")
+    state, to, text = given("status"), given("to"), given("q")
     if state is not None and state not in status.STATES:
-        raise _Wrong("messages.wrong.status")
+        raise Wrong("messages.wrong.status")
     numbers = () if to is None else phone.forms(to, receiver.config.default_country)
     if to is not None and not numbers:
-        raise _Wrong("messages.wrong.number")
+        raise Wrong("messages.wrong.number")
     folded = None if text is None else mirror.fold(text)
     if folded is not None and len(folded) < _SHORTEST:
-        raise _Wrong("messages.short_text")
-    device, code = _given("device"), _given("error")
+        raise Wrong("messages.short_text")
+    device, code = given("device"), given("error")
     return Search(
         status=state,
         device_id=None if device is None else clean_id(device),
         numbers=numbers,
-        since=_moment("since", last=False),
-        until=_moment("until", last=True),
+        since=moment_of("since", last=False),
+        until=moment_of("until", last=True),
         text=folded,
         code=None if code is None else clean_id(code),
-        provider=_given("provider"),
+        provider=given("provider"),
         metadata=tuple(_metadata().items()),
     )
 
@@ -176,22 +168,8 @@ def _metadata() -> dict[str, str]:
         for name, value in request.args.items()
         if name.startswith(_METADATA) and name != _METADATA and value
     }
-    key, value = _given("key"), _given("value")
+    key, value = given("key"), given("value")
     return found | ({mirror.storable(key): mirror.storable(value)} if key and value else {})
-
-
-def _moment(name: str, *, last: bool) -> int | None:
-    text = _given(name)
-    if text is None:
-        return None
-    receiver = parts()
-    try:
-        found = moment(text, receiver.now(), receiver.config.timezone, last=last)
-    except OverflowError:
-        found = None
-    if found is None:
-        raise _Wrong(f"messages.wrong.{name}")
-    return found
 
 
 def _after() -> Place | None:

@@ -1,0 +1,68 @@
+"""`/losses`: what the providers' reports did not bring."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from receiver import times
+from receiver.parts import Receiver
+from receiver.providers.zimsend.webhook import parse
+from receiver.times import DAY, HOUR
+from tests.conftest import Clock
+from tests.payloads import envelope, sms
+from tests.web.dashboard.conftest import Visitor
+
+
+def learn(receiver: Receiver, now: int, *reports: tuple[str, str, int]) -> None:
+    """Reports of kinds and messages that happened so long ago, and had not arrived."""
+    items = []
+    for kind, message_id, ago in reports:
+        data = sms(kind, message_id, **{f"{kind}_at": times.iso(now - ago)})
+        body = json.dumps(envelope(f"sms.{kind}", data)).encode()
+        items.append(parse(body, received_at=now, retention=90 * DAY, source="reconciliation"))
+    receiver.store.ingest(items, lambda _: (), 5)
+
+
+def test_gaps_are_told_by_kind_and_time(admin: Visitor, receiver: Receiver, clock: Clock) -> None:
+    now = clock()
+    learn(
+        receiver,
+        now,
+        ("sent", "m1", 5 * HOUR),
+        ("delivered", "m1", 5 * HOUR),
+        ("failed", "m2", HOUR),
+    )
+    text = admin.get("/losses").text
+    assert "3 reports had not arrived" in text
+    assert "They are of 2 messages" in text
+    assert text.count('<th scope="row"') == 2
+    french = admin.get("/losses", **{"Accept-Language": "fr"}).text
+    assert "3 rapports n’étaient pas arrivés" in french
+
+
+def test_where_nobody_can_be_asked_it_says_what_to_do(admin: Visitor) -> None:
+    text = admin.get("/losses").text
+    assert "Nobody is asked" in text
+    assert "<code>ZIMSEND_API_KEY</code>" in text
+    assert "Nothing is known to be missing" in text
+
+
+class TestWithAnAccount:
+    @pytest.fixture
+    def environ(self, environ: dict[str, str]) -> dict[str, str]:
+        return environ | {"ZIMSEND_API_KEY": "zs_test_1", "ZIMSEND_CLIENT_ID": "client_1"}
+
+    def test_the_last_pass_and_the_next(
+        self, admin: Visitor, receiver: Receiver, clock: Clock
+    ) -> None:
+        text = admin.get("/losses").text
+        assert "never" in text
+        assert "within seconds" in text
+        assert receiver.reconciliation is not None
+        made = receiver.reconciliation.run(None)
+        assert made.problem  # nobody is there
+        text = admin.get("/losses").text
+        assert "ended early" in text
+        assert "Problem" in text
