@@ -7,9 +7,10 @@ from pathlib import Path
 
 from gunicorn.util import parse_address
 
-from receiver import environment
+from receiver import environment, times
 from receiver.config import NAMES, Config
 from receiver.errors import ConfigError
+from receiver.web.dashboard.tokens import Tokens
 from receiver.web.front.doors import addresses, obstacle
 
 _TEXT = """
@@ -37,6 +38,13 @@ zimsend-receiver
 """
 
 
+_LINK = """                signs in once, within 10 minutes; later: ADMIN_PASSWORD, in .env
+"""
+
+_OFF = """  dashboard     is off: put ADMIN_PASSWORD and SECRET_KEY (32 bytes) into .env
+"""
+
+
 def main() -> None:
     try:
         config = Config.from_env(environment.load(Path(__file__).parent.parent, NAMES))
@@ -47,7 +55,21 @@ def main() -> None:
         sys.exit(f"zimsend-receiver cannot start. {told}")
     here = config.local_url if config.bind else f"http://localhost:{config.port}"
     text = _TEXT if config.webhook_secrets else _WITHOUT_ZIMSEND
-    print(text.format(here=here, port=config.port), flush=True)
+    told = text.format(here=here, port=config.port)
+    print(f"{told}{dashboard(config, here, sys.stdout.isatty())}", flush=True)
+
+
+def dashboard(config: Config, here: str, terminal: bool) -> str:
+    """Where the dashboard is, and how one gets in.
+
+    :param terminal: whether somebody reads this now: a link that signs in belongs into no log.
+    """
+    if config.admin_password is None:
+        return _OFF
+    if not terminal:
+        return f"  dashboard     {here}\n"
+    link = Tokens(config, times.now).link()
+    return f"  dashboard     {here}/sign-in?link={link}\n{_LINK}"
 
 
 if __name__ == "__main__":

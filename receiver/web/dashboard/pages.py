@@ -218,10 +218,11 @@ def link(endpoint: str, **values: Any) -> str:
 def id_link(endpoint: str, key: str) -> str:
     """The address of the page of a message or an event, whatever its id holds.
 
-    A browser takes dots that stand alone for folders, so these go among the parameters.
+    A browser takes dots that stand alone for folders, and slashes alone are no part of a path: so
+    these go among the parameters.
     """
     written = ids.written(key)
-    if written in (".", ".."):
+    if not written.strip("./"):
         return link(endpoint, key="-", id=written)
     return link(endpoint, key="-").removesuffix("-") + quote(written, safe="")
 
