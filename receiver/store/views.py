@@ -22,6 +22,9 @@ MAY_STILL_COME = 10 * times.SECOND
 #: Ranges of missing numbers that a reader of arrivals bears in mind.
 _MOST_MISSING = 200
 
+#: Which events phones have told of themselves, in SQL.
+OF_PHONES = "substr(type, 1, 7) = 'device.'"
+
 #: Events that a page looks at, at most: with a rare filter it may hold fewer than it has room for.
 LOOKED_AT = 10_000
 #: Pending work items that are put in order for a page. Of more than that the newest are met soon.
@@ -164,6 +167,15 @@ def _without(
         yield first, last, until
 
 
+class OfPhone(NamedTuple):
+    """An event that a phone has told of itself (`device.connected` and the like)."""
+
+    key: str
+    type: str
+    occurred_at: int
+    body: bytes
+
+
 class Views(Protocol):
     """What pages ask about events and their work. Nothing here costs more with more messages."""
 
@@ -194,3 +206,6 @@ class Views(Protocol):
 
     def oldest_due(self, now: int) -> dict[str, int]:
         """By handler: since when the oldest work that may be claimed has been waiting."""
+
+    def of_phones(self, limit: int) -> list[OfPhone]:
+        """The latest events of types `device.*`, in the order in which they came, newest first."""

@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 from psycopg.rows import dict_row
 
+from receiver import mirror
 from receiver.mirror import Search
 from receiver.store.contract import (
     Evidence,
@@ -172,8 +173,13 @@ def _conditions(search: Search) -> tuple[str, list[object]]:
     return _where(
         ("m.status = %s", search.status),
         ("m.device_id = %s", search.device_id),
-        ("m.provider = %s", search.provider),
-        # Said twice, so that the index of what failed is seen to fit.
+        # Said twice, so that the index of the other providers is seen to fit, and of what failed.
+        (
+            "m.provider = %s"
+            if search.provider == mirror.PROVIDER
+            else f"m.provider = %s AND m.provider <> '{mirror.PROVIDER}'",
+            search.provider,
+        ),
         ("m.code = %s AND m.code <> ''", search.code),
         ("m.number = ANY (%s)", list(search.numbers) or None),
         (

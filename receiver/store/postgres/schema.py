@@ -26,10 +26,12 @@ from typing import Any, NamedTuple
 import psycopg
 from psycopg.errors import DeadlockDetected, LockNotAvailable
 
+from receiver import mirror
 from receiver.causes import cause_of
 from receiver.errors import SchemaMismatch, StoreUnavailable
 from receiver.store.claiming import NEVER, STAND
 from receiver.store.postgres import codes
+from receiver.store.views import OF_PHONES
 
 Connection = psycopg.Connection[Any]
 
@@ -159,6 +161,11 @@ def _find_dead_work_by_its_cause(connection: Connection) -> None:
         ]
         connection.execute(_WRITE_CAUSES, (json.dumps(rows),))
     connection.execute(_CAUSES_INDEX)
+
+
+def _find_what_is_rare(connection: Connection) -> None:
+    for statement in _RARE:
+        connection.execute(statement)
 
 
 _STEPS_TAKEN = """
@@ -357,6 +364,15 @@ CREATE INDEX deliveries_by_cause ON deliveries (handler, cause, due_at, event_se
     WHERE state = 'dead'
 """
 
+_RARE = (
+    # What phones have told of themselves: little, among all events.
+    f"CREATE INDEX events_of_phones ON events (seq) WHERE {OF_PHONES}",
+    # History of the other providers. ZimSend's is found without, and most have no others.
+    "CREATE INDEX messages_by_provider ON messages (provider, at DESC, id)"
+    f" WHERE provider <> '{mirror.PROVIDER}'",
+)
+
+
 STEPS = (
     Step("create_tables", _create_tables),
     Step("park_items_behind_others", _park_items_behind_others),
@@ -364,4 +380,5 @@ STEPS = (
     Step("keep_tracebacks", _keep_tracebacks),
     Step("count_failures_by_code", codes.take),
     Step("find_dead_work_by_its_cause", _find_dead_work_by_its_cause),
+    Step("find_what_is_rare", _find_what_is_rare),
 )

@@ -14,9 +14,11 @@ from receiver.store.views import (
     LOOKED_AT,
     MOST_COUNTED,
     MOST_GROUPS,
+    OF_PHONES,
     ORDERED,
     Group,
     Numbered,
+    OfPhone,
     Page,
     Position,
     Selection,
@@ -48,6 +50,10 @@ class Views(Records):
     def position(self, back: int) -> Position:
         found = self._read(_POSITION, (back,))
         return Position(0 if found is None else found[0])
+
+    def of_phones(self, limit: int) -> list[OfPhone]:
+        with self._reader() as connection:
+            return [OfPhone(*found) for found in connection.execute(_LATEST_OF_PHONES, (limit,))]
 
     def groups(self) -> list[Group]:
         with self._reader() as connection:
@@ -202,4 +208,8 @@ SELECT handler, since FROM owed CROSS JOIN LATERAL (
          WHERE d.state = 'pending' AND d.due_at = {NEVER} AND d.handler = owed.handler)) AS since
 ) AS oldest
 WHERE since IS NOT NULL
+"""
+
+_LATEST_OF_PHONES = f"""
+SELECT id, type, occurred_at, body FROM events WHERE {OF_PHONES} ORDER BY seq DESC LIMIT %s
 """

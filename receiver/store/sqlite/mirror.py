@@ -170,8 +170,13 @@ def conditions(search: Search) -> tuple[str, list[object]]:
     for condition, value in (
         ("m.status = ?", search.status),
         ("m.device_id = ?", search.device_id),
-        ("m.provider = ?", search.provider),
-        # Said twice, so that the index of what failed is seen to fit.
+        # Said twice, so that the index of the other providers is seen to fit, and of what failed.
+        (
+            "m.provider = ?"
+            if search.provider == mirror.PROVIDER
+            else f"m.provider = ? AND m.provider <> '{mirror.PROVIDER}'",
+            search.provider,
+        ),
         ("m.code = ? AND m.code <> ''", search.code),
         ("m.at >= ?", search.since),
         ("m.at <= ?", search.until),

@@ -17,6 +17,7 @@ from receiver.errors import SchemaMismatch, Unusable
 from receiver.status import STATE_OF_TYPE
 from receiver.store.claiming import NEVER, STAND
 from receiver.store.sqlite import codes
+from receiver.store.views import OF_PHONES
 from receiver.strict_json import read_json
 
 migrations = Migrations("receiver")
@@ -103,6 +104,11 @@ def dead_work_is_found_by_its_cause(db: Database) -> None:
         ((cause_of(error, where), seq, handler) for seq, handler, error, where in dead),
     )
     _run(db, _CAUSES_INDEX)
+
+
+@migrations()
+def what_is_rare_is_found(db: Database) -> None:
+    _run(db, _RARE)
 
 
 @cache
@@ -392,6 +398,15 @@ BEGIN
     SELECT NEW.day, NEW.device_id, NEW.status, 1, 1 WHERE NEW.day IS NOT NULL
     ON CONFLICT (day, device_id, status) DO UPDATE SET total = total + 1, live = live + 1;
 END;
+"""
+
+_RARE = f"""
+-- What phones have told of themselves: little, among all events.
+CREATE INDEX events_of_phones ON events (seq) WHERE {OF_PHONES};
+
+-- History of the other providers. ZimSend's is found without, and most have no others.
+CREATE INDEX messages_by_provider ON messages (provider, at DESC)
+    WHERE provider <> '{mirror.PROVIDER}';
 """
 
 _LEARNT = """

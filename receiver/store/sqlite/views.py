@@ -16,9 +16,11 @@ from receiver.store.views import (
     LOOKED_AT,
     MOST_COUNTED,
     MOST_GROUPS,
+    OF_PHONES,
     ORDERED,
     Group,
     Numbered,
+    OfPhone,
     Page,
     Position,
     Selection,
@@ -48,6 +50,10 @@ class Views(Records):
         with as_unavailable():
             found = self._reader.execute(_POSITION, (back,)).fetchone()
         return Position(0 if found is None else found[0])
+
+    def of_phones(self, limit: int) -> list[OfPhone]:
+        with as_unavailable():
+            return [OfPhone(*found) for found in self._reader.execute(_LATEST_OF_PHONES, (limit,))]
 
     def groups(self) -> list[Group]:
         with as_unavailable():
@@ -190,4 +196,9 @@ SELECT handler, min(since) FROM (
         WHERE state = 'pending' AND due_at = {NEVER} AND handler = owed.handler)
     FROM owed)
 WHERE since IS NOT NULL GROUP BY handler
+"""
+
+_LATEST_OF_PHONES = f"""
+SELECT id, type, occurred_at, body FROM events INDEXED BY events_of_phones
+WHERE {OF_PHONES} ORDER BY seq DESC LIMIT ?
 """

@@ -142,8 +142,6 @@ def _search() -> Search:
     if state is not None and state not in status.STATES:
         raise Wrong("messages.wrong.status")
     numbers = () if to is None else phone.forms(to, receiver.config.default_country)
-    if to is not None and not numbers:
-        raise Wrong("messages.wrong.number")
     folded = None if text is None else mirror.fold(text)
     if folded is not None and len(folded) < _SHORTEST:
         raise Wrong("messages.short_text")

@@ -8,13 +8,18 @@ from typing import Any, NamedTuple
 from flask import Response, request
 
 from receiver import mirror, times
+from receiver.mirror import Search
 from receiver.parts import Receiver, parts
+from receiver.reconciliation.losses import KINDS, TOGETHER
 from receiver.times import DAY
 from receiver.web.dashboard.pages import blueprint, page
+from receiver.web.dashboard.phones import Phone, phones_of
 from receiver.web.dashboard.troubles import troubles_of
 
 #: Numbers of days that one can choose from; the first is usual.
 PERIODS = (7, 1, 30, 90)
+#: Of events that phones have told of themselves, so many are looked at.
+_EVENTS_OF_PHONES = 200
 #: Rows of a table here; there is a page or a command for the rest.
 _MOST = 10
 
@@ -53,20 +58,25 @@ def overview() -> Response:
     known = [day for day in by_day if day > today]  # a sender's clock is ahead
     span = range(first, max([today, *known]) + 1)
     failures = mirror.failures((c, n) for c, state, n in counted("code") if state == "failed")
-    providers = _grouped(counted("provider"))
+    by_device = _largest(_grouped(counted("device_id")))
     return page(
         "overview.html",
         days=days,
         periods=sorted(PERIODS),
         whole=Sums.of((state, n) for day in by_day for state, n in by_day[day]),
         by_day=[(day, Sums.of(by_day.get(day, ()))) for day in span],
-        by_device=_largest(_grouped(counted("device_id"))),
-        by_provider=_largest(providers),
+        by_device=by_device,
+        by_provider=_largest(_grouped(counted("provider"))),
         failures=failures[:_MOST],
         failures_in_all=len(failures),
         ever=bool(by_day) or _is_anything_there(receiver),
         since=times.iso(first * DAY)[:10],
         troubles=list(troubles_of(receiver)),
+        phones=_phones(receiver, [device for device, _ in by_device if device]),
+        missed=_missed(receiver),
+        oldest=min(receiver.store.oldest_due(receiver.now()).values(), default=None),
+        last_pass=_last_pass(receiver),
+        now=receiver.now(),
     )
 
 
@@ -87,3 +97,29 @@ def _largest(groups: dict[str, list[tuple[str, int]]]) -> list[tuple[str, Sums]]
 def _is_anything_there(receiver: Receiver) -> bool:
     """Whether a message is known at all, test or not."""
     return receiver.store.latest() is not None
+
+
+def _phones(receiver: Receiver, devices: list[str]) -> list[Phone]:
+    """Those that have sent most, and those that have told of themselves; the last heard of first.
+
+    :param devices: the ids of the first.
+    """
+    found = phones_of(receiver.store.of_phones(_EVENTS_OF_PHONES))
+    for device in devices:
+        latest = receiver.store.listed(Search(device_id=device), None, 1)
+        phone = found.setdefault(device, Phone(device))
+        for (at, _), _ in latest:
+            phone.heard = max(at, phone.heard or at)
+    return sorted(found.values(), key=lambda phone: -(phone.heard or 0))[:_MOST]
+
+
+def _last_pass(receiver: Receiver) -> int | None:
+    """When a provider was last asked for all that may be missing."""
+    state = None if receiver.reconciliation is None else receiver.reconciliation.state()
+    return None if state is None else state.ended_at
+
+
+def _missed(receiver: Receiver) -> int:
+    """How many reports of those that are kept had to be asked for."""
+    whole, _, _ = receiver.store.missed([f"sms.{kind}" for kind in KINDS], TOGETHER, 1)
+    return 0 if whole is None else sum(whole.counts)

@@ -45,12 +45,12 @@ def troubles_of(receiver: Receiver) -> Iterator[Trouble]:
             yield Trouble("worker_away", commands=["flask work"])
     if stuck := stuck_handlers(store, now):
         yield Trouble("stuck", {"handlers": ", ".join(stuck)})
-    waiting, oldest = store.backlog(now, names)
-    if oldest > _OLDEST:
-        yield Trouble("backlog", {"n": waiting, "span": spoken.span(oldest)}, page="events")
-    troubles = store.troubles(now, names)
-    if dead := sum(dead for _, dead, _ in troubles):
+    oldest = min(store.oldest_due(now).values(), default=now)
+    if now - oldest > _OLDEST:
+        yield Trouble("backlog", {"span": spoken.span(now - oldest)}, page="events")
+    if dead := sum(group.number for group in store.groups()):
         yield Trouble("dead", {"n": dead}, page="failures")
+    troubles = store.troubles(now, names)
     if again := sum(again for _, _, again in troubles):
         yield Trouble("again", {"n": again}, "warn", page="events")
     if next(store.quarantined(), None) is not None:

@@ -84,7 +84,7 @@ def test_what_is_wrong_is_told_with_what_to_do(
     receiver.store.write_note("heartbeat", str(clock.time - MINUTE // 2))
     assert troubles(admin)[0] == "Work waits too long"
     page = admin.get("/").text
-    assert "2 pieces of work are due, the oldest for 60 minutes." in page
+    assert "The oldest has been due for 60 minutes." in page
 
 
 def test_where_handlers_run_elsewhere_it_says_how_to_start_them(another: Another) -> None:

@@ -38,6 +38,7 @@ HOSTILE = (
     "javascript:alert(1)",
     "../../settings",
     "..",
+    "//",
     "/etc/passwd?x=1#y&z=%2F%00",
     "\u202egnp.exe \u2066\x07\x1b[31m",
     "]]></svg><style>*{display:none}</style>",
