@@ -11,10 +11,12 @@ import itertools
 import sys
 import tempfile
 from pathlib import Path
+from urllib.parse import urlencode
 
 from receiver import times
 from tests.server import ROOT
 from tests.web.dashboard.browser import site
+from tests.web.dashboard.every_page import GROUP
 
 #: Friday afternoon.
 MOMENT = times.parse("2026-11-27T15:42:10Z")
@@ -24,8 +26,10 @@ PAGES = {
     "message": "/messages/msg_01_003",
     "settings": "/settings",
     "quarantine": "/quarantine",
-    "events": "/events",
+    "events": "/events?state=dead",
+    "event": "/events/evt_failed_msg_00_014",
     "failures": "/failures",
+    "group": f"/failures/group?{urlencode(GROUP)}",
     "losses": "/losses",
     "live": "/live",
 }

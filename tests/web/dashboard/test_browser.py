@@ -5,6 +5,7 @@ One service and one browser for all of them. Skipped, loudly, where there is no 
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from importlib.resources import files
 from typing import Any
@@ -13,6 +14,8 @@ import pytest
 from markupsafe import escape
 
 from receiver.event import clean_id
+from receiver.providers.zimsend.webhook import parse
+from receiver.times import DAY
 from receiver.visible import visible
 from tests.server import cannot_run
 from tests.web.dashboard.browser import CHROMIUM, Site, Watch, site
@@ -207,3 +210,54 @@ def test_the_script_is_small() -> None:
     script = next(a.body for name, a in assets().items() if name.endswith(".js"))
     assert script.count(b"\n") < 200
     assert not any(word in script for word in (b"eval(", b"innerHTML", b"http"))
+
+
+def test_what_comes_in_is_appended_and_can_be_paused(shop: Site) -> None:
+    def arrive(event_id: str) -> None:
+        body = {"event": "otp.sent", "event_id": event_id, "data": {"to": HOSTILE[1]}}
+        now = shop.receiver.now()
+        item = parse(json.dumps(body).encode(), received_at=now, retention=90 * DAY)
+        shop.receiver.store.ingest([item], lambda _: (), 5)
+
+    with shop.visit() as context:
+        page = context.new_page()
+        watch = Watch(page, shop.url)
+        page.clock.install()
+        page.goto("/live")
+        events = page.locator("#arrivals li")
+        assert events.count() == 50
+        assert not page.locator("#newer").is_visible()
+        arrive("evt_live_1")
+        page.clock.run_for(2_000)
+        page.get_by_text("evt_live_1").wait_for()
+        page.get_by_role("button", name="Pause").press("Enter")
+        arrive("evt_live_2")
+        page.clock.run_for(10_000)
+        assert events.count() == 51
+        page.get_by_role("button", name="Pause", pressed=True).press("Enter")
+        page.clock.run_for(2_000)
+        page.get_by_text("evt_live_2").wait_for()
+        assert events.count() == 52
+        told = events.all_inner_texts()
+        assert "evt_live_1" in told[-2]
+        assert "evt_live_2" in told[-1]
+        end = "list => list.scrollHeight - list.scrollTop - list.clientHeight"
+        assert page.locator("#arrivals").evaluate(end) < 2
+        assert watch.told == []
+
+
+def test_without_scripts_a_group_is_looked_at_and_replayed(shop: Site) -> None:
+    with shop.visit(java_script_enabled=False, locale="fr") as context:
+        page = context.new_page()
+        page.goto("/failures")
+        page.get_by_role("link", name="Voir, rejouer").first.click()
+        button = page.get_by_role("button", name="Rejouer ce")
+        number = int("".join(filter(str.isdigit, button.inner_text())) or 1)
+        button.click()
+        told = page.get_by_role("status").inner_text()
+        assert told.startswith(f"{number} tâche")
+        assert page.url.endswith("/failures")
+        assert shop.receiver.store.groups() == []
+        page.goto("/live")
+        page.locator("#newer").click()
+        assert page.get_by_text("Rien n’est arrivé depuis.").is_visible()

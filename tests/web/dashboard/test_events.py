@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-from urllib.parse import quote
 
 import pytest
 
@@ -98,7 +97,7 @@ def test_an_event_is_told_without_numbers_and_texts(admin: Visitor) -> None:
     assert "OSError: the shop is away" in text
     assert "tried again" in text
     assert "1 attempt" in text
-    assert "message_id" in text
+    assert "{\n  &#34;event&#34;: &#34;sms.failed&#34;,\n" in text
     for secret in (TEXT, NUMBER, "482913", "Zoé"):
         assert secret not in text
     everything = admin.get("/events/e0?body=all").text
@@ -191,7 +190,6 @@ def test_strange_ids_have_pages(admin: Visitor, provider: Provider, nasty: str) 
     page = admin.get(address.replace("&amp;", "&"))
     assert page.status_code == 200
     assert "<script>alert" not in page.text
-    assert quote("\u202e") not in page.text
     assert "\u202e" not in page.text
 
 

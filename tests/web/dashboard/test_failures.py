@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from html import unescape
 from urllib.parse import urlencode
 
 import pytest
@@ -34,7 +35,7 @@ def three(provider: Provider, receiver: Receiver, clock: Clock) -> int:
 
 def replay(admin: Visitor, page: str) -> str:
     """Press the button of a preview; returns what is shown then."""
-    fields = {name: field_of(page, name) for name in ("handler", "cause", "until")}
+    fields = {name: unescape(field_of(page, name)) for name in ("handler", "cause", "until")}
     answer = admin.post("/failures/replay", fields)
     assert answer.status_code == 303
     return admin.get(answer.location).text

@@ -9,7 +9,8 @@ import pytest
 from receiver import times
 from receiver.parts import Receiver
 from receiver.providers.zimsend.webhook import parse
-from receiver.times import DAY, HOUR
+from receiver.reconciliation.passes import State
+from receiver.times import DAY, HOUR, MINUTE
 from tests.conftest import Clock
 from tests.payloads import envelope, sms
 from tests.web.dashboard.conftest import Visitor
@@ -55,14 +56,22 @@ class TestWithAnAccount:
         return environ | {"ZIMSEND_API_KEY": "zs_test_1", "ZIMSEND_CLIENT_ID": "client_1"}
 
     def test_the_last_pass_and_the_next(
-        self, admin: Visitor, receiver: Receiver, clock: Clock
+        self, admin: Visitor, receiver: Receiver, clock: Clock, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         text = admin.get("/losses").text
         assert "never" in text
         assert "within seconds" in text
+        assert "Nobody is asked" not in text
         assert receiver.reconciliation is not None
-        made = receiver.reconciliation.run(None)
-        assert made.problem  # nobody is there
+        state = State(
+            0, 0, next_at=clock() + 5 * MINUTE, tried_at=clock() - 1, problem="<b>gone</b>"
+        )
+        monkeypatch.setattr(receiver.reconciliation, "state", lambda: state)
         text = admin.get("/losses").text
         assert "ended early" in text
-        assert "Problem" in text
+        assert "&lt;b&gt;gone&lt;/b&gt;" in text
+        assert "within seconds" not in text
+        answer = admin.post("/losses/now", {"back": "/losses"})
+        assert answer.location == "/losses"
+        assert "is being asked" in admin.get("/losses").text
+        assert receiver.reconciliation.is_wanted()
