@@ -190,7 +190,7 @@ def test_strange_ids_have_pages(admin: Visitor, provider: Provider, nasty: str) 
     page = admin.get(address.replace("&amp;", "&"))
     assert page.status_code == 200
     assert "<script>alert" not in page.text
-    assert "\u202e" not in page.text
+    assert "\u202e" not in re.sub(r'<input type="hidden"[^>]*>', "", page.text)
 
 
 @pytest.mark.usefixtures("four")
