@@ -101,7 +101,7 @@ def test_an_event_is_told_without_numbers_and_texts(admin: Visitor) -> None:
     for secret in (TEXT, NUMBER, "482913", "Zoé"):
         assert secret not in text
     everything = admin.get("/events/e0?body=all").text
-    assert TEXT in everything
+    assert "482913" in everything
     assert NUMBER in everything
 
 

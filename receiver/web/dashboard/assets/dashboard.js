@@ -11,7 +11,10 @@ const SHARE = 20;
 const LIVE = 1_500;
 const MOST = 500;
 
-/** Asks again and again: slower where the server is slow, and not in a tab that nobody sees. */
+/**
+ * Asks again and again: slower where the server is slow, and not in a tab that nobody sees.
+ * Returns what makes it ask after so many milliseconds instead.
+ */
 function keepAsking(usual, ask) {
   const stale = document.getElementById("stale");
   let wait = usual;
@@ -37,6 +40,7 @@ function keepAsking(usual, ask) {
 
   document.addEventListener("visibilitychange", () => plan(0));
   plan();
+  return plan;
 }
 
 async function read(address) {
@@ -81,10 +85,9 @@ function follow(main) {
 
   pause.hidden = false;
   newer.hidden = true;
-  pause.addEventListener("click", () => setPaused(!isPaused));
   list.scrollTop = list.scrollHeight;
 
-  keepAsking(LIVE, async () => {
+  const askAfter = keepAsking(LIVE, async () => {
     if (isPaused) return false;
     const fresh = await read(next);
     if (isPaused) return false; // pressed meanwhile: the same is asked for again later
@@ -104,6 +107,11 @@ function follow(main) {
       setPaused(true);
     }
     return "full" in arrivals.dataset;
+  });
+
+  pause.addEventListener("click", () => {
+    setPaused(!isPaused);
+    if (!isPaused) askAfter(0);
   });
 }
 
