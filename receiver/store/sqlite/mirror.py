@@ -300,7 +300,7 @@ def _searched(connection: sqlite3.Connection, search: Search, offset: int, limit
         having, asked_for = having_metadata(connection, search)
         where += f" AND m.key IN ({having})"
         values += asked_for
-    if where == "true" and is_common(connection, search.text):
+    if where == "true" and _is_common(connection, search.text):
         return _searched_by_reading(connection, search.text, offset, limit)
     indexed, asked = match(search.text)
     matches = (
@@ -366,28 +366,40 @@ def _searched_by_reading(
     return total + len(fresh), read(connection, [key for (key,) in page])
 
 
-def match(text: str) -> tuple[str, list[object]]:
-    """A condition on `search`: its index finds candidates, and the text decides."""
+def match(text: str, candidates: str | None = None) -> tuple[str, list[object]]:
+    """A condition on `search`: its index finds candidates, and the text decides.
+
+    :param candidates: what the index is asked for, if not for all trigrams of the text.
+    """
     if len(text) < _TRIGRAM:
         return "instr(search.text, ?)", [text]
-    return "search MATCH ? AND instr(search.text, ?)", [_trigrams(text), text]
+    asked = _all_trigrams(text) if candidates is None else candidates
+    return "search MATCH ? AND instr(search.text, ?)", [asked, text]
 
 
-def _trigrams(text: str) -> str:
+def trigrams(text: str) -> list[str]:
+    """The trigrams of a text, each as the index is asked for it."""
     parts = dict.fromkeys(text[i : i + _TRIGRAM] for i in range(len(text) - _TRIGRAM + 1))
-    quoted = ['"' + part.replace('"', '""') + '"' for part in list(parts)[:_MOST_TRIGRAMS]]
-    return " AND ".join(quoted)
+    return ['"' + part.replace('"', '""') + '"' for part in parts]
 
 
-def is_common(connection: sqlite3.Connection, text: str, many: int = _MANY) -> bool:
+def _all_trigrams(text: str) -> str:
+    return " AND ".join(trigrams(text)[:_MOST_TRIGRAMS])
+
+
+def _is_common(connection: sqlite3.Connection, text: str) -> bool:
     """Whether it has many matches. The index alone tells, nearly, and stops at enough."""
     if len(text) < _TRIGRAM:
         return True
+    return number_of(connection, _all_trigrams(text), _MANY) == _MANY
+
+
+def number_of(connection: sqlite3.Connection, asked: str, most: int) -> int:
+    """How many texts the index finds, counted up to a number."""
     found = connection.execute(
-        "SELECT count(*) FROM (SELECT 1 FROM search WHERE search MATCH ? LIMIT ?)",
-        (_trigrams(text), many),
+        "SELECT count(*) FROM (SELECT 1 FROM search WHERE search MATCH ? LIMIT ?)", (asked, most)
     ).fetchone()
-    return bool(found[0] == many)
+    return int(found[0])
 
 
 def matching_unindexed(connection: sqlite3.Connection, text: str) -> list[int]:

@@ -101,8 +101,8 @@ class Language:
     def span(self, duration_us: int) -> str:
         """How long something takes, in its largest unit."""
         for unit, size in (("days", times.DAY), ("hours", times.HOUR), ("minutes", times.MINUTE)):
-            if duration_us >= 2 * size or (unit == "minutes" and duration_us >= size):
-                return str(self.plural(f"span.{unit}", duration_us // size))
+            if duration_us >= 1.5 * size:
+                return str(self.plural(f"span.{unit}", round(duration_us / size)))
         return str(self.plural("span.seconds", max(0, duration_us // times.SECOND)))
 
     def ago(self, time_us: int, now: int) -> Markup:
