@@ -22,7 +22,7 @@ from receiver.commands.common import (
 from receiver.errors import Unusable
 from receiver.event import ALIASES
 from receiver.parts import parts
-from receiver.store import DeliveryState, Selection
+from receiver.store import Selection, WantedState
 from receiver.strict_json import read_signed
 
 _WIDTHS = (19, 14, 18, 24, 24)
@@ -38,9 +38,10 @@ def events() -> None:
 @click.option("--message-id", type=ID, help="events of this message")
 @click.option(
     "--state",
-    type=click.Choice(["pending", "done", "dead"]),
+    type=click.Choice(["pending", "retrying", "done", "dead"]),
     help="with work in this state for at least one handler",
 )
+@click.option("--handler", help="with work of this handler")
 @click.option("--to", help="of messages to this number, however it is written")
 @click.option("--limit", type=click.IntRange(1), help="so many at most")
 @click.option("--newest", is_flag=True, help="the newest first")
@@ -50,7 +51,8 @@ def list_events(
     message_id: str | None,
     since: int | None,
     until: int | None,
-    state: DeliveryState | None,
+    state: WantedState | None,
+    handler: str | None,
     to: str | None,
     limit: int | None,
     newest: bool,
@@ -67,7 +69,8 @@ def list_events(
         newest=newest,
         since=since,
         until=until,
-        state=state,
+        state=state if state is not None or handler is None else "any",
+        handler=handler,
     )
     if style == "table":
         _echo_row("RECEIVED", "TYPE", "NUMBER", "ERROR", "EVENT", "MESSAGE", "DELIVERIES")

@@ -56,7 +56,7 @@ def page(
         before = asks.begin(None if selection.until is None else selection.until + SLACK)
     if asks.are_few(selection):
         return _page_of_few(asks, selection, before, limit)
-    oldest = asks.farther(before, farthest) or 0
+    oldest = 0 if selection == Selection() else asks.farther(before, farthest) or 0
     found = asks.between(selection, oldest, before, limit + 1)
     if len(found) > limit:
         return found[:limit], found[limit - 1]["seq"], True

@@ -90,6 +90,9 @@ def test_events_list_and_show(runner: FlaskCliRunner, provider: Provider, clock:
     assert [e["event_id"] for e in listed(runner, "--until", "30m")] == ["e1"]
     assert [e["event_id"] for e in listed(runner, "--since", iso(clock.time))] == ["e2"]
     assert listed(runner, "--state", "dead") == []
+    assert listed(runner, "--state", "retrying") == []
+    assert [e["event_id"] for e in listed(runner, "--handler", "second")] == ["e1"]
+    assert listed(runner, "--handler", "gone") == []
     for none in ("soon", "20261120", "1795162542", "1795101512345", "2026-11-20-0815"):
         assert "is no time" in run(runner, "events", "list", "--since", none, status=2)
     for far in ("999999999d", "999999d", "0001-01-01T00:00:00+23:59"):
