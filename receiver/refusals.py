@@ -6,12 +6,17 @@ cause is looked for in a thread of its own, when the answer is on its way.
 
 from __future__ import annotations
 
+import json
 import logging
 import re
 import threading
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Sequence
+
+from receiver.errors import StoreUnavailable
+from receiver.store import Store
+from receiver.times import MINUTE
 
 log = logging.getLogger(__name__)
 
@@ -24,6 +29,25 @@ LARGEST = 64 * 1024
 #: A path that one may print: too short in each part to hold a secret or a number.
 _HARMLESS = re.compile(r"(?:/[A-Za-z_-]{0,12}){1,4}", re.ASCII)
 _NEARLY = re.compile(r"webhook|zimsend", re.IGNORECASE)
+
+
+#: The note of the last line, of whichever process; and for how long it is told, in microseconds.
+_NOTE = "refusals"
+_TOLD_FOR = 15 * MINUTE
+
+
+def note(store: Store, now: int, line: str) -> None:
+    """Write down what a process has told its log, for those who ask another one."""
+    try:
+        store.write_note(_NOTE, json.dumps([now, line]))
+    except StoreUnavailable as error:
+        log.debug("refusals are not written down: %s", error)
+
+
+def last_noted(store: Store, now: int) -> tuple[int, str] | None:
+    """When a process has last told of refusals, and what; `None` if that is not lately."""
+    at, line = json.loads(store.note(_NOTE) or '[0, ""]')
+    return (at, line) if now - _TOLD_FOR < at <= now + MINUTE else None
 
 
 class Refusals:
@@ -48,8 +72,9 @@ class Refusals:
         self._samples: deque[Callable[[], str]] = deque(maxlen=self.LOOKED_AT)
         self._paths: set[str] = set()
         self._last: float | None = None
-        self._told: str | None = None
         self._telling = False
+        #: Told of each line of the log, in a thread that may wait.
+        self.keep: Callable[[str], object] = lambda line: None
 
     def signature(self, look: Callable[[], str]) -> None:
         """A signature did not fit.
@@ -82,10 +107,6 @@ class Refusals:
             if self._last is None or self._clock() - self._last > self.LATELY:
                 return 0
             return self.counts.total()
-
-    def told(self) -> str | None:
-        """The last line of the log about them, if the last one is not long ago."""
-        return self._told if self.lately() else None
 
     def _count(self, cause: str) -> None:
         with self._guard:
@@ -131,5 +152,5 @@ class Refusals:
             return None
         line = f"webhooks were refused: {', '.join(parts)}"
         log.warning("%s", line)
-        self._told = line
+        self.keep(line)
         return line

@@ -11,7 +11,7 @@ from typing import Any
 
 from flask import Flask
 
-from receiver import commands, times
+from receiver import commands, refusals, times
 from receiver.config import Config
 from receiver.environment import Environment
 from receiver.errors import ConfigError
@@ -63,6 +63,9 @@ def create_app(
     if reconciler is not None:
         ingest.on_recovery = bell(environ, GAP) or reconciler.notice_gap
 
+    receiving = Receiving(config, set_up, now)
+    receiving.refusals.keep = lambda line: refusals.note(store, now(), line)
+
     app.url_map.merge_slashes = False  # an id may hold any of them
     app.url_map.converters["anytext"] = mirror.AnyText
     app.url_map.converters["messageid"] = gateway.MessageId
@@ -71,7 +74,7 @@ def create_app(
         store,
         registry,
         ingest,
-        Receiving(config, set_up, now),
+        receiving,
         worker,
         upkeep,
         zimsend,

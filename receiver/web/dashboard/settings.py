@@ -7,6 +7,7 @@ from flask import Response
 from receiver import in_effect
 from receiver.parts import parts
 from receiver.providers import PROVIDERS
+from receiver.refusals import last_noted
 from receiver.web.dashboard.pages import blueprint, page
 
 
@@ -31,7 +32,6 @@ def settings() -> Response:
             for provider in set_up
             if provider.door is not None
         ],
-        refused=receiver.receiving.refusals.lately(),
-        told=receiver.receiving.refusals.told(),
+        refused=last_noted(receiver.store, receiver.now()),
         handlers=[(handler.name, ", ".join(handler.patterns)) for handler in receiver.registry],
     )

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from receiver.parts import Receiver
+from receiver.refusals import last_noted
 from receiver.times import MINUTE
 from receiver.web.dashboard.pages import language
 from receiver.worker import is_held, last_heartbeat, stuck_handlers
@@ -55,8 +56,8 @@ def troubles_of(receiver: Receiver) -> Iterator[Trouble]:
         yield Trouble("again", {"n": again}, "warn", page="events")
     if next(store.quarantined(), None) is not None:
         yield Trouble("quarantine", kind="warn", page="quarantine")
-    if refused := receiver.receiving.refusals.lately():
-        yield Trouble("refused", {"n": refused}, "warn", page="settings")
+    if (refused := last_noted(store, now)) is not None:
+        yield Trouble("refused", {"ago": spoken.ago(refused[0], now)}, "warn", page="settings")
     passes = receiver.reconciliation
     state = None if passes is None else passes.state()
     if state is not None and state.problem is not None:

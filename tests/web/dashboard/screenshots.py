@@ -37,12 +37,15 @@ PAGES = {
 DOCUMENTED = (
     ("overview", "en", "light", 1280),
     ("overview", "fr", "dark", 390),
-    ("messages", "en", "light", 1280),
+    ("messages", "en", "dark", 1280),
     ("message", "fr", "light", 1280),
+    ("group", "en", "light", 1280),
 )
+#: Of these the whole page is taken, and not what fits onto a screen.
+_WHOLE = ("overview-en-light-1280",)
 
 
-def take(folder: Path, pictures: list[tuple[str, str, str, int]]) -> None:
+def take(folder: Path, pictures: list[tuple[str, str, str, int]], *, whole: bool = True) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     with (
         tempfile.TemporaryDirectory() as data,
@@ -58,11 +61,16 @@ def take(folder: Path, pictures: list[tuple[str, str, str, int]]) -> None:
                 page = context.new_page()
                 answer = page.goto(PAGES[name])
                 if answer is not None and answer.status == 200:
-                    path = folder / f"{name}-{language}-{scheme}-{width}.png"
-                    page.screenshot(path=path, full_page=True)
+                    title = f"{name}-{language}-{scheme}-{width}"
+                    page.screenshot(
+                        path=folder / f"{title}.png", full_page=whole or title in _WHOLE
+                    )
 
 
 if __name__ == "__main__":
     where = Path(sys.argv[1]) if len(sys.argv) > 1 else ROOT / "docs" / "screenshots"
     every = itertools.product(PAGES, ("en", "fr"), ("light", "dark"), (1280, 390))
-    take(where, list(every) if sys.argv[2:] == ["all"] else list(DOCUMENTED))
+    if sys.argv[2:] == ["all"]:
+        take(where, list(every))
+    else:
+        take(where, list(DOCUMENTED), whole=False)

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import re
+from html import unescape
 
 import pytest
 from flask import Flask
 
 from receiver.event import reject
 from receiver.parts import Receiver
+from receiver.refusals import last_noted
 from receiver.times import HOUR, MINUTE
 from tests.conftest import Clock, Provider
 from tests.payloads import body_of, sms
+from tests.server import eventually
 from tests.web.dashboard.conftest import Another, Visitor
 
 
@@ -74,17 +77,21 @@ def test_what_is_wrong_is_told_with_what_to_do(
     provider.post(body_of("sms.sent", sms("sent", "m1")))
     put(receiver, b"hello")
     provider.post(b"{}", secret="another secret of thirty-two bytes")
+    told = eventually(lambda: last_noted(receiver.store, clock.time))[1]
+    assert "1 for their signature" in told
+    assert unescape(admin.get("/settings").text).count(told) == 1
+    clock.time += 14 * MINUTE
+    assert "Webhooks are refused" in troubles(admin)
     clock.time += HOUR
     assert troubles(admin) == [
         "Nothing runs the handlers",
         "Work waits too long",
         "Signed bodies could not be used",
-        "Webhooks are refused",
     ]
     receiver.store.write_note("heartbeat", str(clock.time - MINUTE // 2))
     assert troubles(admin)[0] == "Work waits too long"
     page = admin.get("/").text
-    assert "The oldest has been due for 60 minutes." in page
+    assert "The oldest has been due for 74 minutes." in page
 
 
 def test_where_handlers_run_elsewhere_it_says_how_to_start_them(another: Another) -> None:

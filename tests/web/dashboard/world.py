@@ -18,7 +18,7 @@ _SHOPS = ("Fleurs de Lune", "Boulangerie Petit", "Garage Martin")
 _TEXTS = (
     "Bonjour {name}, votre commande {order} est prête. À bientôt, {shop}",
     "{shop} : rappel de votre rendez-vous demain à 14h30. Répondez STOP pour annuler.",
-    "Your parcel {order} has been handed over to the courier 📦",
+    "Your parcel {order} has been handed over to the courier.",
     "Votre code de confirmation est 482913. Ne le partagez avec personne.",
 )
 _NAMES = ("Zoé", "Karim", "Inès", "Loïc", "Maëlle", "Tom")
