@@ -275,6 +275,7 @@ def test_search_when_nearly_all_match(store: Store, monkeypatch: pytest.MonkeyPa
     """Then the page is found by walking through history; the answer is the same."""
     monkeypatch.setattr("receiver.store.sqlite.mirror._MANY", 2)
     monkeypatch.setattr("receiver.store.sqlite.listing._MANY", 2)
+    monkeypatch.setattr("receiver.store.postgres.mirror._MANY", 2)
     test_history_and_statistics_equal_a_recount(store, 99)
 
 

@@ -30,6 +30,8 @@ from receiver.times import DAY
 
 #: Messages that are read in one transaction where all are listed.
 _LISTED_AT_ONCE = 200
+#: With more matches of a text or metadata than this, they are soon met on the way through history.
+_MANY = 4_000
 _NEWEST_FIRST = "ORDER BY m.at DESC, m.id"
 
 _REPORTS = """
@@ -83,19 +85,24 @@ class Mirror(Transactions):
     def listed(self, search: Search, after: Place | None, limit: int) -> list[Listed]:
         if search.finds_nothing:
             return []
-        where, values = _conditions(search)
-        among = "messages AS m"
-        if search.text:
-            among = "texts AS t JOIN messages AS m ON m.id = t.message_id"
-            where, values = f"{where} AND t.folded LIKE %s", [*values, _pattern(search.text)]
+        where, values = _conditions(replace(search, metadata=()))
         if after is not None:
             where = f"{where} AND m.at <= %s AND (m.at < %s OR m.id > %s)"
             values = [*values, after[0], *after]
-        with self._reader() as connection:
+        few, first = "", list[object]()
+        with self._reading() as connection:
+            for table, condition, value in _apart(search):
+                if not few and _are_few(connection, table, condition, value):
+                    few, first = f"SELECT message_id FROM {table} WHERE {condition}", [value]
+                else:  # row by row: the planner would find all of them first
+                    where += f" AND (SELECT {condition} FROM {table} WHERE message_id = m.id)"
+                    values.append(value)
             found = connection.execute(
-                f"SELECT m.at, m.id, m.registers FROM {among} WHERE {where}"
+                f"{f'WITH few AS MATERIALIZED ({few})' if few else ''}"
+                f" SELECT m.at, m.id, m.registers FROM {'few JOIN' if few else ''} messages AS m"
+                f" {'ON m.id = few.message_id' if few else ''} WHERE {where}"
                 f" {_NEWEST_FIRST} LIMIT %s",
-                (*values, limit),
+                (*first, *values, limit),
             ).fetchall()
         return [((at, message_id), json.loads(registers)) for at, message_id, registers in found]
 
@@ -166,6 +173,24 @@ def page(connection: Connection, search: Search, offset: int, limit: int) -> Pag
         (*values, limit, offset),
     )
     return total, [(message_id, registers) for message_id, registers in found]
+
+
+def _apart(search: Search) -> Iterator[tuple[str, str, object]]:
+    """What is asked of tables beside the messages: the table, the condition, its value."""
+    if search.metadata:
+        yield "metadata", "pairs @> %s::text[]", [pair(*told) for told in search.metadata]
+    if search.text:
+        yield "texts", "folded LIKE %s", _pattern(search.text)
+
+
+def _are_few(connection: Connection, table: str, condition: str, value: object) -> bool:
+    """Whether so few rows fit that they are put in order sooner than met in history."""
+    counted = connection.execute(
+        f"SELECT count(*) FROM (SELECT 1 FROM {table} WHERE {condition} LIMIT {_MANY}) AS found",
+        (value,),
+    )
+    (number,) = counted.fetchone() or (0,)
+    return bool(number < _MANY)
 
 
 def _conditions(search: Search) -> tuple[str, list[object]]:

@@ -279,9 +279,7 @@ def having_metadata(connection: sqlite3.Connection, search: Search) -> tuple[str
     known = " INTERSECT ".join(
         "SELECT message_key AS key FROM metadata WHERE name = ? AND value = ?" for _ in asked
     )
-    fresh = [
-        key for key, row in _all_unindexed(connection) if asked <= mirror.metadata(row).items()
-    ]
+    fresh = unindexed_with(connection, asked)
     return (
         f"SELECT key FROM ({known}) WHERE key NOT IN"
         " (SELECT key FROM messages INDEXED BY messages_unindexed WHERE indexed = 0)"
@@ -302,7 +300,7 @@ def _searched(connection: sqlite3.Connection, search: Search, offset: int, limit
         values += asked_for
     if where == "true" and _is_common(connection, search.text):
         return _searched_by_reading(connection, search.text, offset, limit)
-    indexed, asked = match(search.text)
+    indexed, asked = _match(search.text)
     matches = (
         "SELECT m.key, m.at, m.id FROM search CROSS JOIN messages AS m ON m.key = search.rowid"
         f" WHERE {indexed} AND m.indexed = 1 AND {where}"
@@ -366,15 +364,11 @@ def _searched_by_reading(
     return total + len(fresh), read(connection, [key for (key,) in page])
 
 
-def match(text: str, candidates: str | None = None) -> tuple[str, list[object]]:
-    """A condition on `search`: its index finds candidates, and the text decides.
-
-    :param candidates: what the index is asked for, if not for all trigrams of the text.
-    """
+def _match(text: str) -> tuple[str, list[object]]:
+    """A condition on `search`: its index finds candidates, and the text decides."""
     if len(text) < _TRIGRAM:
         return "instr(search.text, ?)", [text]
-    asked = _all_trigrams(text) if candidates is None else candidates
-    return "search MATCH ? AND instr(search.text, ?)", [asked, text]
+    return "search MATCH ? AND instr(search.text, ?)", [_all_trigrams(text), text]
 
 
 def trigrams(text: str) -> list[str]:
@@ -400,6 +394,11 @@ def number_of(connection: sqlite3.Connection, asked: str, most: int) -> int:
         "SELECT count(*) FROM (SELECT 1 FROM search WHERE search MATCH ? LIMIT ?)", (asked, most)
     ).fetchone()
     return int(found[0])
+
+
+def unindexed_with(connection: sqlite3.Connection, asked: set[tuple[str, str]]) -> list[int]:
+    """The keys of messages that the index does not know, and that have all of these metadata."""
+    return [key for key, row in _all_unindexed(connection) if asked <= mirror.metadata(row).items()]
 
 
 def matching_unindexed(connection: sqlite3.Connection, text: str) -> list[int]:
