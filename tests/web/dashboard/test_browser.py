@@ -31,7 +31,12 @@ TAGS = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]
 def shop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     if CHROMIUM is None:
         cannot_run("there is no Chromium, so no page was seen in a browser")
-    with site(tmp_path_factory.mktemp("shop"), days=2, hostile=True) as shop:
+    with (
+        pytest.MonkeyPatch.context() as patch,
+        site(tmp_path_factory.mktemp("shop"), days=2, hostile=True) as shop,
+    ):
+        for page in ("messages", "events"):  # axe looks at each row
+            patch.setattr(f"receiver.web.dashboard.{page}._OF_A_PAGE", 20)
         yield shop
 
 
@@ -48,7 +53,14 @@ def axe(page: Any, **options: Any) -> list[str]:
 
 
 ALL = {"runOnly": {"type": "tag", "values": TAGS}}
-COLOURS = {"runOnly": {"type": "rule", "values": ["color-contrast"]}}
+#: What depends on colours and width alone.
+LOOKS = {
+    "runOnly": {
+        "type": "rule",
+        "values": ["color-contrast", "target-size", "scrollable-region-focusable"],
+    },
+    "rules": {"target-size": {"enabled": True}},
+}
 
 
 @pytest.mark.parametrize("language", ["en", "fr"])
@@ -71,10 +83,7 @@ def test_every_page_is_accessible_and_quiet(shop: Site, language: str) -> None:
             assert page.locator("html").get_attribute("lang") == language
             overflow = page.evaluate("document.documentElement.scrollWidth - innerWidth")
             assert overflow <= 0, f"{path} is {overflow} pixels too wide"
-            assert axe(page, **ALL) == [], path
-            page.emulate_media(color_scheme="dark" if wide else "light")
-            assert axe(page, **COLOURS) == [], path
-            page.emulate_media(color_scheme="light" if wide else "dark")
+            assert axe(page, **(ALL if wide else LOOKS)) == [], path
         assert watch.told == []
 
 
