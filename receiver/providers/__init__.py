@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from receiver import ids
-from receiver.providers import smscx, zimsend
+from receiver.providers import sipgate, smscx, zimsend
 from receiver.providers.contract import Door, Item, Provider
 
 __all__ = ["PROVIDERS", "Door", "Item", "Provider", "provider_of"]
 
 #: By name; the first one is asked first.
-PROVIDERS: Mapping[str, Provider] = {each.name: each for each in (zimsend.PROVIDER, smscx.PROVIDER)}
+PROVIDERS: Mapping[str, Provider] = {
+    each.name: each for each in (zimsend.PROVIDER, smscx.PROVIDER, sipgate.PROVIDER)
+}
 
 
 def provider_of(key: str) -> Provider:
