@@ -12,6 +12,7 @@ from flask import Flask, current_app
 from receiver.config import Config
 from receiver.environment import Environment
 from receiver.ingest import Ingest
+from receiver.polling import Polling
 from receiver.providers.zimsend.api import ZimSend
 from receiver.receiving import Receiving
 from receiver.reconciliation.passes import Reconciliation
@@ -38,6 +39,8 @@ class Receiver:
     waiting: threading.BoundedSemaphore
     #: Where there is an account at ZimSend.
     reconciliation: Reconciliation | None
+    #: Where there is an account at sipgate.
+    polling: Polling | None
     #: The wall clock, in microseconds.
     now: Callable[[], int]
     #: What the settings were read from.
@@ -48,6 +51,8 @@ class Receiver:
         self.upkeep.start()
         if self.reconciliation is not None:
             self.reconciliation.start()
+        if self.polling is not None:
+            self.polling.start()
 
     def stop(self) -> None:
         """Begin nothing more, the worker included. Safe in a signal handler: it sets flags."""
@@ -55,6 +60,8 @@ class Receiver:
         self.upkeep.stop()
         if self.reconciliation is not None:
             self.reconciliation.stop()
+        if self.polling is not None:
+            self.polling.stop()
 
 
 def parts(app: Flask | None = None) -> Receiver:

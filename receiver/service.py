@@ -19,8 +19,10 @@ from receiver.event import Incoming
 from receiver.ingest import Ingest
 from receiver.parts import Receiver
 from receiver.pipes import GAP, WORK, bell
+from receiver.polling import Polling
 from receiver.providers import PROVIDERS
 from receiver.providers.exchange import Budget
+from receiver.providers.sipgate.api import Sipgate
 from receiver.providers.zimsend.api import ZimSend
 from receiver.providers.zimsend.budget import Counted, Half
 from receiver.providers.zimsend.clock import clock_of
@@ -77,6 +79,7 @@ def create_app(
         zimsend,
         waiting,
         reconciler,
+        make_polling(config, store, ingest, now),
         now,
         environ,
     )
@@ -127,21 +130,55 @@ def make_reconciliation(
     if zimsend is None:
         return None
     clock = clock_of(config.api_url, now)
-
-    def learn(items: Sequence[Incoming]) -> object:
-        # What is learnt by another clock is received, and due to handlers, by ours.
-        return ingest.submit_all([item._replace(received_at=now()) for item in items])
-
     return Reconciliation(
         zimsend,
         store,
-        ingest.submit_all if clock is now else learn,
+        learning(ingest, clock, now),
         clock,
         now,
         budget=Half(store, clock),
         retention=config.retention,
         text_mode=config.text_mode,
     )
+
+
+def make_polling(
+    config: Config, store: Store, ingest: Ingest, now: Callable[[], int]
+) -> Polling | None:
+    """sipgate reports nothing by itself, so its history is asked."""
+    if config.sipgate_token_id is None or config.sipgate_token is None:
+        return None
+    sipgate = Sipgate(
+        config.sipgate_token_id.decode(),
+        config.sipgate_token.decode(),
+        sms_id=config.sipgate_sms_id,
+        base_url=config.sipgate_api_url,
+    )
+    clock = clock_of(config.sipgate_api_url, now)
+    return Polling(
+        sipgate,
+        store,
+        learning(ingest, clock, now),
+        clock,
+        now,
+        retention=config.retention,
+        text_mode=config.text_mode,
+    )
+
+
+def learning(
+    ingest: Ingest, clock: Callable[[], int], now: Callable[[], int]
+) -> Callable[[Sequence[Incoming]], object]:
+    """What stores that which was asked for.
+
+    :param clock: the one that it was asked by.
+    """
+
+    def learn(items: Sequence[Incoming]) -> object:
+        # What is learnt by another clock is received, and due to handlers, by ours.
+        return ingest.submit_all([item._replace(received_at=now()) for item in items])
+
+    return ingest.submit_all if clock is now else learn
 
 
 def register_handlers(registry: Registry, modules: Sequence[str]) -> None:

@@ -25,6 +25,7 @@ LEVELS = (
         "receiver.upkeep",
         "receiver.backups",
         "receiver.reconciliation",
+        "receiver.polling",
     },
     {"receiver.providers"},
     {"receiver.store", "receiver.registry"},

@@ -1,4 +1,4 @@
-"""`GET /v1/reconciliation`: what ZimSend's webhooks did not bring."""
+"""`GET /v1/reconciliation`: what ZimSend's webhooks did not bring, and how sipgate is asked."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ from flask import Blueprint, Response
 
 from receiver import times
 from receiver.parts import parts
+from receiver.polling import Polling
+from receiver.providers.sipgate.polling import EVERY as POLLED_EVERY
 from receiver.reconciliation.losses import KINDS, TOGETHER
 from receiver.reconciliation.passes import EVERY
 from receiver.store import Missed
@@ -53,9 +55,31 @@ def reconciliation() -> Response:
         "missed": None if whole is None else _told(whole),
         "gaps_total": count,
         "gaps": [_told(gap) for gap in gaps],
+        "polling": None if receiver.polling is None else _polling(receiver.polling, receiver.now()),
         "ignored": ignored(),
     }
     return Response(json.dumps(answer), content_type="application/json")
+
+
+def _polling(polling: Polling, now: int) -> dict[str, Any]:
+    went = polling.went()
+    if went is None:
+        last, complete_at, next_at = None, None, now
+    else:
+        last = {
+            "ended_at": times.iso(went.tried_at),
+            "complete": went.problem is None,
+            "problem": went.problem,
+            "waiting": went.waiting,
+        }
+        complete_at = went.ended_at
+        next_at = min(max(went.next_at, now), now + POLLED_EVERY)
+    return {
+        "provider": "sipgate",
+        "last_pass": last,
+        "last_complete_at": None if complete_at is None else times.iso(complete_at),
+        "next_pass_at": times.iso(next_at),
+    }
 
 
 def _told(missed: Missed) -> dict[str, Any]:
