@@ -79,6 +79,7 @@ class Provider:
     :param raw: what a handler gets of a stored body as `Event.raw`.
     :param tries: how often it sends a report at most; `None` if nobody knows.
     :param sample: see `receiver.providers.zimsend.samples.sample`.
+    :param reports_delivery: whether it ever tells that a message was delivered.
     """
 
     name: str
@@ -91,3 +92,4 @@ class Provider:
     tries: int | None
     samples: Sequence[str]
     sample: Callable[..., bytes]
+    reports_delivery: bool = True

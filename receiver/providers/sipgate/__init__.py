@@ -17,4 +17,5 @@ PROVIDER = Provider(
     tries=0,
     samples=samples.SAMPLES,
     sample=samples.sample,
+    reports_delivery=False,
 )

@@ -14,6 +14,7 @@ from receiver import ids, mirror, phone, status, times
 from receiver.event import clean_id, key_of
 from receiver.mirror import Search
 from receiver.parts import parts
+from receiver.providers import by_report
 from receiver.web.v1 import ApiError, authenticate, gateway, ignored
 
 blueprint = Blueprint("messages", __name__, url_prefix="/v1")
@@ -118,11 +119,12 @@ def sms_stats() -> Response:
         None if until is None else until // times.DAY,
         _device(),
         _argument("provider"),
-        by=("day", "code"),
+        by=("day", "provider", "code"),
     )
-    stats = mirror.statistics((day, state, count) for day, _, state, count in counts)
+    told = by_report(counts)
+    stats = mirror.statistics(*([(day, *n) for day, _, _, *n in part] for part in told))
     stats["by_error"] = mirror.failures(
-        (code, count) for _, code, state, count in counts if state == "failed"
+        (code, count) for _, _, code, state, count in counts if state == "failed"
     )
     asked = {"from": _argument("from_date"), "to": _argument("to_date")}
     return _answer(
