@@ -91,6 +91,8 @@ class Config:
     sipgate_token: bytes | None = field(repr=False)
     sipgate_sms_id: str
     sipgate_api_url: str
+    #: Names of providers; empty: the first that can send.
+    send_with: tuple[str, ...]
     public_url: str | None
     timezone: ZoneInfo
     v1_api_key: bytes | None = field(repr=False)
@@ -210,6 +212,16 @@ def _tokens(text: str) -> tuple[bytes, ...]:
                 "since it is a part of an address; `openssl rand -hex 24` makes one"
             )
     return tuple(token.encode() for token in tokens)
+
+
+def _names(text: str) -> tuple[str, ...]:
+    names = tuple(clean(part).lower() for part in text.split(",")) if text else ()
+    for name in names:
+        if not name:
+            raise ValueError("must be names of providers, separated by commas")
+        if names.count(name) > 1:
+            raise ValueError(f"{name!r} stands there twice")
+    return names
 
 
 def _number(least: int, most: int) -> Callable[[str], int]:
@@ -526,6 +538,14 @@ SETTINGS = (
         "https://api.sipgate.com/v2",
         "sipgate's API, or a simulator's",
         _address,
+    ),
+    Setting(
+        "SEND_WITH",
+        "send_with",
+        "",
+        "whom to send through, like `zimsend,smscx`: the next one only where the one before surely "
+        "sent nothing; unset: the first that can",
+        _names,
     ),
     Setting(
         "PUBLIC_URL",

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import cast
+from typing import Any, cast
 
 from flask import Flask, current_app
 
+from receiver import ids
 from receiver.config import Config
 from receiver.environment import Environment
 from receiver.ingest import Ingest
@@ -33,9 +34,12 @@ class Receiver:
     receiving: Receiving
     worker: Worker
     upkeep: Upkeep
-    #: The account at ZimSend, if there is one: for calls that somebody waits for.
-    zimsend: ZimSend | None
-    #: Requests of this process that may wait for ZimSend at once; the others are the webhook's.
+    #: What SMS can be sent through, by provider: what its `Sending.open` made.
+    accounts: Mapping[str, Any]
+    #: Of those, whom a request is sent through that names none; each only where the one before
+    #: surely sent nothing.
+    send_with: tuple[str, ...]
+    #: Requests of this process that may wait for providers at once; the others are the webhook's.
     waiting: threading.BoundedSemaphore
     #: Where there is an account at ZimSend.
     reconciliation: Reconciliation | None
@@ -45,6 +49,12 @@ class Receiver:
     now: Callable[[], int]
     #: What the settings were read from.
     environment: Environment
+
+    @property
+    def zimsend(self) -> ZimSend | None:
+        """The account at ZimSend, if there is one: for calls that somebody waits for."""
+        account = self.accounts.get(ids.FIRST)
+        return None if account is None else cast("ZimSend", account.client)
 
     def start(self) -> None:
         """Start what works beside the worker, in threads. After a fork, never before one."""

@@ -11,7 +11,7 @@ from typing import Any
 
 from flask import Flask
 
-from receiver import commands, times
+from receiver import commands, ids, times
 from receiver.config import Config
 from receiver.environment import Environment
 from receiver.errors import ConfigError
@@ -20,11 +20,10 @@ from receiver.ingest import Ingest
 from receiver.parts import Receiver
 from receiver.pipes import GAP, WORK, bell
 from receiver.polling import Polling
-from receiver.providers import PROVIDERS
-from receiver.providers.exchange import Budget
+from receiver.providers import PROVIDERS, SENDING, send_with
 from receiver.providers.sipgate.api import Sipgate
 from receiver.providers.zimsend.api import ZimSend
-from receiver.providers.zimsend.budget import Counted, Half
+from receiver.providers.zimsend.budget import Half
 from receiver.providers.zimsend.clock import clock_of
 from receiver.receiving import Receiving
 from receiver.reconciliation.passes import Reconciliation
@@ -59,7 +58,12 @@ def create_app(
     upkeep = Upkeep(store, config.retention, now)
     ingest = Ingest(store, registry.wanting, bell(environ, WORK) or worker.wake)
     set_up = [provider for provider in PROVIDERS.values() if provider.is_set_up(config)]
-    zimsend = make_client(config, Counted(store, now))
+    accounts = {
+        name: sending.open(config, store, now)
+        for name, sending in SENDING.items()
+        if sending.is_set_up(config)
+    }
+    zimsend = accounts[ids.FIRST].client if ids.FIRST in accounts else None
     waiting = threading.BoundedSemaphore(max(4, config.web_threads // 2))
     reconciler = make_reconciliation(config, zimsend, store, ingest, now)
     if reconciler is not None:
@@ -76,7 +80,8 @@ def create_app(
         Receiving(config, set_up, now),
         worker,
         upkeep,
-        zimsend,
+        accounts,
+        send_with(config),
         waiting,
         reconciler,
         make_polling(config, store, ingest, now),
@@ -103,20 +108,6 @@ def _at_the_path_meant(application: Application) -> Application:
         return application(environ, start)
 
     return call
-
-
-def make_client(config: Config, budget: Budget) -> ZimSend | None:
-    """ZimSend's API, with the settings' account. Tries once: whoever waits is told at once."""
-    if config.api_key is None or config.client_id is None:
-        return None
-    return ZimSend(
-        config.api_key.decode(),
-        config.client_id.decode(),
-        device_id=config.device_id,
-        base_url=config.api_url,
-        tries=1,
-        budget=budget,
-    )
 
 
 def make_reconciliation(

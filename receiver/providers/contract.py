@@ -1,18 +1,25 @@
 """What the service asks of a provider: a few functions, and some data.
 
 A provider says who may speak, what was said, what it wants to hear, and how its events are read. It
-does no I/O for that, and knows nothing of sockets, Flask, the database or the clock.
+does no I/O for that, and knows nothing of sockets, Flask, the database or the clock. Who can be
+sent through also has `Sending`, whose calls do.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Protocol
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any, Protocol
 
 from receiver.config import Config
+from receiver.errors import Unusable
 from receiver.event import Incoming, Read, Rejected
+from receiver.providers.exchange import Answer
+from receiver.providers.requests import Fields, NotTaken
+from receiver.store import Store
 from receiver.store.contract import Outcome
+from receiver.strict_json import read_json
 
 Item = Incoming | Rejected
 
@@ -69,6 +76,74 @@ class Door:
 
 
 @dataclass(frozen=True)
+class Asked:
+    """A request to `/v1` that a provider is asked to carry out. It is in ZimSend's shape.
+
+    :param body: as it came.
+    :param own_id: of the message that it is about, as the provider knows it; empty without one.
+    :param headers: the caller's, names in lower case.
+    :param query: encoded, without `?`.
+    :param tells_provider: whether an answer says who took it, also one that is passed back.
+    """
+
+    body: bytes = field(repr=False)
+    own_id: str = ""
+    headers: Mapping[str, str] = field(default_factory=dict, repr=False)
+    query: str = ""
+    tells_provider: bool = False
+
+    @cached_property
+    def fields(self) -> Fields:
+        """The body's JSON object.
+
+        :raises NotTaken: if it is none.
+        """
+        try:
+            found = read_json(self.body)
+        except Unusable as error:
+            raise NotTaken(400, "INVALID_REQUEST", error.reason) from None
+        if not isinstance(found, dict):
+            raise NotTaken(400, "INVALID_REQUEST", "The body must be a JSON object")
+        return found
+
+
+@dataclass(frozen=True)
+class Told:
+    """What came of it.
+
+    :param answer: an object; the provider's own answer, as it came; or why it was not taken.
+    :param leaves_it: whether surely nothing was sent, and another provider may be asked instead.
+    :param events: makes what the mirror learns of it, before anybody is answered.
+    """
+
+    answer: Fields | Answer | NotTaken
+    leaves_it: bool = False
+    events: Callable[[], Iterable[Incoming]] = tuple
+
+
+@dataclass(frozen=True)
+class Sending:
+    """How SMS are sent through a provider.
+
+    :param is_set_up: whether all of its settings are there.
+    :param settings: their names, for people.
+    :param open: the account that the settings name; with the wall clock. No I/O.
+    :param calls: what it can do, by the calls of `/v1`: `send`, `send-bulk`,
+        `send-bulk-personalized`, `send-otp`, `verify-otp`, `resend`, `cancel`; of the account.
+        They raise `NotTaken` for what cannot be sent as it is (then surely nothing was sent), and
+        `StoreUnavailable` if they need the store, before anything is sent.
+    :param ask: what the provider tells of a message by its own id, within so many seconds.
+        Raises `ProviderError` and `ValueError`. `None`: it cannot be asked.
+    """
+
+    is_set_up: Callable[[Config], bool]
+    settings: tuple[str, ...]
+    open: Callable[[Config, Store, Callable[[], int]], Any]
+    calls: Mapping[str, Callable[[Any, Asked], Told]]
+    ask: Callable[[Any, str, float], Sequence[Incoming]] | None = None
+
+
+@dataclass(frozen=True)
 class Provider:
     """One provider.
 
@@ -80,6 +155,7 @@ class Provider:
     :param tries: how often it sends a report at most; `None` if nobody knows.
     :param sample: see `receiver.providers.zimsend.samples.sample`.
     :param reports_delivery: whether it ever tells that a message was delivered.
+    :param sending: `None` if nothing can be sent through it.
     """
 
     name: str
@@ -93,3 +169,4 @@ class Provider:
     samples: Sequence[str]
     sample: Callable[..., bytes]
     reports_delivery: bool = True
+    sending: Sending | None = None

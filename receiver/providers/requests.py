@@ -48,6 +48,12 @@ class NotTaken(ReceiverError):
         self.maybe_sent = maybe_sent
         self.message_id = message_id
 
+    @property
+    def leaves_it(self) -> bool:
+        """Whether surely nothing was sent, and another provider may be asked instead. Who does not
+        want to hear from the sender does not want to by another way either."""
+        return not self.maybe_sent and self.code != "BLOCKED_NUMBER"
+
 
 def each(asked: Fields, one: Callable[[Fields], T]) -> list[T | NotTaken]:
     """The SMS of a request to send one text to many, or many texts; what is wrong with one of them

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from receiver.event import read_envelope
 from receiver.providers.contract import Door, Provider
-from receiver.providers.zimsend import diagnosis, samples, webhook
+from receiver.providers.zimsend import diagnosis, gateway, samples, webhook
 
 #: ZimSend, as the service knows it.
 PROVIDER = Provider(
@@ -34,4 +34,5 @@ PROVIDER = Provider(
     tries=3,
     samples=tuple(samples.SAMPLES),
     sample=samples.sample,
+    sending=gateway.SENDING,
 )

@@ -54,7 +54,7 @@ def sms_status(message_id: str) -> Response:
     asked, message_id = message_id, key_of(message_id)
     store = parts().store
     evidence = store.evidence(message_id, MOST_EVENTS)
-    if evidence is None and _is_zimsends(message_id) and gateway.learn(asked):
+    if evidence is None and gateway.learn(asked):
         evidence = store.evidence(message_id, MOST_EVENTS)
     if evidence is None:
         raise ApiError(404, "MESSAGE_NOT_FOUND", "No message with this id is known here.")
@@ -130,10 +130,6 @@ def sms_stats() -> Response:
     return _answer(
         {"success": True, "period": asked, "stats": stats, "ignored": ignored(*_OF_STATS)}
     )
-
-
-def _is_zimsends(key: str) -> bool:
-    return ids.split(key)[0] == ids.FIRST
 
 
 def _message(message_id: str, row: status.Row) -> dict[str, Any]:
