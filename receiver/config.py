@@ -289,6 +289,13 @@ def _header(text: str) -> str | None:
     return value or None
 
 
+def _sender(text: str) -> str | None:
+    sender = _header(text)
+    if sender is not None and not 3 <= len(sender) <= 15:
+        raise ValueError("must have 3 to 15 characters")
+    return sender
+
+
 def _credential(text: str) -> bytes | None:
     credential = _header(text)
     return None if credential is None else credential.encode()
@@ -499,7 +506,7 @@ SETTINGS = (
         needs="SMSCX_WEBHOOK_TOKEN",
         secret=True,
     ),
-    Setting("SMSCX_FROM", "smscx_sender", "", "who SMS are from that SMS.CX sends", _header),
+    Setting("SMSCX_FROM", "smscx_sender", "", "who SMS are from that SMS.CX sends", _sender),
     Setting(
         "SMSCX_API_URL",
         "smscx_api_url",

@@ -197,6 +197,8 @@ BAD: list[tuple[str, str]] = [
     ("HANDLERS", "a\nb"),
     ("HANDLERS", "a,b,a"),
     ("SEND_WITH", ","),
+    ("SMSCX_FROM", "ab"),
+    ("SMSCX_FROM", "x" * 16),
     ("SEND_WITH", "zimsend,"),
     ("SEND_WITH", "zimsend,ZimSend"),
     ("ALLOW_EPHEMERAL_SQLITE", "yes"),

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from receiver.providers.contract import Door, Provider
-from receiver.providers.smscx import samples, webhook
+from receiver.providers.smscx import gateway, samples, webhook
+from receiver.providers.smscx.webhook import PATH
 from receiver.strict_json import canonical
-
-PATH = "/webhooks/smscx"
 
 #: SMS.CX, as the service knows it.
 PROVIDER = Provider(
@@ -22,7 +21,7 @@ PROVIDER = Provider(
         ),
         answer=webhook.answer,
         headers=lambda config, body: {},
-        address=lambda config: f"{PATH}/{config.smscx_tokens[0].decode()}",
+        address=webhook.address,
     ),
     parse=webhook.parse,
     read=webhook.read,
@@ -30,4 +29,5 @@ PROVIDER = Provider(
     tries=None,
     samples=tuple(samples.SAMPLES),
     sample=samples.sample,
+    sending=gateway.SENDING,
 )

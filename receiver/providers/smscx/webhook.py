@@ -15,6 +15,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from receiver import ids, status, times
+from receiver.config import Config
 from receiver.errors import Refused, Unusable
 from receiver.event import LONGEST_ID, NOT_IN_AN_ID, Incoming, Rejected, clean_id, reject
 from receiver.providers.contract import Item
@@ -22,6 +23,7 @@ from receiver.redaction import redact as hidden
 from receiver.strict_json import canonical, read_signed, text_of
 
 NAME = "smscx"
+PATH = "/webhooks/smscx"
 Fields = Mapping[str, Any]
 
 #: The callback that reports what became of SMS.
@@ -73,6 +75,11 @@ def authenticate(tokens: Sequence[bytes], claimed: str) -> bool:
     digest = hashlib.sha256(claimed.encode("utf-8", "surrogatepass")).digest()
     matches = [hmac.compare_digest(hashlib.sha256(token).digest(), digest) for token in tokens]
     return any(matches)
+
+
+def address(config: Config) -> str:
+    """Where its callbacks go, below this service's own address: a secret."""
+    return f"{PATH}/{config.smscx_tokens[0].decode()}"
 
 
 # --- what was said
