@@ -11,7 +11,7 @@ from typing import Any
 
 from flask import Flask
 
-from receiver import commands, ids, times
+from receiver import commands, times
 from receiver.config import Config
 from receiver.environment import Environment
 from receiver.errors import ConfigError
@@ -21,10 +21,10 @@ from receiver.parts import Receiver
 from receiver.pipes import GAP, WORK, bell
 from receiver.polling import Polling
 from receiver.providers import PROVIDERS, SENDING, send_with
+from receiver.providers.clock import clock_of
 from receiver.providers.sipgate.api import Sipgate
 from receiver.providers.zimsend.api import ZimSend
 from receiver.providers.zimsend.budget import Half
-from receiver.providers.zimsend.clock import clock_of
 from receiver.receiving import Receiving
 from receiver.reconciliation.passes import Reconciliation
 from receiver.registry import Registry
@@ -63,9 +63,9 @@ def create_app(
         for name, sending in SENDING.items()
         if sending.is_set_up(config)
     }
-    zimsend = accounts[ids.FIRST].client if ids.FIRST in accounts else None
+    clients = {name: account.client for name, account in accounts.items()}
     waiting = threading.BoundedSemaphore(max(4, config.web_threads // 2))
-    reconciler = make_reconciliation(config, zimsend, store, ingest, now)
+    reconciler = make_reconciliation(config, clients.get("zimsend"), store, ingest, now)
     if reconciler is not None:
         ingest.on_recovery = bell(environ, GAP) or reconciler.notice_gap
 
@@ -84,7 +84,7 @@ def create_app(
         send_with(config),
         waiting,
         reconciler,
-        make_polling(config, store, ingest, now),
+        make_polling(config, clients.get("sipgate"), store, ingest, now),
         now,
         environ,
     )
@@ -134,17 +134,15 @@ def make_reconciliation(
 
 
 def make_polling(
-    config: Config, store: Store, ingest: Ingest, now: Callable[[], int]
+    config: Config,
+    sipgate: Sipgate | None,
+    store: Store,
+    ingest: Ingest,
+    now: Callable[[], int],
 ) -> Polling | None:
     """sipgate reports nothing by itself, so its history is asked."""
-    if config.sipgate_token_id is None or config.sipgate_token is None:
+    if sipgate is None:
         return None
-    sipgate = Sipgate(
-        config.sipgate_token_id.decode(),
-        config.sipgate_token.decode(),
-        sms_id=config.sipgate_sms_id,
-        base_url=config.sipgate_api_url,
-    )
     clock = clock_of(config.sipgate_api_url, now)
     return Polling(
         sipgate,

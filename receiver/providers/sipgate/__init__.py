@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from receiver.providers.contract import Provider
-from receiver.providers.sipgate import events, samples
+from receiver.providers.sipgate import events, gateway, samples
 
 #: sipgate, as the service knows it.
 PROVIDER = Provider(
@@ -17,5 +17,6 @@ PROVIDER = Provider(
     tries=0,
     samples=samples.SAMPLES,
     sample=samples.sample,
+    sending=gateway.SENDING,
     reports_delivery=False,
 )

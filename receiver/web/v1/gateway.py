@@ -223,6 +223,10 @@ def _told(name: str, call: str, asked: Asked) -> Told:
         return SENDING[name].calls[call](parts().accounts[name], asked)
     except NotTaken as problem:
         return Told(problem, leaves_it=problem.leaves_it)
+    except StoreUnavailable as error:  # nobody else may send what nobody could write down
+        log.warning("%s sent nothing, since the store is away: %s", name, error)
+        told = "Nothing was sent: the store cannot be used at this moment. Try again."
+        return Told(NotTaken(503, "SERVICE_UNAVAILABLE", told))
 
 
 def _remember(name: str, events: Callable[[], Iterable[Incoming]]) -> None:

@@ -11,9 +11,9 @@ import pytest
 
 from app import create_app
 from receiver.parts import Receiver
+from receiver.providers.clock import clock_of
 from receiver.providers.zimsend.api import ZimSend
 from receiver.providers.zimsend.budget import Half
-from receiver.providers.zimsend.clock import clock_of
 from receiver.providers.zimsend.simulator import api
 from receiver.providers.zimsend.simulator.running import Simulator
 from receiver.providers.zimsend.simulator.world import World
@@ -56,7 +56,7 @@ def test_a_simulator_tells_its_time_and_its_speed(
     monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:9")
     seconds = [100.0]
     still = SimpleNamespace(monotonic=lambda: seconds[0])
-    monkeypatch.setattr("receiver.providers.zimsend.clock.time", still)
+    monkeypatch.setattr("receiver.providers.clock.time", still)
     now = clock_of(url, clock)
     assert now() == ahead.now()
     seconds[0] += 3
