@@ -73,6 +73,10 @@ def no_answer(here: Here, *, arrives: bool) -> Any:
     return fault
 
 
+def refuse(*_: Any) -> None:
+    raise StoreUnavailable("the disk is full")
+
+
 def refuses(status: int) -> Any:
     return lambda request: (
         httpx.Response(status, headers={"Retry-After": "7"}) if request.method == "POST" else None
@@ -135,9 +139,6 @@ def test_a_lost_answer_is_never_asked_for_again_and_is_looked_for(
 def test_while_the_store_is_away_nothing_is_sent(
     here: Here, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def refuse(*_: Any) -> None:
-        raise StoreUnavailable("the disk is full")
-
     monkeypatch.setattr(here.receiver.store, "write_notes", refuse)
     for answer in (here.one(), here.send_by("send-bulk", recipients=[NUMBER], message=TEXT)):
         assert "Nothing was sent" in problem(answer, 503, "SERVICE_UNAVAILABLE")
@@ -149,9 +150,6 @@ def test_while_the_store_is_away_nothing_is_sent(
 def test_it_is_answered_also_if_the_store_goes_away_behind_the_request(
     here: Here, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def refuse(*_: Any) -> None:
-        raise StoreUnavailable("the disk is full")
-
     with monkeypatch.context() as away:
         away.setattr(here.receiver.store, "ingest", refuse)
         message_id = here.one().get_json()["message_id"]
@@ -235,3 +233,38 @@ def test_what_sipgate_cannot_do(here: Here) -> None:
         problem(answer, 501, "NOT_SUPPORTED")
     assert here.asked == 1
     assert here.status(own_id)["status"] == "queued"
+
+
+#: Each way that sipgate can fail, and whether surely nothing was sent.
+FAILURES: dict[str, tuple[Any, bool]] = {
+    "our token": (refuses(401), True),
+    "no credit": (refuses(402), True),
+    "our extension": (refuses(403), True),
+    "too many requests": (refuses(429), True),
+    "a request": (refuses(400), True),
+    "theirs": (refuses(500), False),
+    "a proxy's": (refuses(503), False),
+}
+
+
+@pytest.mark.parametrize("case", [*FAILURES, "silence", "the store is away"])
+def test_the_next_one_is_asked_only_where_surely_nothing_was_sent(
+    environ: dict[str, str], clock: Clock, monkeypatch: pytest.MonkeyPatch, case: str
+) -> None:
+    zimsend = {"ZIMSEND_API_KEY": "key", "ZIMSEND_CLIENT_ID": "id", "SEND_WITH": "sipgate,zimsend"}
+    here = Here({**environ, **zimsend}, clock)
+    fault, falls = FAILURES.get(case, (no_answer(here, arrives=False), False))
+    if case == "the store is away":
+        monkeypatch.setattr(here.receiver.store, "write_notes", refuse)
+    taken = {"success": True, "message_id": "msg_1", "status": "queued"}
+
+    def answer(request: httpx.Request) -> httpx.Response | None:
+        if request.url.path == "/v1/sms/send":
+            return httpx.Response(200, json=taken)
+        return fault(request)  # type: ignore[no-any-return]
+
+    here.wire.fault = answer
+    told = here.one().get_json()
+    assert (told.get("provider") == "zimsend") == falls
+    assert here.wire.calls.count("POST /v1/sms/send") == falls
+    here.close()
