@@ -184,14 +184,15 @@ def _done(names: Sequence[str], call: str, asked: Asked) -> Response:
         )
     try:
         shown = None
-        for name in names:
+        for number, name in enumerate(names):
+            if number:
+                log.info("%s surely sent nothing (%s): %s is asked", names[number - 1], call, name)
             told = _told(name, call, asked)
             _remember(name, told.events)
             if shown is None or not told.leaves_it:
                 shown = told
             if not told.leaves_it:
                 break
-            log.info("%s surely sent nothing of a request (%s)", name, call)
     finally:
         receiver.waiting.release()
     assert shown is not None

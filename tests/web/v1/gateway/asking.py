@@ -34,6 +34,7 @@ class Gateway:
     """A receiver in this process, with an account at that ZimSend."""
 
     def __init__(self, environ: dict[str, str], clock: Clock) -> None:
+        self.clock = clock
         self.app = create_app(environ, clock)
         self.parts = self.app.extensions["receiver"]
         self.parts.store.migrate()

@@ -10,10 +10,22 @@ import pytest
 
 from app import create_app
 from receiver import ConfigError
+from receiver.config import NAMES
+from receiver.providers import SENDING as SENDING_WITH
 from tests.canned import Canned, Step, ok, raw, reset, silent, status
 from tests.conftest import SECRET, Clock
 from tests.server import free_port
-from tests.web.v1.gateway.asking import HTML, KEYS, NUMBER, SMSCX, TEXT, Gateway, problem, sent
+from tests.web.v1.gateway.asking import (
+    CALLS,
+    HTML,
+    KEYS,
+    NUMBER,
+    SMSCX,
+    TEXT,
+    Gateway,
+    problem,
+    sent,
+)
 
 SENDING = {
     "send": {"to": NUMBER, "message": TEXT},
@@ -297,3 +309,11 @@ def test_no_waiting_place_is_left(
     assert "Nothing was sent" in problem(answer, 503, "SERVICE_UNAVAILABLE")
     assert zimsend.seen == smscx.seen == []
     assert json.loads(answer.text)["error"]
+
+
+@pytest.mark.parametrize("name", SENDING_WITH)
+def test_what_each_can_do_is_said_in_known_words(name: str) -> None:
+    sending = SENDING_WITH[name]
+    assert set(sending.settings) <= set(NAMES)
+    assert sending.calls.keys() <= CALLS.keys()
+    assert {"send", "send-bulk", "send-bulk-personalized"} <= sending.calls.keys()
