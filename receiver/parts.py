@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import cast
 
@@ -36,8 +36,8 @@ class Receiver:
     zimsend: ZimSend | None
     #: Requests of this process that may wait for ZimSend at once; the others are the webhook's.
     waiting: threading.BoundedSemaphore
-    #: Where there is an account at ZimSend.
-    reconciliation: Reconciliation | None
+    #: By provider, for each at which there is an account.
+    reconciliations: Mapping[str, Reconciliation]
     #: The wall clock, in microseconds.
     now: Callable[[], int]
     #: What the settings were read from.
@@ -46,15 +46,20 @@ class Receiver:
     def start(self) -> None:
         """Start what works beside the worker, in threads. After a fork, never before one."""
         self.upkeep.start()
-        if self.reconciliation is not None:
-            self.reconciliation.start()
+        for reconciliation in self.reconciliations.values():
+            reconciliation.start()
 
     def stop(self) -> None:
         """Begin nothing more, the worker included. Safe in a signal handler: it sets flags."""
         self.worker.stop()
         self.upkeep.stop()
-        if self.reconciliation is not None:
-            self.reconciliation.stop()
+        for reconciliation in self.reconciliations.values():
+            reconciliation.stop()
+
+    def notice_gap(self) -> None:
+        """Reports may have been missed, of every provider."""
+        for reconciliation in self.reconciliations.values():
+            reconciliation.notice_gap()
 
 
 def parts(app: Flask | None = None) -> Receiver:

@@ -20,10 +20,10 @@ from receiver.ingest import Ingest
 from receiver.parts import Receiver
 from receiver.pipes import GAP, WORK, bell
 from receiver.providers import PROVIDERS
+from receiver.providers.contract import Account
 from receiver.providers.exchange import Budget
 from receiver.providers.zimsend.api import ZimSend
-from receiver.providers.zimsend.budget import Counted, Half
-from receiver.providers.zimsend.clock import clock_of
+from receiver.providers.zimsend.budget import Counted
 from receiver.receiving import Receiving
 from receiver.reconciliation.passes import Reconciliation
 from receiver.registry import Registry
@@ -59,9 +59,12 @@ def create_app(
     set_up = [provider for provider in PROVIDERS.values() if provider.is_set_up(config)]
     zimsend = make_client(config, Counted(store, now))
     waiting = threading.BoundedSemaphore(max(4, config.web_threads // 2))
-    reconciler = make_reconciliation(config, zimsend, store, ingest, now)
-    if reconciler is not None:
-        ingest.on_recovery = bell(environ, GAP) or reconciler.notice_gap
+    asked = (provider.account(config, store, now) for provider in PROVIDERS.values())
+    reconciliations = {
+        account.provider: make_reconciliation(config, account, store, ingest, now)
+        for account in asked
+        if account is not None
+    }
 
     app.url_map.merge_slashes = False  # an id may hold any of them
     app.url_map.converters["anytext"] = mirror.AnyText
@@ -76,10 +79,12 @@ def create_app(
         upkeep,
         zimsend,
         waiting,
-        reconciler,
+        reconciliations,
         now,
         environ,
     )
+    if reconciliations:
+        ingest.on_recovery = bell(environ, GAP) or receiver.notice_gap
     app.extensions["receiver"] = receiver
     app.wsgi_app = _at_the_path_meant(app.wsgi_app)  # type: ignore[assignment,method-assign]
     if config.trusted_proxies:
@@ -117,28 +122,19 @@ def make_client(config: Config, budget: Budget) -> ZimSend | None:
 
 
 def make_reconciliation(
-    config: Config,
-    zimsend: ZimSend | None,
-    store: Store,
-    ingest: Ingest,
-    now: Callable[[], int],
-) -> Reconciliation | None:
-    """Where there is an account, it is asked for what its webhooks did not bring."""
-    if zimsend is None:
-        return None
-    clock = clock_of(config.api_url, now)
+    config: Config, account: Account, store: Store, ingest: Ingest, now: Callable[[], int]
+) -> Reconciliation:
+    """An account is asked for what its provider's reports did not bring."""
 
     def learn(items: Sequence[Incoming]) -> object:
         # What is learnt by another clock is received, and due to handlers, by ours.
         return ingest.submit_all([item._replace(received_at=now()) for item in items])
 
     return Reconciliation(
-        zimsend,
+        account,
         store,
-        ingest.submit_all if clock is now else learn,
-        clock,
+        ingest.submit_all if account.now is now else learn,
         now,
-        budget=Half(store, clock),
         retention=config.retention,
         text_mode=config.text_mode,
     )

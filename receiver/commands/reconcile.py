@@ -32,7 +32,7 @@ def reconcile(since: int | None, dry_run: bool) -> None:
     receiver = parts()
     if since is not None and since > receiver.now():
         raise click.BadParameter(f"{shown(since)} is in the future", param_hint=["--since"])
-    reconciliation = receiver.reconciliation
+    reconciliation = receiver.reconciliations.get("zimsend")
     if reconciliation is None:
         raise ConfigError("ZIMSEND_API_KEY", "not set, nor ZIMSEND_CLIENT_ID: nobody can be asked")
     with progress() as show:

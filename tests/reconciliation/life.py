@@ -14,6 +14,7 @@ from flask.testing import FlaskClient
 from app import create_app
 from receiver import Event, Registry, status
 from receiver.parts import Receiver
+from receiver.providers.zimsend.account import Account
 from receiver.providers.zimsend.api import ZimSend
 from receiver.providers.zimsend.budget import Half
 from receiver.providers.zimsend.simulator.api import create_api
@@ -98,11 +99,9 @@ class Life:
             patch.setattr(httpx, "Client", through_the_wire)
             zimsend = ZimSend(KEY, ID, sleep=self.sleep, clock=lambda: self.clock.time / SECOND)
         self.reconciliation = Reconciliation(
-            zimsend,
+            Account(zimsend, Half(self.receiver.store, self.clock), self.clock),
             self.receiver.store,
             self.receiver.ingest.submit_all,
-            self.clock,
-            budget=Half(self.receiver.store, self.clock),
             retention=self.receiver.config.retention,
             text_mode=self.receiver.config.text_mode,
         )

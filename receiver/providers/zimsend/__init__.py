@@ -5,6 +5,7 @@ from __future__ import annotations
 from receiver.event import read_envelope
 from receiver.providers.contract import Door, Provider
 from receiver.providers.zimsend import diagnosis, samples, webhook
+from receiver.providers.zimsend.account import account
 
 #: ZimSend, as the service knows it.
 PROVIDER = Provider(
@@ -34,4 +35,5 @@ PROVIDER = Provider(
     tries=3,
     samples=tuple(samples.SAMPLES),
     sample=samples.sample,
+    account=account,
 )

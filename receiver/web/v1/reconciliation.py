@@ -10,7 +10,7 @@ from flask import Blueprint, Response
 from receiver import times
 from receiver.parts import parts
 from receiver.reconciliation.losses import KINDS, TOGETHER
-from receiver.reconciliation.passes import EVERY
+from receiver.reconciliation.planning import EVERY
 from receiver.store import Missed
 from receiver.web.v1 import authenticate, ignored
 
@@ -28,7 +28,7 @@ def reconciliation() -> Response:
     """The last pass, the next one, and all that was missed and is still kept."""
     receiver = parts()
     # Without an account nobody asks; what was learnt before is still told.
-    passes = receiver.reconciliation
+    passes = receiver.reconciliations.get("zimsend")
     state = None if passes is None else passes.state()
     whole, count, gaps = receiver.store.missed(
         [f"sms.{kind}" for kind in KINDS], TOGETHER, MOST_GAPS
