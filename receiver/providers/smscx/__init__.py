@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from receiver.providers.contract import Door, Provider
 from receiver.providers.smscx import samples, webhook
+from receiver.providers.smscx.account import account
 from receiver.strict_json import canonical
 
 PATH = "/webhooks/smscx"
@@ -30,4 +31,5 @@ PROVIDER = Provider(
     tries=None,
     samples=tuple(samples.SAMPLES),
     sample=samples.sample,
+    account=account,
 )
