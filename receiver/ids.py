@@ -32,6 +32,11 @@ def of(provider: str, name: str) -> str:
     return name if provider == FIRST else f"{name}:{provider}"
 
 
+def prefix(provider: str) -> str:
+    """What the keys of a provider begin with; those of ZimSend have no such beginning."""
+    return key(provider, "")
+
+
 def split(key: str) -> tuple[str, str]:
     """The provider's name, and the id that the provider itself knows."""
     provider, separator, own_id = key.partition(_SEPARATOR)

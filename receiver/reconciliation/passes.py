@@ -105,8 +105,8 @@ class Reconciliation:
         self._asking = account.within(tries=3, patience=_PATIENCE, budget=self)
         self._name = ids.of(account.provider, NAME)
         self._calls = 0
-        #: Until when the provider does not want to be asked.
-        self._not_before = 0
+        #: That of the pass that is being made.
+        self._state: State | None = None
         #: Until when the turn is ours; `None`: we do not have it, or need none.
         self._until: int | None = None
         #: When it was noticed that webhooks may have been missed.
@@ -230,7 +230,7 @@ class Reconciliation:
             state.widen(began, history)
         recent, *old = plan(state, began, history, self._retention, since)
         made = Pass(recent.since)
-        self._calls, self._not_before = 0, state.not_before
+        self._calls, self._state = 0, state
 
         def report(found: Found) -> None:
             made.calls, made.messages, made.waiting = self._calls, found.messages, found.waiting
@@ -326,14 +326,14 @@ class Reconciliation:
         if self._stopped.is_set():
             raise _Stopped("this process is about to end")
         self._keep()
-        peace = (self._not_before - self._now()) / SECOND
-        if 0 < peace <= self.account.history.longest_wait / SECOND:
-            if peace > _PATIENCE:
-                raise TryLater(
-                    f"{self.account.title} may be asked again in {peace:.0f} s", retry_after=peace
-                )
-            return min(peace, _LONGEST_NAP)
-        wait = self.account.budget.take()
+        peace = 0.0
+        if self._state is not None:
+            peace = self._state.peace(self._now(), self.account.history) / SECOND
+        if peace > _PATIENCE:
+            raise TryLater(
+                f"{self.account.title} may be asked again in {peace:.0f} s", retry_after=peace
+            )
+        wait = peace or self.account.budget.take()
         if not wait:
             self._calls += 1
         return min(wait, _LONGEST_NAP)
@@ -357,4 +357,5 @@ class Reconciliation:
         until, self._until = self._until, None
         if until is not None:
             with suppress(ReceiverError):  # then it runs out by itself
-                self._store.keep_turn(self._name, until, min(self._now(), self._wall()))
+                # At no time of any clock: one that goes back then holds nobody up.
+                self._store.keep_turn(self._name, until, 0)

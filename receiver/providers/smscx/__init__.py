@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from receiver.providers.contract import Door, Provider
-from receiver.providers.smscx import samples, webhook
-from receiver.providers.smscx.account import account
+from receiver.providers.smscx import account, samples, webhook
 from receiver.strict_json import canonical
 
 PATH = "/webhooks/smscx"
@@ -31,5 +30,5 @@ PROVIDER = Provider(
     tries=None,
     samples=tuple(samples.SAMPLES),
     sample=samples.sample,
-    account=account,
+    account=account.of_settings,
 )

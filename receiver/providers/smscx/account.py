@@ -39,7 +39,7 @@ _AT_ONCE = 15
 _INTERVAL = MINUTE // (HISTORY.per_minute - _AT_ONCE)
 
 
-def account(config: Config, store: Store, now: Callable[[], int]) -> Account | None:
+def of_settings(config: Config, store: Store, now: Callable[[], int]) -> Account | None:
     """The settings' account; `None` where its credentials are not set."""
     if config.smscx_api_key is None:
         return None

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from receiver.event import read_envelope
 from receiver.providers.contract import Door, Provider
-from receiver.providers.zimsend import diagnosis, samples, webhook
-from receiver.providers.zimsend.account import account
+from receiver.providers.zimsend import account, diagnosis, samples, webhook
 
 #: ZimSend, as the service knows it.
 PROVIDER = Provider(
@@ -35,5 +34,5 @@ PROVIDER = Provider(
     tries=3,
     samples=tuple(samples.SAMPLES),
     sample=samples.sample,
-    account=account,
+    account=account.of_settings,
 )

@@ -32,7 +32,7 @@ HISTORY = History(
 )
 
 
-def account(config: Config, store: Store, now: Callable[[], int]) -> Account | None:
+def of_settings(config: Config, store: Store, now: Callable[[], int]) -> Account | None:
     """The settings' account; `None` where its credentials are not set."""
     if config.api_key is None or config.client_id is None:
         return None
