@@ -41,8 +41,8 @@ class Receiver:
     send_with: tuple[str, ...]
     #: Requests of this process that may wait for providers at once; the others are the webhook's.
     waiting: threading.BoundedSemaphore
-    #: Where there is an account at ZimSend.
-    reconciliation: Reconciliation | None
+    #: By provider, for each at which there is an account.
+    reconciliations: Mapping[str, Reconciliation]
     #: Where there is an account at sipgate.
     polling: Polling | None
     #: The wall clock, in microseconds.
@@ -59,8 +59,8 @@ class Receiver:
     def start(self) -> None:
         """Start what works beside the worker, in threads. After a fork, never before one."""
         self.upkeep.start()
-        if self.reconciliation is not None:
-            self.reconciliation.start()
+        for reconciliation in self.reconciliations.values():
+            reconciliation.start()
         if self.polling is not None:
             self.polling.start()
 
@@ -68,10 +68,15 @@ class Receiver:
         """Begin nothing more, the worker included. Safe in a signal handler: it sets flags."""
         self.worker.stop()
         self.upkeep.stop()
-        if self.reconciliation is not None:
-            self.reconciliation.stop()
+        for reconciliation in self.reconciliations.values():
+            reconciliation.stop()
         if self.polling is not None:
             self.polling.stop()
+
+    def notice_gap(self) -> None:
+        """Reports may have been missed, of every provider."""
+        for reconciliation in self.reconciliations.values():
+            reconciliation.notice_gap()
 
 
 def parts(app: Flask | None = None) -> Receiver:

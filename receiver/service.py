@@ -22,9 +22,8 @@ from receiver.pipes import GAP, WORK, bell
 from receiver.polling import Polling
 from receiver.providers import PROVIDERS, SENDING, send_with
 from receiver.providers.clock import clock_of
+from receiver.providers.contract import Account
 from receiver.providers.sipgate.api import Sipgate
-from receiver.providers.zimsend.api import ZimSend
-from receiver.providers.zimsend.budget import Half
 from receiver.receiving import Receiving
 from receiver.reconciliation.passes import Reconciliation
 from receiver.registry import Registry
@@ -65,9 +64,12 @@ def create_app(
     }
     clients = {name: account.client for name, account in accounts.items()}
     waiting = threading.BoundedSemaphore(max(4, config.web_threads // 2))
-    reconciler = make_reconciliation(config, clients.get("zimsend"), store, ingest, now)
-    if reconciler is not None:
-        ingest.on_recovery = bell(environ, GAP) or reconciler.notice_gap
+    asked = (provider.account(config, store, now) for provider in PROVIDERS.values())
+    reconciliations = {
+        account.provider: make_reconciliation(config, account, store, ingest, now)
+        for account in asked
+        if account is not None
+    }
 
     app.url_map.merge_slashes = False  # an id may hold any of them
     app.url_map.converters["anytext"] = mirror.AnyText
@@ -83,11 +85,13 @@ def create_app(
         accounts,
         send_with(config),
         waiting,
-        reconciler,
+        reconciliations,
         make_polling(config, clients.get("sipgate"), store, ingest, now),
         now,
         environ,
     )
+    if reconciliations:
+        ingest.on_recovery = bell(environ, GAP) or receiver.notice_gap
     app.extensions["receiver"] = receiver
     app.wsgi_app = _at_the_path_meant(app.wsgi_app)  # type: ignore[assignment,method-assign]
     if config.trusted_proxies:
@@ -111,23 +115,14 @@ def _at_the_path_meant(application: Application) -> Application:
 
 
 def make_reconciliation(
-    config: Config,
-    zimsend: ZimSend | None,
-    store: Store,
-    ingest: Ingest,
-    now: Callable[[], int],
-) -> Reconciliation | None:
-    """Where there is an account, it is asked for what its webhooks did not bring."""
-    if zimsend is None:
-        return None
-    clock = clock_of(config.api_url, now)
+    config: Config, account: Account, store: Store, ingest: Ingest, now: Callable[[], int]
+) -> Reconciliation:
+    """An account is asked for what its provider's reports did not bring."""
     return Reconciliation(
-        zimsend,
+        account,
         store,
-        learning(ingest, clock, now),
-        clock,
+        learning(ingest, account.now, now),
         now,
-        budget=Half(store, clock),
         retention=config.retention,
         text_mode=config.text_mode,
     )

@@ -1,24 +1,23 @@
 """What the service asks of a provider: a few functions, and some data.
 
 A provider says who may speak, what was said, what it wants to hear, and how its events are read. It
-does no I/O for that, and knows nothing of sockets, Flask, the database or the clock. Who can be
-sent through also has `Sending`, whose calls do.
+does no I/O for that, and knows nothing of sockets, Flask, the database or the clock. Its account is
+what can be asked over the network; who can be sent through has `Sending`, whose calls do that.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol, Self
 
 from receiver.config import Config
 from receiver.errors import Unusable
 from receiver.event import Incoming, Read, Rejected
-from receiver.providers.exchange import Answer
+from receiver.providers.exchange import Answer, Budget
 from receiver.providers.requests import Fields, NotTaken
-from receiver.store import Store
-from receiver.store.contract import Outcome
+from receiver.store.contract import Outcome, Report, Store
 from receiver.strict_json import read_json
 
 Item = Incoming | Rejected
@@ -73,6 +72,124 @@ class Door:
     #: What is most likely wrong with a request that was not authenticated, from the settings, its
     #: body and its headers (names in lower case): a phrase that shows nothing of them.
     likely_cause: Callable[[Config, bytes, Mapping[str, str]], str] = lambda *_: "a wrong secret"
+
+
+class Shown(Protocol):
+    """A message as an account shows it, in its history or by itself."""
+
+    @property
+    def own_id(self) -> str:
+        """Its id as the provider itself has it."""
+
+    @property
+    def latest(self) -> int | None:
+        """The latest time that is told of it."""
+
+    @property
+    def whole(self) -> bool:
+        """To ask for it by itself would tell no more."""
+
+    @property
+    def waits(self) -> bool:
+        """It is in the queue, or was taken out of it: the provider never reports that by itself."""
+
+    @property
+    def undated(self) -> bool:
+        """It has failed, and nobody says when: perhaps a moment ago."""
+
+    def facts(
+        self, known: Sequence[Report], *, now: int, retention: int, text_mode: str
+    ) -> list[Incoming]:
+        """The events that it stands for and that nothing has reported yet, by their time.
+
+        Nothing is said of a message that changed less than `History.quiet` ago.
+
+        :param known: what the message's events have reported.
+        """
+
+    def may_be_new(self, known: Sequence[Report], since: int) -> bool:
+        """Whether there may be more to a message that has no facts, and is not whole.
+
+        :param since: where the part of the history begins in which it was found.
+        """
+
+
+class Part(NamedTuple):
+    """A page of a history."""
+
+    shown: Sequence[Shown]
+    #: Messages without an id.
+    nameless: int = 0
+    #: How many messages there should be on all pages; `None` if nobody says so.
+    total: int | None = None
+
+
+@dataclass(frozen=True)
+class History:
+    """What a provider's history can tell, and how it may be asked. Times are microseconds.
+
+    :param quiet: for so long after a change the provider may still report it by itself.
+    :param back: how far back a message may have begun that still changes.
+    :param at_once: how much of the past is asked for at once where all of it is; whole days.
+    :param last_state_alone: it tells the state that a message came to, and not the way there.
+    :param longest_wait: when the provider says from when on it may be asked again, that is obeyed
+        if it is no further ahead.
+    :param per_minute: calls that its budget allows in a minute, at most.
+    :param id_name: the field of a message's id.
+    """
+
+    quiet: int
+    back: int
+    at_once: int
+    last_state_alone: bool
+    longest_wait: int
+    per_minute: int
+    id_name: str
+
+
+class Account(Protocol):
+    """An account at a provider, that is asked for what its reports did not bring.
+
+    Calls raise `ProviderError`, and `StoreUnavailable` if the budget's store cannot be used.
+    """
+
+    @property
+    def provider(self) -> str:
+        """The provider's name; `title` as people write it."""
+
+    @property
+    def title(self) -> str: ...
+
+    @property
+    def history(self) -> History: ...
+
+    @property
+    def address(self) -> str:
+        """Where it is asked, as a phrase for people: the setting and its value."""
+
+    @property
+    def now(self) -> Callable[[], int]:
+        """The provider's clock: the wall's, but for a simulator's."""
+
+    @property
+    def budget(self) -> Budget:
+        """Its own, shared by all processes."""
+
+    def within(self, *, tries: int, patience: float, budget: Budget) -> Self:
+        """The same account with other bounds; see `receiver.providers.exchange`."""
+
+    def ask(self, since: int, until: int | None) -> Iterator[Part]:
+        """Messages that changed in a span of time, or that may have; each page is fetched when it
+        is asked for.
+
+        :param until: `None`: up to now.
+        """
+
+    def look(self, own_id: str) -> Shown:
+        """One message."""
+
+    def probe(self) -> None:
+        """Make a cheap call; it fails if the account as a whole cannot be asked."""
 
 
 @dataclass(frozen=True)
@@ -156,6 +273,8 @@ class Provider:
     :param sample: see `receiver.providers.zimsend.samples.sample`.
     :param reports_delivery: whether it ever tells that a message was delivered.
     :param sending: `None` if nothing can be sent through it.
+    :param account: who is asked for what its reports did not bring, by the settings, the store and
+        the wall clock; `None` where its credentials are not set, or nobody can be asked.
     """
 
     name: str
@@ -170,3 +289,4 @@ class Provider:
     sample: Callable[..., bytes]
     reports_delivery: bool = True
     sending: Sending | None = None
+    account: Callable[[Config, Store, Callable[[], int]], Account | None] = lambda *_: None

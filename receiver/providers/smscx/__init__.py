@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from receiver.providers.contract import Door, Provider
-from receiver.providers.smscx import gateway, samples, webhook
+from receiver.providers.smscx import account, gateway, samples, webhook
 from receiver.providers.smscx.webhook import PATH
 from receiver.strict_json import canonical
 
@@ -30,4 +30,5 @@ PROVIDER = Provider(
     samples=tuple(samples.SAMPLES),
     sample=samples.sample,
     sending=gateway.SENDING,
+    account=account.of_settings,
 )

@@ -132,7 +132,7 @@ class _How:
     def take(self, name: str, item: Any, test: bool) -> Item:
         if not isinstance(item, dict):
             return self._reject(wrap(name, item, test), "an item of `data` is not an object")
-        timestamp = _timestamp(name, item)
+        timestamp = time_of(name, item)
         if timestamp is not None and timestamp < self.received_at - self.retention:
             days = self.retention // times.DAY
             return self._reject(
@@ -238,7 +238,8 @@ def answer(items: Sequence[Item], outcomes: Sequence[str]) -> str:
 # --- one item
 
 
-def _timestamp(name: str, item: Fields) -> int | None:
+def time_of(name: str, item: Fields) -> int | None:
+    """When it was that an item tells of; microseconds."""
     for field in _TIMES.get(name, _CALLBACK_TIMES):
         moment = times.read(item.get(field))
         if moment is not None and moment >= times.YEAR_2000:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from receiver.event import read_envelope
 from receiver.providers.contract import Door, Provider
-from receiver.providers.zimsend import diagnosis, gateway, samples, webhook
+from receiver.providers.zimsend import account, diagnosis, gateway, samples, webhook
 
 #: ZimSend, as the service knows it.
 PROVIDER = Provider(
@@ -35,4 +35,5 @@ PROVIDER = Provider(
     samples=tuple(samples.SAMPLES),
     sample=samples.sample,
     sending=gateway.SENDING,
+    account=account.of_settings,
 )
