@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import cast
 
 from flask import Flask, current_app
 
@@ -14,6 +14,7 @@ from receiver.config import Config
 from receiver.environment import Environment
 from receiver.ingest import Ingest
 from receiver.polling import Polling
+from receiver.providers import Sender
 from receiver.providers.zimsend.api import ZimSend
 from receiver.receiving import Receiving
 from receiver.reconciliation.passes import Reconciliation
@@ -35,7 +36,7 @@ class Receiver:
     worker: Worker
     upkeep: Upkeep
     #: What SMS can be sent through, by provider: what its `Sending.open` made.
-    accounts: Mapping[str, Any]
+    senders: Mapping[str, Sender]
     #: Of those, whom a request is sent through that names none; each only where the one before
     #: surely sent nothing.
     send_with: tuple[str, ...]
@@ -53,8 +54,8 @@ class Receiver:
     @property
     def zimsend(self) -> ZimSend | None:
         """The account at ZimSend, if there is one: for calls that somebody waits for."""
-        account = self.accounts.get(ids.FIRST)
-        return None if account is None else cast("ZimSend", account.client)
+        sender = self.senders.get(ids.FIRST)
+        return None if sender is None else cast("ZimSend", sender.client)
 
     def start(self) -> None:
         """Start what works beside the worker, in threads. After a fork, never before one."""

@@ -57,12 +57,12 @@ def create_app(
     upkeep = Upkeep(store, config.retention, now)
     ingest = Ingest(store, registry.wanting, bell(environ, WORK) or worker.wake)
     set_up = [provider for provider in PROVIDERS.values() if provider.is_set_up(config)]
-    accounts = {
+    senders = {
         name: sending.open(config, store, now)
         for name, sending in SENDING.items()
         if sending.is_set_up(config)
     }
-    clients = {name: account.client for name, account in accounts.items()}
+    clients = {name: sender.client for name, sender in senders.items()}
     waiting = threading.BoundedSemaphore(max(4, config.web_threads // 2))
     asked = (provider.account(config, store, now) for provider in PROVIDERS.values())
     reconciliations = {
@@ -82,7 +82,7 @@ def create_app(
         Receiving(config, set_up, now),
         worker,
         upkeep,
-        accounts,
+        senders,
         send_with(config),
         waiting,
         reconciliations,

@@ -9,7 +9,7 @@ from receiver import ids
 from receiver.config import Config
 from receiver.errors import ConfigError
 from receiver.providers import sipgate, smscx, zimsend
-from receiver.providers.contract import Asked, Door, Item, Provider, Sending, Told
+from receiver.providers.contract import Asked, Door, Item, Provider, Sender, Sending, Told
 
 __all__ = [
     "PROVIDERS",
@@ -18,6 +18,7 @@ __all__ = [
     "Door",
     "Item",
     "Provider",
+    "Sender",
     "Sending",
     "Told",
     "by_report",

@@ -10,15 +10,17 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, NamedTuple, Protocol, Self
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, Self
 
 from receiver.config import Config
 from receiver.errors import Unusable
 from receiver.event import Incoming, Read, Rejected
-from receiver.providers.exchange import Answer, Budget
 from receiver.providers.requests import Fields, NotTaken
 from receiver.store.contract import Outcome, Report, Store
 from receiver.strict_json import read_json
+
+if TYPE_CHECKING:  # whoever only reads what was reported does without HTTP
+    from receiver.providers.exchange import Answer, Budget
 
 Item = Incoming | Rejected
 
@@ -238,26 +240,43 @@ class Told:
     events: Callable[[], Iterable[Incoming]] = tuple
 
 
+class Sender(Protocol):
+    """An account at a provider, that is sent through.
+
+    :ivar client: of the provider's API.
+    """
+
+    client: Any
+
+    @property
+    def calls(self) -> Mapping[str, Callable[[Asked], Told]]:
+        """The calls of `/v1` that it can do: `send`, `send-bulk`, `send-bulk-personalized`,
+        `send-otp`, `verify-otp`, `resend`, `cancel`.
+
+        They raise `NotTaken` for what was not taken, and `StoreUnavailable` if they need the store,
+        before anything is sent.
+        """
+
+    def ask(self, own_id: str, within: float) -> Sequence[Incoming]:
+        """What the provider tells of a message by its own id; nothing if it cannot be asked.
+
+        :param within: seconds.
+        :raises ProviderError: if there is no answer of use; `ValueError` if no request holds it.
+        """
+
+
 @dataclass(frozen=True)
 class Sending:
     """How SMS are sent through a provider.
 
     :param is_set_up: whether all of its settings are there.
     :param settings: their names, for people.
-    :param open: the account that the settings name; with the wall clock. No I/O.
-    :param calls: what it can do, by the calls of `/v1`: `send`, `send-bulk`,
-        `send-bulk-personalized`, `send-otp`, `verify-otp`, `resend`, `cancel`; of the account.
-        They raise `NotTaken` for what cannot be sent as it is (then surely nothing was sent), and
-        `StoreUnavailable` if they need the store, before anything is sent.
-    :param ask: what the provider tells of a message by its own id, within so many seconds.
-        Raises `ProviderError` and `ValueError`. `None`: it cannot be asked.
+    :param open: who sends with the account that they name, by the wall clock. No I/O.
     """
 
     is_set_up: Callable[[Config], bool]
     settings: tuple[str, ...]
-    open: Callable[[Config, Store, Callable[[], int]], Any]
-    calls: Mapping[str, Callable[[Any, Asked], Told]]
-    ask: Callable[[Any, str, float], Sequence[Incoming]] | None = None
+    open: Callable[[Config, Store, Callable[[], int]], Sender]
 
 
 @dataclass(frozen=True)

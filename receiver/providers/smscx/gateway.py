@@ -10,7 +10,7 @@ from typing import TypeVar
 
 from receiver.config import Config
 from receiver.event import Incoming
-from receiver.providers.contract import Asked, Sending, Told
+from receiver.providers.contract import Asked, Told
 from receiver.providers.errors import ProviderError
 from receiver.providers.requests import LONGEST, NotTaken, not_tried, of_all, why_no_other
 from receiver.providers.smscx import reports, sending, sent, webhook
@@ -25,7 +25,7 @@ from receiver.times import DAY
 T = TypeVar("T")
 
 
-class Account:
+class Sender:
     """SMS.CX's API, with the settings' account. Tries once, and waits for no limit to pass: who
     waits is told at once.
 
@@ -54,6 +54,14 @@ class Account:
         self._webhook_url = None
         if config.public_url is not None:
             self._webhook_url = config.public_url + webhook.address(config)
+        self.calls = {
+            "send": self.send,
+            "send-bulk": self.send_many,
+            "send-bulk-personalized": self.send_many,
+            "send-otp": self.send_otp,
+            "verify-otp": self.verify_otp,
+            "cancel": self.cancel,
+        }
 
     def send(self, asked: Asked) -> Told:
         found = self._send([sending.one(asked.fields)])
@@ -166,19 +174,3 @@ def _called(call: Callable[[], T]) -> T:
 
 def _left(found: Sequence[End]) -> bool:
     return all(end.problem is not None and end.problem.leaves_it for end in found)
-
-
-SENDING = Sending(
-    is_set_up=lambda config: config.smscx_api_key is not None and config.smscx_sender is not None,
-    settings=("SMSCX_API_KEY", "SMSCX_FROM"),
-    open=Account,
-    calls={
-        "send": Account.send,
-        "send-bulk": Account.send_many,
-        "send-bulk-personalized": Account.send_many,
-        "send-otp": Account.send_otp,
-        "verify-otp": Account.verify_otp,
-        "cancel": Account.cancel,
-    },
-    ask=Account.ask,
-)

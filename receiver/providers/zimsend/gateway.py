@@ -10,7 +10,7 @@ from urllib.parse import quote
 from receiver.config import Config
 from receiver.errors import Unusable
 from receiver.event import Incoming
-from receiver.providers.contract import Asked, Sending, Told
+from receiver.providers.contract import Asked, Told
 from receiver.providers.exchange import Answer
 from receiver.providers.requests import NotTaken
 from receiver.providers.zimsend import sending
@@ -36,7 +36,7 @@ _PASSED_ON = {
 _OF_MESSAGES = {"message_id", "message_ids", "messages", "batch_id", "otp_id"}
 
 
-class Account:
+class Sender:
     """ZimSend's API, with the settings' account. Tries once: whoever waits is told at once."""
 
     def __init__(self, config: Config, store: Store, now: Callable[[], int]) -> None:
@@ -52,6 +52,15 @@ class Account:
             tries=1,
             budget=Counted(store, now),
         )
+        self.calls = {
+            "send": self.send,
+            "send-bulk": self.send_bulk,
+            "send-bulk-personalized": self.send_personalized,
+            "send-otp": self.send_otp,
+            "verify-otp": self.verify_otp,
+            "resend": self.resend,
+            "cancel": self.cancel,
+        }
 
     def send(self, asked: Asked) -> Told:
         return self._send("/sms/send", asked, takes_webhook=True)
@@ -192,20 +201,3 @@ def _is_theirs(answer: Answer) -> bool:
 
 def _is_success(answer: Answer) -> bool:
     return 200 <= answer.status < 300
-
-
-SENDING = Sending(
-    is_set_up=lambda config: config.api_key is not None and config.client_id is not None,
-    settings=("ZIMSEND_API_KEY", "ZIMSEND_CLIENT_ID"),
-    open=Account,
-    calls={
-        "send": Account.send,
-        "send-bulk": Account.send_bulk,
-        "send-bulk-personalized": Account.send_personalized,
-        "send-otp": Account.send_otp,
-        "verify-otp": Account.verify_otp,
-        "resend": Account.resend,
-        "cancel": Account.cancel,
-    },
-    ask=Account.ask,
-)

@@ -114,15 +114,15 @@ def learn(message_id: str) -> bool:
     """
     receiver = parts()
     name, own_id = _split(message_id)
-    ask = SENDING[name].ask if name in receiver.accounts else None
-    if ask is None or not receiver.waiting.acquire(blocking=False):
+    sender = receiver.senders.get(name)
+    if sender is None or not receiver.waiting.acquire(blocking=False):
         return False
     now = receiver.now()
     try:
         turn = f"asked:{ids.key(name, clean_id(own_id))}"
         if not receiver.store.claim_turn(turn, now, now + HOUR):
             return False
-        found = ask(receiver.accounts[name], own_id, ASK_WITHIN)
+        found = sender.ask(own_id, ASK_WITHIN)
         receiver.ingest.submit_all(found)
     except (ProviderError, StoreUnavailable, ValueError) as error:
         log.debug("nothing is learnt of a message: %s", type(error).__name__)
@@ -156,7 +156,8 @@ def _send(call: str) -> Response:
     named = request.headers.get("X-Provider")
     if named is None:
         names = parts().send_with or (ids.FIRST,)
-        able = [name for name in names if call in SENDING[name].calls]
+        senders = parts().senders
+        able = [name for name in names if name in senders and call in senders[name].calls]
         return _done(able or names[:1], call, _asked())
     name = named.strip().lower()
     if name not in PROVIDERS:
@@ -203,8 +204,8 @@ def _check(name: str, call: str) -> None:
     """
     :raises ApiError: if this provider cannot be asked for this call.
     """
-    if name in parts().accounts:
-        if call not in SENDING[name].calls:
+    if name in parts().senders:
+        if call not in parts().senders[name].calls:
             raise ApiError(
                 501, "NOT_SUPPORTED", f"{PROVIDERS[name].title} cannot do this ({call})."
             )
@@ -221,7 +222,7 @@ def _check(name: str, call: str) -> None:
 
 def _told(name: str, call: str, asked: Asked) -> Told:
     try:
-        return SENDING[name].calls[call](parts().accounts[name], asked)
+        return parts().senders[name].calls[call](asked)
     except NotTaken as problem:
         return Told(problem, leaves_it=problem.leaves_it)
     except StoreUnavailable as error:  # nobody else may send what nobody could write down

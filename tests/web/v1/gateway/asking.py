@@ -57,8 +57,8 @@ class Gateway:
         return list(self.parts.store.events(Selection()))
 
     def close(self) -> None:
-        for account in self.parts.accounts.values():
-            account.client.close()
+        for sender in self.parts.senders.values():
+            sender.client.close()
         self.parts.store.close()
 
 

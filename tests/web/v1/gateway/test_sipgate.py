@@ -45,7 +45,7 @@ class Here(Life):
 
     def close(self) -> None:
         for app in self.apps:
-            app.extensions["receiver"].accounts["sipgate"].client.close()
+            app.extensions["receiver"].senders["sipgate"].client.close()
         super().close()
 
 

@@ -17,7 +17,7 @@ from receiver.providers.smscx.simulator.api import serve
 from receiver.providers.smscx.simulator.running import Simulator
 from receiver.providers.smscx.simulator.world import SimulatedMessage, World
 from receiver.times import HOUR, SECOND, iso, now
-from tests.canned import Canned, ok, reset, silent
+from tests.canned import Canned, ok, reset, silent, status
 from tests.conftest import SECRET, Clock, new_database
 from tests.server import free_port
 from tests.web.v1.gateway.asking import (
@@ -259,6 +259,19 @@ def test_too_many_requests(
     assert theirs.simulator.requests == asked + 1
 
 
+def test_nobody_waits_for_a_limit_to_pass(
+    start: Callable[..., Gateway], zimsend: Canned, clock: Clock
+) -> None:
+    here = start(**SMSCX, SMSCX_API_URL=zimsend.url, SEND_WITH="smscx")
+    body = b'{"error": {"type": "rate_limit", "message": "no"}}'
+    zimsend.answers(status(429, body, f"X-Rate-Limit-Reset: {clock.time // SECOND + 2}"))
+    for _ in range(2):
+        answer = here.send()
+        problem(answer, 429, "RATE_LIMIT_EXCEEDED")
+        assert answer.headers["Retry-After"] in ("1", "2")
+    assert len(zimsend.seen) == 1
+
+
 def test_our_key_is_refused(start: Callable[..., Gateway], theirs: Theirs) -> None:
     url = f"http://127.0.0.1:{theirs.port}"
     here = start(**{**SMSCX, "SMSCX_API_KEY": "wrong"}, SMSCX_API_URL=url, SEND_WITH="smscx")
@@ -303,11 +316,11 @@ def test_a_lost_answer_is_told_and_never_asked_for_again(
     start: Callable[..., Gateway], zimsend: Canned
 ) -> None:
     here = start(**SMSCX, SMSCX_API_URL=zimsend.url, SEND_WITH="smscx")
-    account = here.parts.accounts["smscx"]
-    account.client = account.client.within(timeout=0.2)
-    for step, status in ((silent, 504), (reset, 502)):
+    sender = here.parts.senders["smscx"]
+    sender.client = sender.client.within(timeout=0.2)
+    for step, code in ((silent, 504), (reset, 502)):
         zimsend.answers(step)
-        assert "may have been" in problem(here.send(), status, "NETWORK_ERROR")
+        assert "may have been" in problem(here.send(), code, "NETWORK_ERROR")
         assert len(zimsend.seen) == 1
     # Of two requests the second one is not made.
     texts = [{"to": NUMBER, "message": text} for text in "ab"]
