@@ -69,7 +69,7 @@ class Polling:
 
     :param learn: stores what was learnt, in one transaction; raises `StoreUnavailable`.
     :param now: sipgate's clock, in microseconds.
-    :param wall: the clock on the wall, if that is another one.
+    :param wall: the clock on the wall, if that is another one; what is sent is noted by it.
     :param retention: microseconds that everything is kept.
     :param text_mode: see `parse` of the provider.
     """
@@ -161,6 +161,7 @@ class Polling:
                 InStore(self._store),
                 polling.state(self._store.note(polling.NOTE), began),
                 self._now,
+                wall=self._wall,
                 retention=self._retention,
                 text_mode=self._text_mode,
             )
