@@ -20,8 +20,8 @@ from receiver.ingest import Ingest
 from receiver.parts import Receiver
 from receiver.pipes import GAP, WORK, bell
 from receiver.providers import PROVIDERS
+from receiver.providers.budget import Budget
 from receiver.providers.contract import Account
-from receiver.providers.exchange import Budget
 from receiver.providers.zimsend.api import ZimSend
 from receiver.providers.zimsend.budget import Counted
 from receiver.receiving import Receiving

@@ -13,7 +13,7 @@ from typing import NamedTuple, Protocol, Self
 
 from receiver.config import Config
 from receiver.event import Incoming, Read, Rejected
-from receiver.providers.exchange import Budget
+from receiver.providers.budget import Budget
 from receiver.store.contract import Outcome, Report, Store
 
 Item = Incoming | Rejected

@@ -2,11 +2,23 @@
 
 from __future__ import annotations
 
-from receiver.providers.contract import Door, Provider
-from receiver.providers.smscx import account, samples, webhook
+from collections.abc import Callable
+
+from receiver.config import Config
+from receiver.providers.contract import Account, Door, Provider
+from receiver.providers.smscx import samples, webhook
+from receiver.store.contract import Store
 from receiver.strict_json import canonical
 
 PATH = "/webhooks/smscx"
+
+
+def _account(config: Config, store: Store, now: Callable[[], int]) -> Account | None:
+    # Loaded where it is used: events can be read without HTTP.
+    from receiver.providers.smscx.account import of_settings
+
+    return of_settings(config, store, now)
+
 
 #: SMS.CX, as the service knows it.
 PROVIDER = Provider(
@@ -30,5 +42,5 @@ PROVIDER = Provider(
     tries=None,
     samples=tuple(samples.SAMPLES),
     sample=samples.sample,
-    account=account.of_settings,
+    account=_account,
 )

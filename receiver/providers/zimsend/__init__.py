@@ -2,9 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
+from receiver.config import Config
 from receiver.event import read_envelope
-from receiver.providers.contract import Door, Provider
-from receiver.providers.zimsend import account, diagnosis, samples, webhook
+from receiver.providers.contract import Account, Door, Provider
+from receiver.providers.zimsend import diagnosis, samples, webhook
+from receiver.store.contract import Store
+
+
+def _account(config: Config, store: Store, now: Callable[[], int]) -> Account | None:
+    # Loaded where it is used: events can be read without HTTP.
+    from receiver.providers.zimsend.account import of_settings
+
+    return of_settings(config, store, now)
+
 
 #: ZimSend, as the service knows it.
 PROVIDER = Provider(
@@ -34,5 +46,5 @@ PROVIDER = Provider(
     tries=3,
     samples=tuple(samples.SAMPLES),
     sample=samples.sample,
-    account=account.of_settings,
+    account=_account,
 )
