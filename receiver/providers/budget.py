@@ -1,15 +1,27 @@
-"""How many calls an account may make, counted in the store for all processes."""
+"""How many calls an account may make, and when."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Protocol
 
-from receiver.store import Store
+from receiver.store.contract import Store
 from receiver.times import SECOND
 
 
+class Budget(Protocol):
+    """Says when a call may be made, for instance a token bucket that several processes share."""
+
+    def take(self) -> float:
+        """Ask for one call.
+
+        :returns: 0: make it, it is counted. Else the seconds to wait before asking again;
+            nothing was taken.
+        """
+
+
 class Tokens:
-    """A bucket of tokens, one for each call: a `Budget` of `receiver.providers.exchange`.
+    """A bucket of tokens, one for each call, in the store for all processes.
 
     :param name: the bucket's, in the store. Each account has its own.
     :param now: in microseconds.

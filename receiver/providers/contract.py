@@ -15,12 +15,13 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, Self
 from receiver.config import Config
 from receiver.errors import Unusable
 from receiver.event import Incoming, Read, Rejected
+from receiver.providers.budget import Budget
 from receiver.providers.requests import Fields, NotTaken
 from receiver.store.contract import Outcome, Report, Store
 from receiver.strict_json import read_json
 
 if TYPE_CHECKING:  # whoever only reads what was reported does without HTTP
-    from receiver.providers.exchange import Answer, Budget
+    from receiver.providers.exchange import Answer
 
 Item = Incoming | Rejected
 

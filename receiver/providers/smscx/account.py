@@ -14,11 +14,10 @@ from typing import Any
 from receiver import times
 from receiver.config import Config
 from receiver.event import Incoming
-from receiver.providers.budget import Tokens
+from receiver.providers.budget import Budget, Tokens
 from receiver.providers.clock import clock_of
 from receiver.providers.contract import History, Part
 from receiver.providers.errors import NotUnderstood
-from receiver.providers.exchange import Budget
 from receiver.providers.smscx import reports, webhook
 from receiver.providers.smscx.api.answers import Message, Page
 from receiver.providers.smscx.api.client import MOST_ROWS, SmsCx

@@ -9,9 +9,9 @@ from typing import Any
 
 from receiver.config import Config
 from receiver.event import Incoming
+from receiver.providers.budget import Budget
 from receiver.providers.clock import clock_of
 from receiver.providers.contract import History, Part
-from receiver.providers.exchange import Budget
 from receiver.providers.zimsend import facts
 from receiver.providers.zimsend.api.answers import Message
 from receiver.providers.zimsend.api.client import ZimSend

@@ -13,7 +13,7 @@ from receiver.times import MILLISECOND, SECOND
 
 class Counted:
     """Counts what callers ask for, and never holds it up: a `Budget` of
-    `receiver.providers.exchange`.
+    `receiver.providers.budget`.
 
     :param now: the wall clock, in microseconds.
     """
