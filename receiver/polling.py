@@ -32,12 +32,16 @@ log = logging.getLogger(__name__)
 
 _TURN = "polling"
 _NOTE = "polling"
-#: Seconds that a call may take with its repetitions.
-_PATIENCE = 90
+#: How often a call is made at most, and seconds that it may take with its repetitions.
+_TRIES, _PATIENCE = 3, 90
 #: For how long a process that says nothing keeps the turn; more than a call takes.
 LEASE = (_PATIENCE + 30) * SECOND
 #: Events that are stored in one transaction: webhooks write through the same lock.
 _GROUP = 64
+
+
+class _KeepsNothing(ReceiverError):
+    """The account has no history that could be read."""
 
 
 class _NotAnyMore(ReceiverError):
@@ -69,7 +73,7 @@ class Polling:
 
     :param learn: stores what was learnt, in one transaction; raises `StoreUnavailable`.
     :param now: sipgate's clock, in microseconds.
-    :param wall: the clock on the wall, if that is another one; what is sent is noted by it.
+    :param wall: the clock on the wall, if that is another one.
     :param retention: microseconds that everything is kept.
     :param text_mode: see `parse` of the provider.
     """
@@ -88,7 +92,7 @@ class Polling:
         retention: int,
         text_mode: str = "full",
     ) -> None:
-        self._sipgate = sipgate.within(patience=_PATIENCE, budget=self)
+        self._sipgate = sipgate.within(tries=_TRIES, patience=_PATIENCE, budget=self)
         self._store = store
         self._book = Book(store)
         self._learn = learn
@@ -166,6 +170,8 @@ class Polling:
                 text_mode=self._text_mode,
             )
             polling.keep(found, self._store_all, self._drop, self._write)
+            if not found.entries:
+                self._see_that_it_keeps_a_history()
         except _NotAnyMore:
             return None
         except Exception as error:  # whatever sipgate tells, the next pass may go better
@@ -181,6 +187,17 @@ class Polling:
             )
         self._end(Went(began + EVERY, ended_at=self._now(), waiting=found.waiting))
         return found
+
+    def _see_that_it_keeps_a_history(self) -> None:
+        try:
+            keeps = self._sipgate.account().history_life_time
+        except ProviderError:  # the token need not be allowed to ask for it
+            return
+        if keeps == "NONE":
+            raise _KeepsNothing(
+                "sipgate keeps no history of this account (historyLifeTime is NONE), so nothing is "
+                "ever learnt: let it keep one, in the account's settings there"
+            )
 
     def _fail(self, went: Went, error: Exception) -> None:
         """Write down why, and tell it once: the same problem again is no news."""

@@ -33,6 +33,11 @@ def reconcile(since: int | None, dry_run: bool) -> None:
     if since is not None and since > receiver.now():
         raise click.BadParameter(f"{shown(since)} is in the future", param_hint=["--since"])
     asked = tuple(receiver.reconciliations.values())
+    if not asked and receiver.polling is not None:
+        echo(
+            "sipgate reports nothing, so no report is missed: its history is asked every 5 minutes"
+        )
+        return
     if not asked:
         raise ConfigError(
             "ZIMSEND_API_KEY",

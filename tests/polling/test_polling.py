@@ -48,6 +48,12 @@ def test_what_was_written_in_the_app_is_learnt_once_and_no_loss(life: Life) -> N
     assert (told["missed"], told["gaps"]) == (None, [])
 
 
+def test_asking_by_hand_is_not_needed(life: Life) -> None:
+    told = life.apps[0].test_cli_runner().invoke(args=["reconcile"])
+    assert told.exit_code == 0
+    assert "every 5 minutes" in told.output
+
+
 @pytest.mark.each_engine
 def test_each_ends_where_it_should(life: Life) -> None:
     """Through the whole service: equal texts, a lost answer, archived, scheduled, national."""
@@ -211,6 +217,29 @@ def test_an_account_that_fails_is_told_once(
     assert [r.message for r in caplog.records if "read again" in r.message]
     assert list(life.states().values()) == ["sent"]
     assert life.get("/v1/reconciliation")["polling"]["last_pass"]["problem"] is None
+
+
+def test_an_account_without_a_history_is_told_so(
+    life: Life, caplog: pytest.LogCaptureFixture
+) -> None:
+    life.world.history_life_time = "NONE"
+    life.send()
+    life.look(30 * MINUTE)
+    (line,) = [r.message for r in caplog.records if "could not be learnt" in r.message]
+    assert "historyLifeTime is NONE" in line
+    assert "historyLifeTime is NONE" in life.get("/readyz")["warnings"]["polling"]
+    assert list(life.states().values()) == ["queued"]
+    life.world.history_life_time = "THIRTY_DAYS"
+    assert life.look(5 * MINUTE)
+    assert list(life.states().values()) == ["sent"]
+    # Nobody needs to be allowed to ask for it.
+    life.world.sent.clear()
+    life.wire.fault = lambda request: (
+        httpx.Response(403) if request.url.path == "/account" else None
+    )
+    life.wait(DAY)
+    assert life.look(5 * MINUTE)
+    assert "GET /account" in life.wire.calls
 
 
 def eventually_warned(life: Life) -> str:

@@ -151,7 +151,8 @@ def look(
 
     :param open_intents: the intents that are written down at this moment.
     :param now: sipgate's clock, in microseconds.
-    :param wall: the one that intents are written by, if that is another one.
+    :param wall: the clock on the wall, if that is another one: for a simulator minutes may go by
+        while a request is on its way.
     :param retention: microseconds that everything is kept.
     :param text_mode: see `receiver.providers.sipgate.events.parse`.
     :raises ProviderError: if the history cannot be read whole.
