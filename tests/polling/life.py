@@ -14,9 +14,6 @@ from app import create_app
 from receiver import Event, Registry
 from receiver.parts import Receiver
 from receiver.polling import Polling
-from receiver.providers.sipgate import sending
-from receiver.providers.sipgate.api import Sipgate
-from receiver.providers.sipgate.intents import Book
 from receiver.providers.sipgate.polling import EVERY, Found
 from receiver.providers.sipgate.simulator.api import create_api
 from receiver.providers.sipgate.simulator.running import Simulator
@@ -72,6 +69,7 @@ class Life:
         self.world = World(began=clock.time, seed=1, **world)
         self.simulated = Still(self.world, clock)
         self.wire = Wire(self.simulated)
+        self.lost_answers = False
         self.apps: list[Flask] = []
         self.start()
         self.receiver.store.migrate()
@@ -86,7 +84,6 @@ class Life:
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(httpx, "Client", through_the_wire)
             app = create_app(self.environ, self.clock)
-            self.sipgate = Sipgate(*TOKEN.values())
         self.apps.append(app)
         self.receiver: Receiver = app.extensions["receiver"]
         self.client = app.test_client()
@@ -114,17 +111,27 @@ class Life:
             self.wait(EVERY)
         return made
 
-    def send(self, to: str = NUMBER, text: str = "Hallo", **how: Any) -> sending.End:
-        """As the gateway does it, up to where its process ends."""
-        (sms,) = [sending.one({"to": to, "message": text, **how}, self.clock.time)]
-        book = Book(self.receiver.store)
-        ends, sent = sending.send(self.sipgate, book, [sms], now=self.clock.time, text_mode="full")
-        config = self.receiver.config
-        told = sending.events(
-            sent, now=self.clock.time, retention=config.retention, text_mode="full"
+    def send(self, to: str = NUMBER, text: str = "Hallo", **how: Any) -> str:
+        """Through the gateway. Returns the id that it answers, also where sipgate did not."""
+        answer = self.client.post(
+            "/v1/sms/send",
+            json={"to": to, "message": text, **how},
+            headers=HEADERS | {"X-Provider": "sipgate"},
         )
-        self.receiver.ingest.submit_all(told)
-        return ends[0]
+        told = answer.get_json()
+        assert answer.status_code == (504 if self.lost_answers else 200), told
+        self.lost_answers = False
+        return str(told.get("message_id") or told["error"]["message_id"])
+
+    def lose_the_next_answer(self) -> None:
+        """It is carried out, and nobody hears so."""
+
+        def lost(request: httpx.Request) -> None:
+            self.wire.fault = lambda request: None
+            self.wire.handle_request(request)
+            raise httpx.ReadTimeout("no answer", request=request)
+
+        self.wire.fault, self.lost_answers = lost, True
 
     def events(self) -> list[dict[str, Any]]:
         return list(self.receiver.store.events(Selection()))
