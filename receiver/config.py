@@ -2,32 +2,51 @@
 
 from __future__ import annotations
 
-import ipaddress
 import os
-import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
-from zoneinfo import ZoneInfo, available_timezones
+from zoneinfo import ZoneInfo
 
-from receiver import phone, sqlite_file
-from receiver.environment import Environment, clean
+from receiver import sqlite_file
+from receiver.environment import Environment
 from receiver.errors import ConfigError
 from receiver.event import TEXT_MODES
 from receiver.misspelt import meant
-from receiver.times import DAY
+from receiver.setting_values import (
+    address,
+    bind,
+    country,
+    credential,
+    database_url,
+    days,
+    extension,
+    flag,
+    header,
+    keys,
+    module_names,
+    names,
+    number,
+    one_of,
+    password,
+    port,
+    public_url,
+    secrets,
+    sender,
+    token_id,
+    tokens,
+    zone,
+)
 
-#: A token in a path is the whole of its secret, and travels in each request.
-SHORTEST_TOKEN = 24
-#: The settings of which one at least must be there: each sets a provider up.
-OF_PROVIDERS = ("ZIMSEND_WEBHOOK_SECRET", "SMSCX_WEBHOOK_TOKEN")
-#: HMAC-SHA256 is as strong as its key; a shorter one can be guessed.
-SHORTEST_SECRET = 16
+#: The settings of which one at least must be there: each sets a provider up, the last two together.
+OF_PROVIDERS = (
+    "ZIMSEND_WEBHOOK_SECRET",
+    "SMSCX_WEBHOOK_TOKEN",
+    "SIPGATE_TOKEN_ID",
+    "SIPGATE_TOKEN",
+)
 
-#: What signs the dashboard's sessions, as the field asks for keys of HMAC-SHA256.
-SHORTEST_KEY = 32
 
 #: Names that begin so are ours, or nobody's.
 PREFIXES = ("ZIMSEND_", "SMSCX_", "SIPGATE_", "FORWARD_")
@@ -86,6 +105,13 @@ class Config:
     smscx_api_key: bytes | None = field(repr=False)
     smscx_sender: str | None
     smscx_api_url: str
+    #: `None` where sipgate is not set up, as its token.
+    sipgate_token_id: bytes | None = field(repr=False)
+    sipgate_token: bytes | None = field(repr=False)
+    sipgate_sms_id: str
+    sipgate_api_url: str
+    #: Names of providers; empty: the first that can send.
+    send_with: tuple[str, ...]
     public_url: str | None
     #: `None` where the dashboard is off; the keys are then empty.
     admin_password: str | None = field(repr=False)
@@ -137,8 +163,8 @@ class Config:
             told = f"; {wrong[0]} is set, but no setting has this name" if wrong else ""
             raise ConfigError(
                 OF_PROVIDERS[0],
-                "not set; give it the webhook's signing secret, or set another provider up: "
-                f"{', '.join(OF_PROVIDERS[1:])}{told}",
+                "not set; give it the webhook's signing secret, or set another provider up, by "
+                f"SMSCX_WEBHOOK_TOKEN, or by SIPGATE_TOKEN_ID and SIPGATE_TOKEN{told}",
             )
         values = {}
         for setting in SETTINGS:
@@ -183,181 +209,6 @@ def misspelt_in(environment: Environment) -> dict[str, str]:
     }
 
 
-def _secrets(text: str) -> tuple[bytes, ...]:
-    if not text:
-        return ()
-    secrets = tuple(
-        clean(part).replace("%2C", ",").encode("utf-8", "surrogateescape")
-        for part in text.split(",")
-    )
-    for position, secret in enumerate(secrets, 1):
-        if len(secret) < SHORTEST_SECRET:
-            which = f"secret {position} of {len(secrets)}" if len(secrets) > 1 else "the secret"
-            raise ValueError(
-                f"{which} is shorter than {SHORTEST_SECRET} bytes, so it can be guessed; take the "
-                "one that ZimSend shows for the webhook, or a long random one "
-                "(a comma inside a secret is written %2C)"
-            )
-    return secrets
-
-
-def _password(text: str) -> str | None:
-    if not text.isprintable():
-        raise ValueError("holds what nobody can type into a form, or is not UTF-8")
-    return text or None
-
-
-def _keys(text: str) -> tuple[bytes, ...]:
-    keys = tuple(
-        clean(part).replace("%2C", ",").encode("utf-8", "surrogateescape")
-        for part in (text.split(",") if text else ())
-    )
-    if any(len(key) < SHORTEST_KEY for key in keys):
-        raise ValueError(
-            f"a key has {SHORTEST_KEY} bytes or more; `openssl rand -hex 32` makes one (a comma "
-            "inside a key is written %2C)"
-        )
-    return keys
-
-
-def _tokens(text: str) -> tuple[bytes, ...]:
-    tokens = tuple(clean(part) for part in text.split(",")) if text else ()
-    for token in tokens:
-        if not re.fullmatch(rf"[A-Za-z0-9._~-]{{{SHORTEST_TOKEN},}}", token):
-            raise ValueError(
-                f"a token has {SHORTEST_TOKEN} characters or more, of A-Z a-z 0-9 . _ ~ - alone, "
-                "since it is a part of an address; `openssl rand -hex 24` makes one"
-            )
-    return tuple(token.encode() for token in tokens)
-
-
-def _number(least: int, most: int) -> Callable[[str], int]:
-    def read(text: str) -> int:
-        if not re.fullmatch(r"[0-9]{1,18}", text.strip()) or not least <= int(text) <= most:
-            raise ValueError(f"must be a whole number from {least} to {most}")
-        return int(text)
-
-    return read
-
-
-def _port(text: str) -> int:
-    try:
-        return _number(1, 65_535)(text)
-    except ValueError as error:
-        raise ValueError(f"{error}, and nothing else: an address goes into BIND") from None
-
-
-def _bind(text: str) -> str | None:
-    address = text.strip()
-    if not address:
-        return None
-    try:
-        return str(ipaddress.ip_address(address.removeprefix("[").removesuffix("]")))
-    except ValueError:
-        raise ValueError(
-            "must be an IP address of this machine, like 127.0.0.1 or ::1; the port goes into PORT"
-        ) from None
-
-
-def _one_of(*choices: str) -> Callable[[str], str]:
-    def read(text: str) -> str:
-        choice = text.strip().lower()
-        if choice not in choices:
-            raise ValueError(f"must be one of {', '.join(choices)}")
-        return choice
-
-    return read
-
-
-def _flag(text: str) -> bool:
-    return _one_of("0", "1")(text) == "1"
-
-
-def _database_url(text: str) -> str:
-    if not re.match(r"[a-z0-9+]+://", text):
-        raise ValueError("must be a URL like sqlite:///receiver.db or postgres://...")
-    return text
-
-
-def _module_names(text: str) -> tuple[str, ...]:
-    names = tuple(name.strip() for name in text.split(","))
-    for name in names:
-        if not all(part.isidentifier() for part in name.split(".")):
-            raise ValueError(f"{name!r} is not the dotted name of a module")
-        if names.count(name) > 1:
-            raise ValueError(f"{name!r} stands there twice")
-    return names
-
-
-def _header(text: str) -> str | None:
-    value = text.strip()
-    if not value.isprintable() or not value.isascii():
-        raise ValueError("holds what no HTTP header can; copy it again from ZimSend's dashboard")
-    return value or None
-
-
-def _credential(text: str) -> bytes | None:
-    credential = _header(text)
-    return None if credential is None else credential.encode()
-
-
-def _address(text: str) -> str:
-    """The address of a service, without a slash at its end.
-
-    https, since credentials and SMS travel there; http only where nobody can listen.
-    """
-    address = text.strip().rstrip("/")
-    try:
-        parts = urlsplit(address)
-        host, _ = parts.hostname, parts.port
-    except ValueError:
-        host = None
-    # No credentials, no query, nothing that an address has encoded.
-    if not host or not re.fullmatch(r"https?://[A-Za-z0-9.:\[\]-]+(/[A-Za-z0-9._~%/-]*)?", address):
-        raise ValueError("must be an address like https://sms.example.com")
-    if parts.scheme == "http" and not is_loopback(host):
-        raise ValueError("must begin with https:// (http:// is for this machine itself only)")
-    return address
-
-
-def is_loopback(host: str) -> bool:
-    """Whether this is the machine's own address, which others cannot reach."""
-    try:
-        return host == "localhost" or ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
-
-
-def _public_url(text: str) -> str | None:
-    if not text.strip():
-        return None
-    address = _address(text)
-    if address.endswith("/webhooks/zimsend"):
-        raise ValueError("must be the address of the whole service, without /webhooks/zimsend")
-    return address
-
-
-def _zone(text: str) -> ZoneInfo:
-    try:
-        return ZoneInfo(text)
-    except (KeyError, ValueError, OSError):  # a name may also be that of a folder
-        for name in available_timezones():
-            if name.casefold() == text.casefold():
-                return ZoneInfo(name)
-    raise ValueError("must be the name of a time zone, like Europe/Paris or UTC")
-
-
-def _country(text: str) -> str | None:
-    code = text.strip().upper()
-    if code and not phone.is_country(code):
-        raise ValueError("must be the two letters of a country, like FR")
-    return code or None
-
-
-def _days(text: str) -> int:
-    return _number(1, 3_650)(text) * DAY
-
-
 #: README's table of settings follows this one; a test holds the two together.
 SETTINGS = (
     Setting(
@@ -365,7 +216,7 @@ SETTINGS = (
         "webhook_secrets",
         "",
         "the webhook's signing secret; several, separated by commas, while one is rotated",
-        _secrets,
+        secrets,
         secret=True,
     ),
     Setting(
@@ -374,7 +225,7 @@ SETTINGS = (
         "sqlite:///receiver.db",
         "where everything is kept: `sqlite:///relative.db`, `sqlite:////absolute.db` or "
         "`postgres://user:password@host/database`",
-        _database_url,
+        database_url,
         careful=True,
     ),
     Setting(
@@ -382,51 +233,51 @@ SETTINGS = (
         "allow_ephemeral_sqlite",
         "0",
         "`1`: start with SQLite also where the host empties the disk, and all may be lost",
-        _flag,
+        flag,
     ),
     Setting(
         "BIND",
         "bind",
         "",
         "the IP address to listen on; unset: all of this machine, also by IPv6 where it has it",
-        _bind,
+        bind,
     ),
-    Setting("PORT", "port", "3000", "the port to serve on", _port),
+    Setting("PORT", "port", "3000", "the port to serve on", port),
     Setting(
         "TRUSTED_PROXIES",
         "trusted_proxies",
         "0",
         "how many proxies in front are believed about scheme and client address",
-        _number(0, 16),
+        number(0, 16),
     ),
-    Setting("WEB_CONCURRENCY", "web_concurrency", "1", "gunicorn's processes", _number(1, 64)),
+    Setting("WEB_CONCURRENCY", "web_concurrency", "1", "gunicorn's processes", number(1, 64)),
     Setting(
         "WEB_THREADS",
         "web_threads",
         "8",
         "threads in each of these processes, for what is no webhook",
-        _number(1, 512),
+        number(1, 512),
     ),
     Setting(
         "HANDLERS",
         "handlers",
         "handlers",
         "modules with your handlers, separated by commas; each has a `register(registry)`",
-        _module_names,
+        module_names,
     ),
     Setting(
         "EMBEDDED_WORKER",
         "embedded_worker",
         "1",
         "`0`: gunicorn starts no process for the handlers, and you run `flask work` yourself",
-        _flag,
+        flag,
     ),
     Setting(
         "RETENTION_DAYS",
         "retention",
         "90",
         "how long messages, events and event ids are kept; older events are not let in",
-        _days,
+        days,
         careful=True,
     ),
     Setting(
@@ -434,14 +285,14 @@ SETTINGS = (
         "max_body_bytes",
         "262144",
         "the largest body that is accepted",
-        _number(1_024, 64 * 1024 * 1024),
+        number(1_024, 64 * 1024 * 1024),
     ),
     Setting(
         "STORE_TEXT",
         "text_mode",
         "full",
         "what is kept of an SMS's text: `full`, `masked` (its digits hidden) or `none`",
-        _one_of(*TEXT_MODES),
+        one_of(*TEXT_MODES),
         careful=True,
     ),
     Setting(
@@ -449,7 +300,7 @@ SETTINGS = (
         "api_key",
         "",
         "your key at ZimSend; with `ZIMSEND_CLIENT_ID` it also opens this service's `/v1`",
-        _credential,
+        credential,
         needs="ZIMSEND_CLIENT_ID",
         secret=True,
     ),
@@ -458,7 +309,7 @@ SETTINGS = (
         "client_id",
         "",
         "your client id at ZimSend; without key and id, `/v1` is closed",
-        _credential,
+        credential,
         needs="ZIMSEND_API_KEY",
         secret=True,
     ),
@@ -467,21 +318,21 @@ SETTINGS = (
         "device_id",
         "",
         "the phone that sends where a request names none; without it, any that is online",
-        _header,
+        header,
     ),
     Setting(
         "ZIMSEND_API_URL",
         "api_url",
         "https://api.zimsend.com/v1",
         "ZimSend's API, or a simulator's",
-        _address,
+        address,
     ),
     Setting(
         "SMSCX_WEBHOOK_TOKEN",
         "smscx_tokens",
         "",
         "the secret part of the address that SMS.CX reports to; several, separated by commas",
-        _tokens,
+        tokens,
         secret=True,
     ),
     Setting(
@@ -489,31 +340,71 @@ SETTINGS = (
         "smscx_api_key",
         "",
         "your key at SMS.CX, for sending and for what was missed",
-        _credential,
+        credential,
         needs="SMSCX_WEBHOOK_TOKEN",
         secret=True,
     ),
-    Setting("SMSCX_FROM", "smscx_sender", "", "who SMS are from that SMS.CX sends", _header),
+    Setting("SMSCX_FROM", "smscx_sender", "", "who SMS are from that SMS.CX sends", sender),
     Setting(
         "SMSCX_API_URL",
         "smscx_api_url",
         "https://api.sms.cx",
         "SMS.CX's API, or a simulator's",
-        _address,
+        address,
+    ),
+    Setting(
+        "SIPGATE_TOKEN_ID",
+        "sipgate_token_id",
+        "",
+        "the id of your personal access token at sipgate, for sending and for its history",
+        token_id,
+        needs="SIPGATE_TOKEN",
+        secret=True,
+    ),
+    Setting(
+        "SIPGATE_TOKEN",
+        "sipgate_token",
+        "",
+        "that token; it needs the scopes `sessions:sms:write` and `history:read`",
+        credential,
+        needs="SIPGATE_TOKEN_ID",
+        secret=True,
+    ),
+    Setting(
+        "SIPGATE_SMS_ID",
+        "sipgate_sms_id",
+        "s0",
+        "the SMS extension at sipgate that sends, and whose history is asked",
+        extension,
+    ),
+    Setting(
+        "SIPGATE_API_URL",
+        "sipgate_api_url",
+        "https://api.sipgate.com/v2",
+        "sipgate's API, or a simulator's",
+        address,
+    ),
+    Setting(
+        "SEND_WITH",
+        "send_with",
+        "",
+        "whom to send through, like `zimsend,smscx`: the next one only where the one before surely "
+        "sent nothing; unset: the first that can",
+        names,
     ),
     Setting(
         "PUBLIC_URL",
         "public_url",
         "",
         "this service's own https address, as ZimSend reaches it",
-        _public_url,
+        public_url,
     ),
     Setting(
         "ADMIN_PASSWORD",
         "admin_password",
         "",
         "what opens the dashboard at `/`; without it, there is none. A new one signs everybody out",
-        _password,
+        password,
         needs="SECRET_KEY",
         secret=True,
     ),
@@ -523,7 +414,7 @@ SETTINGS = (
         "",
         "what signs the dashboard's sessions: 32 bytes or more; several, separated by commas, "
         "while one is rotated; the first signs",
-        _keys,
+        keys,
         only_with="ADMIN_PASSWORD",
         secret=True,
     ),
@@ -533,14 +424,14 @@ SETTINGS = (
         "UTC",
         "the zone in which commands and pages show times, and understand `today`, `yesterday` and "
         "dates",
-        _zone,
+        zone,
     ),
     Setting(
         "V1_API_KEY",
         "v1_api_key",
         "",
         "a key of your own that opens `/v1`, in the place of ZimSend's",
-        _credential,
+        credential,
         secret=True,
     ),
     Setting(
@@ -548,7 +439,7 @@ SETTINGS = (
         "v1_client_id",
         "",
         "the client id that `/v1` asks for; none beside a `V1_API_KEY`",
-        _credential,
+        credential,
         secret=True,
     ),
     Setting(
@@ -556,7 +447,7 @@ SETTINGS = (
         "v1_read_key",
         "",
         "a key that opens the calls of `/v1` that read, and no others",
-        _credential,
+        credential,
         secret=True,
     ),
     Setting(
@@ -564,17 +455,17 @@ SETTINGS = (
         "default_country",
         "",
         "two letters, like `FR`: whose phone numbers you write without their country",
-        _country,
+        country,
     ),
     Setting(
-        "LOG_FORMAT", "log_format", "text", "`json`: one object a line", _one_of("text", "json")
+        "LOG_FORMAT", "log_format", "text", "`json`: one object a line", one_of("text", "json")
     ),
     Setting(
         "LOG_LEVEL",
         "log_level",
         "info",
         "`debug`, `info`, `warning` or `error`",
-        _one_of("debug", "info", "warning", "error"),
+        one_of("debug", "info", "warning", "error"),
     ),
 )
 

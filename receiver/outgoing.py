@@ -21,7 +21,7 @@ from urllib.request import getproxies_environment, proxy_bypass_environment  # t
 import httpcore
 import httpx
 
-from receiver.config import is_loopback
+from receiver.setting_values import is_loopback
 
 log = logging.getLogger(__name__)
 

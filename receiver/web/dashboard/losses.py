@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 from flask import Response
 
-from receiver import ids
 from receiver.parts import Receiver, parts
 from receiver.reconciliation.losses import KINDS, TOGETHER
-from receiver.reconciliation.passes import EVERY, Reconciliation
+from receiver.reconciliation.passes import Reconciliation
+from receiver.reconciliation.planning import EVERY
 from receiver.web.dashboard.pages import blueprint, page
 
 #: Gaps that are shown.
@@ -28,13 +27,8 @@ def losses() -> Response:
         whole=whole,
         gaps=gaps,
         gaps_in_all=count,
-        accounts=[_account(receiver, *one) for one in _passes(receiver).items()],
+        accounts=[_account(receiver, *one) for one in receiver.reconciliations.items()],
     )
-
-
-def _passes(receiver: Receiver) -> Mapping[str, Reconciliation]:
-    """By provider, for each at which there is an account."""
-    return {} if receiver.reconciliation is None else {ids.FIRST: receiver.reconciliation}
 
 
 def _account(receiver: Receiver, provider: str, passes: Reconciliation) -> dict[str, Any]:

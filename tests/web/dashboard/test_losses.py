@@ -62,11 +62,11 @@ class TestWithAnAccount:
         assert "never" in text
         assert "within seconds" in text
         assert "Nobody is asked" not in text
-        assert receiver.reconciliation is not None
+        assert "zimsend" in receiver.reconciliations
         state = State(
             0, 0, next_at=clock() + 5 * MINUTE, tried_at=clock() - 1, problem="<b>gone</b>"
         )
-        monkeypatch.setattr(receiver.reconciliation, "state", lambda: state)
+        monkeypatch.setattr(receiver.reconciliations["zimsend"], "state", lambda: state)
         text = admin.get("/losses").text
         assert "ended early" in text
         assert "&lt;b&gt;gone&lt;/b&gt;" in text
@@ -74,4 +74,4 @@ class TestWithAnAccount:
         answer = admin.post("/losses/now", {"back": "/losses"})
         assert answer.location == "/losses"
         assert "is being asked" in admin.get("/losses").text
-        assert receiver.reconciliation.is_wanted()
+        assert receiver.reconciliations["zimsend"].is_wanted()

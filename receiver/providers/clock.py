@@ -1,4 +1,4 @@
-"""The time at ZimSend: the clock on the wall; or that of a simulator on this machine, for which
+"""The time at a provider: the clock on the wall; or that of a simulator on this machine, for which
 time may go faster, so that an outage of hours can be seen in seconds."""
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 import httpx
 
 from receiver import times
-from receiver.config import is_loopback
+from receiver.setting_values import is_loopback
 
 #: Seconds between two questions, and for the answer to one; its most bytes.
 _AGAIN = 5.0
