@@ -21,7 +21,7 @@ from receiver.worker import hold
 #: Told what is done, in a few words.
 Progress = Callable[[str], None]
 
-#: The note of reconciliation, whose next pass is due at once after a restore.
+#: The notes of reconciliation, whose next passes are due at once after a restore, begin so.
 _RECONCILIATION = "reconciliation"
 
 
@@ -85,11 +85,12 @@ def restore(file: Path, url: str, *, replace: bool, progress: Progress) -> dict[
 def _prepare(source: Store) -> None:
     """What must be so in the restored store from its first moment on."""
     hold(source)
-    state = source.note(_RECONCILIATION)
-    if state is not None:
-        # It reads from where the last pass before the backup has ended: what was missed since then
-        # comes back.
-        source.write_note(_RECONCILIATION, json.dumps(json.loads(state) | {"next_at": 0}))
+    # Each reads from where the last pass before the backup has ended: what was missed since then
+    # comes back.
+    states = source.notes(_RECONCILIATION)
+    source.write_notes(
+        {name: json.dumps(json.loads(state) | {"next_at": 0}) for name, state in states.items()}
+    )
 
 
 def _into_server(source: Store, url: str, progress: Progress) -> dict[str, int]:

@@ -21,8 +21,13 @@ from receiver.times import DAY
 
 #: A token in a path is the whole of its secret, and travels in each request.
 SHORTEST_TOKEN = 24
-#: The settings of which one at least must be there: each sets a provider up.
-OF_PROVIDERS = ("ZIMSEND_WEBHOOK_SECRET", "SMSCX_WEBHOOK_TOKEN")
+#: The settings of which one at least must be there: each sets a provider up, the last two together.
+OF_PROVIDERS = (
+    "ZIMSEND_WEBHOOK_SECRET",
+    "SMSCX_WEBHOOK_TOKEN",
+    "SIPGATE_TOKEN_ID",
+    "SIPGATE_TOKEN",
+)
 #: HMAC-SHA256 is as strong as its key; a shorter one can be guessed.
 SHORTEST_SECRET = 16
 
@@ -86,6 +91,13 @@ class Config:
     smscx_api_key: bytes | None = field(repr=False)
     smscx_sender: str | None
     smscx_api_url: str
+    #: `None` where sipgate is not set up, as its token.
+    sipgate_token_id: bytes | None = field(repr=False)
+    sipgate_token: bytes | None = field(repr=False)
+    sipgate_sms_id: str
+    sipgate_api_url: str
+    #: Names of providers; empty: the first that can send.
+    send_with: tuple[str, ...]
     public_url: str | None
     #: `None` where the dashboard is off; the keys are then empty.
     admin_password: str | None = field(repr=False)
@@ -137,8 +149,8 @@ class Config:
             told = f"; {wrong[0]} is set, but no setting has this name" if wrong else ""
             raise ConfigError(
                 OF_PROVIDERS[0],
-                "not set; give it the webhook's signing secret, or set another provider up: "
-                f"{', '.join(OF_PROVIDERS[1:])}{told}",
+                "not set; give it the webhook's signing secret, or set another provider up, by "
+                f"SMSCX_WEBHOOK_TOKEN, or by SIPGATE_TOKEN_ID and SIPGATE_TOKEN{told}",
             )
         values = {}
         for setting in SETTINGS:
@@ -231,6 +243,16 @@ def _tokens(text: str) -> tuple[bytes, ...]:
     return tuple(token.encode() for token in tokens)
 
 
+def _names(text: str) -> tuple[str, ...]:
+    names = tuple(clean(part).lower() for part in text.split(",")) if text else ()
+    for name in names:
+        if not name:
+            raise ValueError("must be names of providers, separated by commas")
+        if names.count(name) > 1:
+            raise ValueError(f"{name!r} stands there twice")
+    return names
+
+
 def _number(least: int, most: int) -> Callable[[str], int]:
     def read(text: str) -> int:
         if not re.fullmatch(r"[0-9]{1,18}", text.strip()) or not least <= int(text) <= most:
@@ -292,13 +314,33 @@ def _module_names(text: str) -> tuple[str, ...]:
 def _header(text: str) -> str | None:
     value = text.strip()
     if not value.isprintable() or not value.isascii():
-        raise ValueError("holds what no HTTP header can; copy it again from ZimSend's dashboard")
+        raise ValueError("holds what no HTTP header can; copy it again from the provider")
     return value or None
+
+
+def _sender(text: str) -> str | None:
+    sender = _header(text)
+    if sender is not None and not 3 <= len(sender) <= 15:
+        raise ValueError("must have 3 to 15 characters")
+    return sender
 
 
 def _credential(text: str) -> bytes | None:
     credential = _header(text)
     return None if credential is None else credential.encode()
+
+
+def _token_id(text: str) -> bytes | None:
+    token_id = _credential(text)
+    if token_id is not None and b":" in token_id:
+        raise ValueError("holds a colon: give the token's id alone, like token-ABC123")
+    return token_id
+
+
+def _extension(text: str) -> str:
+    if not re.fullmatch(r"[A-Za-z0-9_-]+", text):
+        raise ValueError("must be one of sipgate's SMS extensions, like s0")
+    return text
 
 
 def _address(text: str) -> str:
@@ -493,13 +535,53 @@ SETTINGS = (
         needs="SMSCX_WEBHOOK_TOKEN",
         secret=True,
     ),
-    Setting("SMSCX_FROM", "smscx_sender", "", "who SMS are from that SMS.CX sends", _header),
+    Setting("SMSCX_FROM", "smscx_sender", "", "who SMS are from that SMS.CX sends", _sender),
     Setting(
         "SMSCX_API_URL",
         "smscx_api_url",
         "https://api.sms.cx",
         "SMS.CX's API, or a simulator's",
         _address,
+    ),
+    Setting(
+        "SIPGATE_TOKEN_ID",
+        "sipgate_token_id",
+        "",
+        "the id of your personal access token at sipgate, for sending and for its history",
+        _token_id,
+        needs="SIPGATE_TOKEN",
+        secret=True,
+    ),
+    Setting(
+        "SIPGATE_TOKEN",
+        "sipgate_token",
+        "",
+        "that token; it needs the scopes `sessions:sms:write` and `history:read`",
+        _credential,
+        needs="SIPGATE_TOKEN_ID",
+        secret=True,
+    ),
+    Setting(
+        "SIPGATE_SMS_ID",
+        "sipgate_sms_id",
+        "s0",
+        "the SMS extension at sipgate that sends, and whose history is asked",
+        _extension,
+    ),
+    Setting(
+        "SIPGATE_API_URL",
+        "sipgate_api_url",
+        "https://api.sipgate.com/v2",
+        "sipgate's API, or a simulator's",
+        _address,
+    ),
+    Setting(
+        "SEND_WITH",
+        "send_with",
+        "",
+        "whom to send through, like `zimsend,smscx`: the next one only where the one before surely "
+        "sent nothing; unset: the first that can",
+        _names,
     ),
     Setting(
         "PUBLIC_URL",

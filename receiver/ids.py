@@ -24,6 +24,19 @@ def key(provider: str, own_id: str) -> str:
     return own_id if provider == FIRST else f"{provider}{_SEPARATOR}{own_id}"
 
 
+def of(provider: str, name: str) -> str:
+    """What the service itself keeps under a name (a mark, a note, a turn), for one provider.
+
+    ZimSend's has the bare name, as earlier releases have written it.
+    """
+    return name if provider == FIRST else f"{name}:{provider}"
+
+
+def prefix(provider: str) -> str:
+    """What the keys of a provider begin with; those of ZimSend have no such beginning."""
+    return key(provider, "")
+
+
 def split(key: str) -> tuple[str, str]:
     """The provider's name, and the id that the provider itself knows."""
     provider, separator, own_id = key.partition(_SEPARATOR)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import re
 import unicodedata
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
@@ -206,33 +207,46 @@ class Search:
         )
 
 
-def statistics(counts: Iterable[tuple[int, str, int]]) -> dict[str, Any]:
+def statistics(
+    counts: Iterable[tuple[int, str, int]], unreported: Iterable[tuple[int, str, int]] = ()
+) -> dict[str, Any]:
     """ZimSend's `stats` object.
 
     :param counts: day, status and number of messages; a day and status may come several times.
+    :param unreported: the same of messages whose provider reports no delivery. They are neither
+        pending nor in the rate; where there are no others, there is no rate.
     """
-    days: dict[int, dict[str, int]] = {}
-    sums: dict[str, int] = {}
-    for day, state, count in counts:
-        days.setdefault(day, {})
-        days[day][state] = days[day].get(state, 0) + count
-        sums[state] = sums.get(state, 0) + count
-    delivered, failed = sums.get("delivered", 0), sums.get("failed", 0)
-    total = delivered + failed
+    reported, silent = list(counts), list(unreported)
+    days: dict[int, Counter[str]] = defaultdict(Counter)
+    for day, state, count in (*reported, *silent):
+        days[day][state] += count
+    sums, others = _by_state(reported), _by_state(silent)
+    rated = sums["delivered"] + sums["failed"]
+    rate: float | None = round(100 * sums["delivered"] / rated, 2) if rated else 0
+    if any(others.values()) and not any(sums.values()):
+        rate = None
+    delivered, failed = (sums[state] + others[state] for state in ("delivered", "failed"))
     by_day = []
     for day, states in sorted(days.items()):
-        ended = {"delivered": states.get("delivered", 0), "failed": states.get("failed", 0)}
+        ended = {"delivered": states["delivered"], "failed": states["failed"]}
         if any(ended.values()):
             date = times.iso(day * times.DAY)[:10]
             by_day.append({"date": date, "sent": sum(ended.values()), **ended})
     return {
-        "total_sent": total,
+        "total_sent": delivered + failed,
         "delivered": delivered,
         "failed": failed,
-        "pending": sum(sums.get(state, 0) for state in PENDING),
-        "delivery_rate": round(100 * delivered / total, 2) if total else 0,
+        "pending": sum(sums[state] for state in PENDING),
+        "delivery_rate": rate,
         "by_day": by_day,
     }
+
+
+def _by_state(counts: Iterable[tuple[int, str, int]]) -> Counter[str]:
+    sums: Counter[str] = Counter()
+    for _, state, count in counts:
+        sums[state] += count
+    return sums
 
 
 def failures(counts: Iterable[tuple[str, int]]) -> list[dict[str, Any]]:

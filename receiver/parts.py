@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import cast
 
 from flask import Flask, current_app
 
+from receiver import ids
 from receiver.config import Config
 from receiver.environment import Environment
 from receiver.ingest import Ingest
+from receiver.polling import Polling
+from receiver.providers import Sender
 from receiver.providers.zimsend.api import ZimSend
 from receiver.receiving import Receiving
 from receiver.reconciliation.passes import Reconciliation
@@ -32,29 +35,49 @@ class Receiver:
     receiving: Receiving
     worker: Worker
     upkeep: Upkeep
-    #: The account at ZimSend, if there is one: for calls that somebody waits for.
-    zimsend: ZimSend | None
-    #: Requests of this process that may wait for ZimSend at once; the others are the webhook's.
+    #: What SMS can be sent through, by provider: what its `Sending.open` made.
+    senders: Mapping[str, Sender]
+    #: Of those, whom a request is sent through that names none; each only where the one before
+    #: surely sent nothing.
+    send_with: tuple[str, ...]
+    #: Requests of this process that may wait for providers at once; the others are the webhook's.
     waiting: threading.BoundedSemaphore
-    #: Where there is an account at ZimSend.
-    reconciliation: Reconciliation | None
+    #: By provider, for each at which there is an account.
+    reconciliations: Mapping[str, Reconciliation]
+    #: Where there is an account at sipgate.
+    polling: Polling | None
     #: The wall clock, in microseconds.
     now: Callable[[], int]
     #: What the settings were read from.
     environment: Environment
 
+    @property
+    def zimsend(self) -> ZimSend | None:
+        """The account at ZimSend, if there is one: for calls that somebody waits for."""
+        sender = self.senders.get(ids.FIRST)
+        return None if sender is None else cast("ZimSend", sender.client)
+
     def start(self) -> None:
         """Start what works beside the worker, in threads. After a fork, never before one."""
         self.upkeep.start()
-        if self.reconciliation is not None:
-            self.reconciliation.start()
+        for reconciliation in self.reconciliations.values():
+            reconciliation.start()
+        if self.polling is not None:
+            self.polling.start()
 
     def stop(self) -> None:
         """Begin nothing more, the worker included. Safe in a signal handler: it sets flags."""
         self.worker.stop()
         self.upkeep.stop()
-        if self.reconciliation is not None:
-            self.reconciliation.stop()
+        for reconciliation in self.reconciliations.values():
+            reconciliation.stop()
+        if self.polling is not None:
+            self.polling.stop()
+
+    def notice_gap(self) -> None:
+        """Reports may have been missed, of every provider."""
+        for reconciliation in self.reconciliations.values():
+            reconciliation.notice_gap()
 
 
 def parts(app: Flask | None = None) -> Receiver:

@@ -19,11 +19,11 @@ from receiver.event import Incoming
 from receiver.ingest import Ingest
 from receiver.parts import Receiver
 from receiver.pipes import GAP, WORK, bell
-from receiver.providers import PROVIDERS
-from receiver.providers.exchange import Budget
-from receiver.providers.zimsend.api import ZimSend
-from receiver.providers.zimsend.budget import Counted, Half
-from receiver.providers.zimsend.clock import clock_of
+from receiver.polling import Polling
+from receiver.providers import PROVIDERS, SENDING, send_with
+from receiver.providers.clock import clock_of
+from receiver.providers.contract import Account
+from receiver.providers.sipgate.api import Sipgate
 from receiver.receiving import Receiving
 from receiver.reconciliation.passes import Reconciliation
 from receiver.registry import Registry
@@ -57,11 +57,19 @@ def create_app(
     upkeep = Upkeep(store, config.retention, now)
     ingest = Ingest(store, registry.wanting, bell(environ, WORK) or worker.wake)
     set_up = [provider for provider in PROVIDERS.values() if provider.is_set_up(config)]
-    zimsend = make_client(config, Counted(store, now))
+    senders = {
+        name: sending.open(config, store, now)
+        for name, sending in SENDING.items()
+        if sending.is_set_up(config)
+    }
+    clients = {name: sender.client for name, sender in senders.items()}
     waiting = threading.BoundedSemaphore(max(4, config.web_threads // 2))
-    reconciler = make_reconciliation(config, zimsend, store, ingest, now)
-    if reconciler is not None:
-        ingest.on_recovery = bell(environ, GAP) or reconciler.notice_gap
+    asked = (provider.account(config, store, now) for provider in PROVIDERS.values())
+    reconciliations = {
+        account.provider: make_reconciliation(config, account, store, ingest, now)
+        for account in asked
+        if account is not None
+    }
 
     receiving = Receiving(config, set_up, now)
     receiving.refusals.keep = lambda line: refusals.note(store, now(), line)
@@ -77,12 +85,16 @@ def create_app(
         receiving,
         worker,
         upkeep,
-        zimsend,
+        senders,
+        send_with(config),
         waiting,
-        reconciler,
+        reconciliations,
+        make_polling(config, clients.get("sipgate"), store, ingest, now),
         now,
         environ,
     )
+    if reconciliations:
+        ingest.on_recovery = bell(environ, GAP) or receiver.notice_gap
     app.extensions["receiver"] = receiver
     app.wsgi_app = _at_the_path_meant(app.wsgi_app)  # type: ignore[assignment,method-assign]
     if config.trusted_proxies:
@@ -106,46 +118,55 @@ def _at_the_path_meant(application: Application) -> Application:
     return call
 
 
-def make_client(config: Config, budget: Budget) -> ZimSend | None:
-    """ZimSend's API, with the settings' account. Tries once: whoever waits is told at once."""
-    if config.api_key is None or config.client_id is None:
-        return None
-    return ZimSend(
-        config.api_key.decode(),
-        config.client_id.decode(),
-        device_id=config.device_id,
-        base_url=config.api_url,
-        tries=1,
-        budget=budget,
+def make_reconciliation(
+    config: Config, account: Account, store: Store, ingest: Ingest, now: Callable[[], int]
+) -> Reconciliation:
+    """An account is asked for what its provider's reports did not bring."""
+    return Reconciliation(
+        account,
+        store,
+        learning(ingest, account.now, now),
+        now,
+        retention=config.retention,
+        text_mode=config.text_mode,
     )
 
 
-def make_reconciliation(
+def make_polling(
     config: Config,
-    zimsend: ZimSend | None,
+    sipgate: Sipgate | None,
     store: Store,
     ingest: Ingest,
     now: Callable[[], int],
-) -> Reconciliation | None:
-    """Where there is an account, it is asked for what its webhooks did not bring."""
-    if zimsend is None:
+) -> Polling | None:
+    """sipgate reports nothing by itself, so its history is asked."""
+    if sipgate is None:
         return None
-    clock = clock_of(config.api_url, now)
+    clock = clock_of(config.sipgate_api_url, now)
+    return Polling(
+        sipgate,
+        store,
+        learning(ingest, clock, now),
+        clock,
+        now,
+        retention=config.retention,
+        text_mode=config.text_mode,
+    )
+
+
+def learning(
+    ingest: Ingest, clock: Callable[[], int], now: Callable[[], int]
+) -> Callable[[Sequence[Incoming]], object]:
+    """What stores that which was asked for.
+
+    :param clock: the one that it was asked by.
+    """
 
     def learn(items: Sequence[Incoming]) -> object:
         # What is learnt by another clock is received, and due to handlers, by ours.
         return ingest.submit_all([item._replace(received_at=now()) for item in items])
 
-    return Reconciliation(
-        zimsend,
-        store,
-        ingest.submit_all if clock is now else learn,
-        clock,
-        now,
-        budget=Half(store, clock),
-        retention=config.retention,
-        text_mode=config.text_mode,
-    )
+    return ingest.submit_all if clock is now else learn
 
 
 def register_handlers(registry: Registry, modules: Sequence[str]) -> None:

@@ -26,14 +26,22 @@ zimsend-receiver
 """
 
 
-#: Where only SMS.CX reports: its address is a secret, and not for a screen.
-_WITHOUT_ZIMSEND = """
+#: Where of all only SMS.CX reports: its address is a secret, and not for a screen.
+_WITH_SMSCX = """
 zimsend-receiver
 
   webhook URL   .venv/bin/flask webhooks url smscx prints it; it holds a secret
   first event   in another terminal, in this folder:
                   .venv/bin/flask trigger sms.delivered
                   .venv/bin/flask events list
+  readiness     {here}/readyz
+"""
+
+#: Where nobody reports.
+_WITH_SIPGATE = """
+zimsend-receiver
+
+  webhook URL   none: sipgate does not report, so its history is asked every 5 minutes
   readiness     {here}/readyz
 """
 
@@ -54,9 +62,14 @@ def main() -> None:
     if told is not None:
         sys.exit(f"zimsend-receiver cannot start. {told}")
     here = config.local_url if config.bind else f"http://localhost:{config.port}"
-    text = _TEXT if config.webhook_secrets else _WITHOUT_ZIMSEND
-    told = text.format(here=here, port=config.port)
+    told = _text(config).format(here=here, port=config.port)
     print(f"{told}{dashboard(config, here, sys.stdout.isatty())}", flush=True)
+
+
+def _text(config: Config) -> str:
+    if config.webhook_secrets:
+        return _TEXT
+    return _WITH_SMSCX if config.smscx_tokens else _WITH_SIPGATE
 
 
 def dashboard(config: Config, here: str, terminal: bool) -> str:

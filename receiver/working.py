@@ -95,5 +95,5 @@ def _listen(receiver: Receiver, pipes: Pipes) -> None:
         if not said:
             return
         receiver.worker.wake()
-        if GAP in said and receiver.reconciliation is not None:
-            receiver.reconciliation.notice_gap()
+        if GAP in said:
+            receiver.notice_gap()

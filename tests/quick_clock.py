@@ -16,6 +16,7 @@ import time
 from app import create_app
 from receiver import Event, Registry
 from receiver.parts import Receiver
+from receiver.providers.zimsend.account import Account
 from receiver.providers.zimsend.api import ZimSend
 from receiver.providers.zimsend.budget import Half
 from receiver.reconciliation.passes import Reconciliation
@@ -50,11 +51,9 @@ def quick(receiver: Receiver) -> Reconciliation:
         clock=lambda: now() / SECOND,
     )
     made = Reconciliation(
-        zimsend,
+        Account(zimsend, Half(receiver.store, now), now),
         receiver.store,
         receiver.ingest.submit_all,
-        now,
-        budget=Half(receiver.store, now),
         retention=config.retention,
     )
     receiver.ingest.on_recovery = made.notice_gap
@@ -66,7 +65,7 @@ def quick(receiver: Receiver) -> Reconciliation:
 app = create_app(now=now)
 _receiver: Receiver = app.extensions["receiver"]
 if _receiver.config.api_key is not None:
-    _receiver = dataclasses.replace(_receiver, reconciliation=quick(_receiver))
+    _receiver = dataclasses.replace(_receiver, reconciliations={"zimsend": quick(_receiver)})
     app.extensions["receiver"] = _receiver
 
 
@@ -75,8 +74,7 @@ def _passes() -> None:
     for line in sys.stdin:
         child = os.fork()
         if child == 0:
-            reconciliation = _receiver.reconciliation
-            assert reconciliation is not None
+            reconciliation = _receiver.reconciliations["zimsend"]
             reconciliation.notice_gap()
             while True:
                 made = reconciliation.step(now())

@@ -26,6 +26,7 @@ LEVELS = (
         "receiver.upkeep",
         "receiver.backups",
         "receiver.reconciliation",
+        "receiver.polling",
     },
     {"receiver.providers"},
     {"receiver.store", "receiver.registry"},

@@ -61,5 +61,6 @@ def restore(file: Path | None, replace: bool, run_work: bool) -> None:
             "Handlers wait: what they are owed since the backup they may have done already. Start "
             "the service; `flask restore --run-work` lets them run"
         )
-        if receiver.reconciliation is not None:
-            echo("ZimSend is asked for what came since the backup, once the service runs")
+        for reconciliation in receiver.reconciliations.values():
+            title = reconciliation.account.title
+            echo(f"{title} is asked for what came since the backup, once the service runs")

@@ -25,6 +25,7 @@ from receiver.commands.tables import Column, echo_rows, table_format_option
 from receiver.event import clean_id
 from receiver.mirror import Search
 from receiver.parts import parts
+from receiver.providers import by_report
 from receiver.store import Selection
 
 #: Events of a message that are shown at most; how many there are is told.
@@ -162,10 +163,10 @@ def stats(since: int | None, until: int | None, by: Any, style: str) -> None:
     Days are those of UTC. Messages that have expired are still counted, tests are not."""
     first, last = (None if at is None else at // times.DAY for at in (since, until))
     column: Any = _BY[by]
-    counts = parts().store.statistics(first, last, None, by=(column,))
+    counts = parts().store.statistics(first, last, None, by=(column, "provider"))
     head = "DAY (UTC)" if by == "day" else by.upper()
     if by == "error":
-        failures = mirror.failures((code, n) for code, state, n in counts if state == "failed")
+        failures = mirror.failures((code, n) for code, _, state, n in counts if state == "failed")
         rows: Iterator[dict[str, Any]] = (
             {"error": one["code"], "failed": one["failed"]} for one in failures
         )
@@ -173,22 +174,27 @@ def stats(since: int | None, until: int | None, by: Any, style: str) -> None:
     else:
         rows = _by_group(by, counts)
         numbers = ["sent", "delivered", "failed", "pending", "cancelled", "delivery_rate"]
+        if by_report(counts)[1]:
+            numbers.append("not_reported")
+        rows = ({key: row[key] for key in (by, *numbers)} for row in rows)
     columns = [Column(by, head, 20), *(Column(n, n.upper(), len(n) + 1) for n in numbers)]
     echo_rows(rows, style, columns, [by, *numbers])
 
 
 def _by_group(by: str, counts: list[tuple[Any, ...]]) -> Iterator[dict[str, Any]]:
-    groups: dict[Any, list[tuple[int, str, int]]] = {}
-    for value, state, count in counts:
-        groups.setdefault(value, []).append((0, state, count))
+    groups: dict[Any, list[tuple[Any, ...]]] = {}
+    for count in counts:
+        groups.setdefault(count[0], []).append(count)
     for value, found in sorted(groups.items()):
-        sums = mirror.statistics(found)
-        cancelled = sum(n for _, state, n in found if state == "cancelled")
+        reported, silent = by_report(found)
+        sums = mirror.statistics(*([(0, *n) for _, _, *n in part] for part in (reported, silent)))
+        cancelled = sum(n for _, _, state, n in found if state == "cancelled")
         numbers = {
             "sent": sums["total_sent"],
             **{name: sums[name] for name in ("delivered", "failed", "pending")},
             "cancelled": cancelled,
             "delivery_rate": sums["delivery_rate"],
+            "not_reported": sum(n for _, _, state, n in silent if state in mirror.PENDING),
         }
         if any(numbers.values()):
             told = times.iso(value * times.DAY)[:10] if by == "day" else value or None

@@ -1,4 +1,4 @@
-"""`flask reconcile`: ask ZimSend for the reports that did not arrive."""
+"""`flask reconcile`: ask the providers for the reports that did not arrive."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from receiver.errors import ConfigError, ReceiverError
 from receiver.parts import parts
 from receiver.reconciliation import losses
 from receiver.reconciliation.losses import KINDS, Loss
-from receiver.reconciliation.passes import Pass
+from receiver.reconciliation.passes import Pass, Reconciliation
 
 
 @command()
@@ -26,32 +26,51 @@ from receiver.reconciliation.passes import Pass
 )
 @click.option("--dry-run", is_flag=True, help="only say what would be learnt")
 def reconcile(since: int | None, dry_run: bool) -> None:
-    """Ask ZimSend for the reports that did not arrive.
+    """Ask the providers for the reports that did not arrive.
 
     The service does so by itself, every 10 minutes. What is learnt reaches the handlers."""
     receiver = parts()
     if since is not None and since > receiver.now():
         raise click.BadParameter(f"{shown(since)} is in the future", param_hint=["--since"])
-    reconciliation = receiver.reconciliation
-    if reconciliation is None:
-        raise ConfigError("ZIMSEND_API_KEY", "not set, nor ZIMSEND_CLIENT_ID: nobody can be asked")
+    asked = tuple(receiver.reconciliations.values())
+    if not asked and receiver.polling is not None:
+        echo(
+            "sipgate reports nothing, so no report is missed: its history is asked every 5 minutes"
+        )
+        return
+    if not asked:
+        raise ConfigError(
+            "ZIMSEND_API_KEY",
+            "not set, nor ZIMSEND_CLIENT_ID, nor SMSCX_API_KEY: nobody can be asked",
+        )
+    problems = []
+    for reconciliation in asked:
+        if len(asked) > 1:
+            echo(f"{reconciliation.account.title}:")
+        try:
+            _ask(reconciliation, since, dry_run)
+        except ReceiverError as error:  # the others are asked all the same
+            problems.append(str(error))
+    if problems:
+        raise ReceiverError("; ".join(problems))
+
+
+def _ask(reconciliation: Reconciliation, since: int | None, dry_run: bool) -> None:
+    account = reconciliation.account
     with progress() as show:
         made = reconciliation.run(
             since, dry_run=dry_run, progress=lambda so_far: show(_so_far(so_far))
         )
-    _tell(made, dry_run)
+    _tell(made, dry_run, account.title)
     if made.problem is not None:
-        raise ReceiverError(
-            f"not all of it could be asked for: {made.problem} "
-            f"(ZIMSEND_API_URL is {receiver.config.api_url})"
-        )
+        raise ReceiverError(f"not all of it could be asked for: {made.problem} ({account.address})")
 
 
 def _so_far(made: Pass) -> str:
     return f"{made.messages} messages seen, {len(made.learnt)} reports learnt, {made.calls} calls"
 
 
-def _tell(made: Pass, dry_run: bool) -> None:
+def _tell(made: Pass, dry_run: bool, title: str) -> None:
     gaps, width = made.gaps, width_of_times()
     if gaps:
         echo_columns(
@@ -69,7 +88,7 @@ def _tell(made: Pass, dry_run: bool) -> None:
         echo(f"since {shown(made.since)}: {_told(whole, dry_run)}")
     if made.waiting:
         echo(
-            f"{made.waiting} more changed so lately that ZimSend may still report them by itself; "
+            f"{made.waiting} more changed so lately that {title} may still report them by itself; "
             "they are asked for again in 10 minutes"
         )
 

@@ -100,8 +100,8 @@ def _sender(config: Config, name: str | None) -> tuple[Provider, Door]:
     for _, provider in _PROVIDERS:
         if name in (None, provider.name) and provider.is_set_up(config) and provider.door:
             return provider, provider.door
-    title = PROVIDERS[name].title if name is not None else "No provider that reports"
-    raise click.ClickException(f"{title} is not set up: see the settings in README")
+    told = "no provider that reports is" if name is None else f"{PROVIDERS[name].title} is not"
+    raise click.ClickException(f"{told} set up: see the settings in README")
 
 
 def _twelve_digits(event_id: str | None) -> str:

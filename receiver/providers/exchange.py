@@ -10,7 +10,7 @@ import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime
-from typing import Any, NamedTuple, Protocol, TypeVar
+from typing import Any, NamedTuple, TypeVar
 from urllib.parse import quote, unquote
 
 import httpx
@@ -18,6 +18,7 @@ import httpx
 from receiver.errors import Unusable
 from receiver.outgoing import http_client, time_limit
 from receiver.providers import errors
+from receiver.providers.budget import Budget
 from receiver.providers.errors import NotUnderstood, ProviderError, TryLater, Unavailable
 from receiver.strict_json import read_json
 
@@ -58,17 +59,6 @@ class Answer(NamedTuple):
     status: int
     headers: list[tuple[str, str]]
     body: bytes
-
-
-class Budget(Protocol):
-    """Says when a call may be made, for instance a token bucket that several processes share."""
-
-    def take(self) -> float:
-        """Ask for one call.
-
-        :returns: 0: make it, it is counted. Else the seconds to wait before asking again;
-            nothing was taken.
-        """
 
 
 @dataclass(frozen=True, slots=True)

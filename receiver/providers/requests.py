@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, TypeVar
 
 from receiver import times
@@ -11,6 +11,8 @@ from receiver.errors import ReceiverError
 
 #: ZimSend's.
 MOST_RECIPIENTS = 100
+#: Seconds after which no further request of many is made.
+LONGEST = 60.0
 
 Fields = Mapping[str, Any]
 T = TypeVar("T")
@@ -47,6 +49,45 @@ class NotTaken(ReceiverError):
         self.retry_after = retry_after
         self.maybe_sent = maybe_sent
         self.message_id = message_id
+
+    @property
+    def leaves_it(self) -> bool:
+        """Whether surely nothing was sent, and another provider may be asked instead. Who does not
+        want to hear from the sender does not want to by another way either."""
+        return not self.maybe_sent and self.code != "BLOCKED_NUMBER"
+
+
+#: Problems that the next SMS would have as well.
+_FOR_ALL = frozenset({"NO_CREDIT", "RATE_LIMIT_EXCEEDED", "PROVIDER_REFUSED_US", "NETWORK_ERROR"})
+
+
+def not_tried(why: str) -> NotTaken:
+    """What is told of an SMS for which no request was made."""
+    told = f"Nothing was sent to this number: {why}. Send it again later."
+    return NotTaken(503, "SERVICE_UNAVAILABLE", told)
+
+
+def why_no_other(problem: NotTaken | None, title: str) -> NotTaken | None:
+    """What is told of the other SMS, if the answer to one shows that none of them will be taken.
+
+    :param title: the provider, as people write it.
+    """
+    if problem is None or problem.code not in _FOR_ALL:
+        return None
+    return not_tried(f"{title} did not answer before") if problem.maybe_sent else problem
+
+
+def of_all(problems: Iterable[NotTaken | None]) -> NotTaken | None:
+    """Why nothing of a request to send many was taken, where it is the same for all of them.
+
+    :param problems: one for each SMS; `None` for one that was taken, or that has an id to tell.
+    """
+    found = list(problems)
+    known = [problem for problem in found if problem is not None]
+    if not known or len(known) < len(found):
+        return None
+    codes = {problem.code for problem in known[1:]} - {"SERVICE_UNAVAILABLE"}
+    return known[0] if codes <= {known[0].code} else None
 
 
 def each(asked: Fields, one: Callable[[Fields], T]) -> list[T | NotTaken]:

@@ -1,2 +1,2 @@
-"""What was missed comes back: `passes` says when ZimSend is asked for it, `catching_up` asks, and
-`losses` counts."""
+"""What was missed comes back: `planning` says when an account is asked and for what, `passes` does
+so, `catching_up` reads and learns, and `losses` counts."""

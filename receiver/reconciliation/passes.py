@@ -1,8 +1,9 @@
-"""What was missed comes back: ZimSend's API is asked what its webhooks did not bring.
+"""What was missed comes back: a provider's account is asked what its reports did not bring.
 
-One process at a time does so, on any number of machines: a turn in the store is its lease, and is
-prolonged before each call. What is known of the past lies in the store as well, so whoever comes
-next goes on from there, whatever became of the one before.
+One process at a time does so for an account, on any number of machines: a turn in the store is its
+lease, and is prolonged before each call. What is known of the past lies in the store as well, so
+whoever comes next goes on from there, whatever became of the one before. Each account has an engine
+of its own, with its own thread, turn, note and budget, so none waits for another.
 """
 
 from __future__ import annotations
@@ -15,40 +16,28 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 
-from receiver import times
+from receiver import ids, times
 from receiver.errors import ReceiverError
 from receiver.event import Incoming
-from receiver.providers.exchange import Budget
-from receiver.providers.zimsend.api.client import ZimSend
-from receiver.providers.zimsend.api.errors import ZimSendError
-from receiver.providers.zimsend.facts import QUIET
+from receiver.providers.contract import Account
+from receiver.providers.errors import ProviderError, TryLater
 from receiver.reconciliation import losses
 from receiver.reconciliation.catching_up import CatchingUp, Found
 from receiver.reconciliation.losses import Loss
+from receiver.reconciliation.planning import State, Window, is_covered, is_due, plan
 from receiver.store import Report, Store
 from receiver.times import DAY, HOUR, MINUTE, SECOND
 
 log = logging.getLogger(__name__)
 
-#: How often a pass is made.
-EVERY = 10 * MINUTE
-#: A pass reads again what the one before has read last: what changed too lately was left to it.
-OVERLAP = QUIET + 5 * MINUTE
-#: After a gap in service a pass reads so much further back: what was reported in the gap may have
-#: been queued long before, and nobody says by which time the history is searched.
-WIDER = DAY
-#: How far back everything is read once a day: an SMS can be scheduled 30 days ahead.
-DEEPEST = 31 * DAY
-#: Pages of these that one pass reads; the next one goes on.
+#: Pages of what is long ago that one pass reads; the next one goes on.
 PAGES_A_PASS = 100
-#: Nothing is asked for that is about to expire here: it would be learnt, and counted, again.
-_ABOUT_TO_EXPIRE = HOUR
 
-_TURN = "reconciliation"
-_NOTE = "reconciliation"
-#: The note of when somebody wanted a pass.
+#: The turn and the note of a provider's engine; see `ids.of`.
+NAME = "reconciliation"
+#: The note of when somebody wanted a pass of it.
 _WANTED = "reconciliation wanted"
-#: Seconds that a call may take with its retries and with what ZimSend asks to wait.
+#: Seconds that a call may take with its retries and with what the provider asks to wait.
 _PATIENCE = 90
 #: For how long a process that says nothing keeps the turn; more than a call takes.
 LEASE = (_PATIENCE + 30) * SECOND
@@ -61,46 +50,6 @@ class NotOurTurn(ReceiverError):
 
 class _Stopped(ReceiverError):
     """This process is about to end."""
-
-
-@dataclass(slots=True)
-class State:
-    """What one pass leaves to the next, of whichever process. Times are microseconds."""
-
-    #: Nothing older is asked for: this receiver did not know ZimSend before.
-    first: int
-    #: From when on the next pass reads.
-    since: int
-    #: When the next pass is due.
-    next_at: int
-    #: When the last pass ended, complete or not.
-    tried_at: int = 0
-    #: When the last complete pass ended.
-    ended_at: int | None = None
-    #: Passes that begin before this read `WIDER`.
-    wide_until: int = 0
-    #: When the last look at the last 31 days began, and the day that it has come to.
-    deep_at: int = 0
-    deep_day: int | None = None
-    #: How many passes in a row did not come to their end, and why the last one did not.
-    failures: int = 0
-    problem: str | None = None
-    #: Calls of the last pass.
-    calls: int = 0
-    #: Messages seen as failed for the first time, and when that was: the API does not tell since
-    #: when they have, and the webhook may be on its way.
-    failed: dict[str, int] = field(default_factory=dict)
-    #: Messages whose status was asked for, and when it may be asked for again.
-    asked: dict[str, int] = field(default_factory=dict)
-
-    def correct(self, now: int) -> None:
-        """Mend what was written by a clock that was ahead."""
-        if self.first > now:
-            self.first = now - OVERLAP
-        if self.since > now - OVERLAP:
-            self.since = now - WIDER
-        if self.wide_until > now + 2 * EVERY:
-            self.wide_until = 0
 
 
 @dataclass(slots=True)
@@ -125,12 +74,10 @@ class Pass:
 
 
 class Reconciliation:
-    """Passes by itself, in a thread of one process, and one on demand.
+    """Passes by itself, in a thread of one process, and one on demand: for one account.
 
     :param learn: stores what was learnt, in one transaction; raises `StoreUnavailable`.
-    :param budget: asked before each call to ZimSend.
-    :param now: ZimSend's clock, in microseconds.
-    :param wall: the clock on the wall, if that is another one.
+    :param wall: the clock on the wall, in microseconds, if the account's is another one.
     :param retention: microseconds that everything is kept.
     :param text_mode: see `parse` of the provider.
     """
@@ -142,25 +89,26 @@ class Reconciliation:
 
     def __init__(
         self,
-        zimsend: ZimSend,
+        account: Account,
         store: Store,
         learn: Callable[[Sequence[Incoming]], object],
-        now: Callable[[], int] = times.now,
         wall: Callable[[], int] | None = None,
         *,
-        budget: Budget,
         retention: int,
         text_mode: str = "full",
     ) -> None:
         self._store = store
         self._learn = learn
-        self._now = now
-        self._wall = wall or now
-        self._budget = budget
+        self._now = account.now
+        self._wall = wall or account.now
         self._retention = retention
         self._text_mode = text_mode
-        self._zimsend = zimsend.within(tries=3, patience=_PATIENCE, budget=self)
+        self.account = account
+        self._asking = account.within(tries=3, patience=_PATIENCE, budget=self)
+        self._name = ids.of(account.provider, NAME)
         self._calls = 0
+        #: That of the pass that is being made.
+        self._state: State | None = None
         #: Until when the turn is ours; `None`: we do not have it, or need none.
         self._until: int | None = None
         #: When it was noticed that webhooks may have been missed.
@@ -173,11 +121,11 @@ class Reconciliation:
     def start(self) -> None:
         """Run in a thread of its own. After a fork, never before one."""
         self.notice_gap()
-        self._thread = threading.Thread(target=self._run, name="reconciliation", daemon=True)
+        self._thread = threading.Thread(target=self._run, name=self._name, daemon=True)
         self._thread.start()
 
     def stop(self) -> None:
-        """Make no other call to ZimSend. Safe in a signal handler."""
+        """Make no other call. Safe in a signal handler."""
         self._stopped.set()
 
     def notice_gap(self) -> None:
@@ -186,14 +134,14 @@ class Reconciliation:
 
     def want(self) -> None:
         """Somebody wants a pass now: whichever process makes them makes one soon."""
-        self._store.write_note(_WANTED, str(self._now()))
+        self._store.write_note(ids.of(self.account.provider, _WANTED), str(self._now()))
 
     def is_wanted(self) -> bool:
         """Whether somebody wants a pass that has not ended yet."""
         return self._is_wanted(self.state(), self._now())
 
     def _is_wanted(self, state: State | None, now: int) -> bool:
-        wanted = int(self._store.note(_WANTED) or 0)
+        wanted = int(self._store.note(ids.of(self.account.provider, _WANTED)) or 0)
         return now - HOUR < wanted <= now + MINUTE and (state is None or state.tried_at < wanted)
 
     def _run(self) -> None:
@@ -208,7 +156,8 @@ class Reconciliation:
             except Exception as error:
                 known = isinstance(error, ReceiverError)
                 log.error(
-                    "reconciliation failed and goes on: %s",
+                    "%s: reconciliation failed and goes on: %s",
+                    self.account.title,
                     error,
                     exc_info=None if known else error,
                 )
@@ -233,15 +182,12 @@ class Reconciliation:
             self._release()
 
     def _is_due(self, state: State | None, now: int) -> bool:
-        if state is None or self._is_wanted(state, now):
-            return True
+        if self._is_wanted(state, now):
+            return state is None or not state.peace(now, self.account.history)
         gap = self._gap_at
-        if gap is not None and state.ended_at is not None and gap - MINUTE <= state.ended_at <= now:
+        if gap is not None and is_covered(state, gap, now):
             self._gap_at = gap = None
-        if gap is not None and not state.failures:
-            return True
-        # A time that lies further ahead was written by a clock that was wrong.
-        return not now < state.next_at <= now + 2 * EVERY
+        return is_due(state, now, self.account.history, gap=gap is not None)
 
     # --- on demand
 
@@ -264,7 +210,9 @@ class Reconciliation:
                 self.state(), wide=True, by_hand=True, since=since, dry=True, progress=progress
             )
         if not self._claim(self._now()):
-            raise NotOurTurn("another process is asking ZimSend at this moment; try again later")
+            raise NotOurTurn(
+                f"another process is asking {self.account.title} at this moment; try again later"
+            )
         try:
             return self._pass(self.state(), wide=True, by_hand=True, since=since, progress=progress)
         finally:
@@ -272,7 +220,7 @@ class Reconciliation:
 
     def state(self) -> State | None:
         """What the last pass has left; `None` if there was none yet."""
-        note = self._store.note(_NOTE)
+        note = self._store.note(self._name)
         if note is None:
             return None
         told = json.loads(note)
@@ -291,19 +239,15 @@ class Reconciliation:
         dry: bool = False,
         progress: Callable[[Pass], None] = lambda made: None,
     ) -> Pass:
-        began = self._now()
+        began, history = self._now(), self.account.history
         if state is None:
-            state = State(began - OVERLAP, began - OVERLAP, began, deep_at=began)
-        state.correct(began)
+            state = State.new(began, history)
+        state.correct(began, history)
         if wide:
-            state.wide_until = began + QUIET + MINUTE
-        kept = began - self._retention + _ABOUT_TO_EXPIRE
-        floor = max(state.first, kept)
-        start = max(state.since - (WIDER if began < state.wide_until else 0), floor)
-        if since is not None:
-            start = min(start, max(since, kept))
-        made = Pass(start)
-        self._calls = 0
+            state.widen(began, history)
+        recent, *old = plan(state, began, history, self._retention, since)
+        made = Pass(recent.since)
+        self._calls, self._state = 0, state
 
         def report(found: Found) -> None:
             made.calls, made.messages, made.waiting = self._calls, found.messages, found.waiting
@@ -311,10 +255,9 @@ class Reconciliation:
             progress(made)
 
         reading = CatchingUp(
-            self._zimsend,
+            self._asking,
             self._store,
             (lambda items: None) if dry else self._learn,
-            self._now,
             retention=self._retention,
             text_mode=self._text_mode,
             failed=state.failed,
@@ -323,12 +266,14 @@ class Reconciliation:
             progress=report,
         )
         try:
-            reading.read(start)
+            reading.read(recent)
             reading.clear_up()
             reading.look_up()
             if not dry:
-                self._end(state, began, reading.found)
-                self._read_deep(state, began, floor, reading)
+                found = bool(losses.gaps(reading.found.learnt))
+                state.end(began, self._now(), history, found=found)
+                self._write(state)
+                self._read_old(state, began, old, reading)
         except (NotOurTurn, _Stopped) as error:
             made.problem = str(error)
         except ReceiverError as error:
@@ -340,55 +285,49 @@ class Reconciliation:
             self._tell(made)
         return made
 
-    def _end(self, state: State, began: int, found: Found) -> None:
-        """Write down that the history has been read up to the beginning of this pass."""
-        now = self._now()
-        if losses.gaps(found.learnt) and began >= state.wide_until:
-            # There was a gap, and this process did not notice: the next pass looks further back.
-            state.wide_until = now + EVERY + MINUTE
-        state.since = began - OVERLAP
-        state.ended_at, state.next_at = now, began + EVERY
-        state.failures, state.problem = 0, None
-        self._write(state, now)
-
     def _fail(self, state: State, error: ReceiverError) -> None:
-        now = self._now()
-        state.failures += 1
-        state.problem = str(error)
-        wait = min(MINUTE << min(state.failures - 1, 8), EVERY)
-        if isinstance(error, ZimSendError) and error.retry_after:
-            wait = min(max(wait, int(error.retry_after * SECOND)), EVERY)
-        state.next_at = now + wait
-        log.warning("reconciliation stopped, next try in %d s: %s", wait // SECOND, state.problem)
+        peace = error.retry_after if isinstance(error, ProviderError) else None
+        wait = state.fail(self._now(), str(error), int((peace or 0) * SECOND), self.account.history)
+        log.warning(
+            "%s: reconciliation stopped, next try in %d s: %s",
+            self.account.title,
+            wait // SECOND,
+            state.problem,
+        )
         try:
-            self._write(state, now)
+            self._write(state)
         except ReceiverError as reason:
             log.warning("it could not be written down: %s", reason)
 
-    def _write(self, state: State, now: int) -> None:
+    def _write(self, state: State) -> None:
         self._keep()
-        state.tried_at, state.calls = now, self._calls
-        self._store.write_note(_NOTE, json.dumps(dataclasses.asdict(state)))
+        state.tried_at, state.calls = self._now(), self._calls
+        self._store.write_note(self._name, json.dumps(dataclasses.asdict(state)))
 
-    def _read_deep(self, state: State, began: int, floor: int, reading: CatchingUp) -> None:
-        """Go on with the last 31 days, day by day from the oldest; once a day."""
+    def _read_old(
+        self, state: State, began: int, windows: Sequence[Window], reading: CatchingUp
+    ) -> None:
+        """Read what is long ago, or as much of it as one pass may; the next one goes on."""
+        if not windows:
+            return
         if state.deep_day is None:
-            if state.deep_at <= began < state.deep_at + DAY:
-                return
-            state.deep_at, state.deep_day = began, (began - DEEPEST) // DAY
+            state.deep_at = began
         pages = 0
-        state.deep_day = max(state.deep_day, floor // DAY)
-        while state.deep_day is not None and pages < PAGES_A_PASS:
-            day = state.deep_day * DAY
-            pages += reading.read(max(day, floor), day + DAY)
+        for window in windows:
+            state.deep_day = window.since // DAY
+            if pages >= PAGES_A_PASS:
+                break
+            pages += reading.read(window)
             reading.clear_up()
-            state.deep_day = None if day + DAY >= state.deep_at else state.deep_day + 1
-        self._write(state, self._now())
+        else:
+            state.deep_day = None
+        self._write(state)
 
     def _tell(self, made: Pass) -> None:
         for gap in made.gaps:
             log.warning(
-                "ZimSend had %s that had not arrived, from %s to %s",
+                "%s had %s that had not arrived, from %s to %s",
+                self.account.title,
                 gap.told(),
                 times.iso(gap.first),
                 times.iso(gap.last),
@@ -404,13 +343,20 @@ class Reconciliation:
         if self._stopped.is_set():
             raise _Stopped("this process is about to end")
         self._keep()
-        wait = self._budget.take()
+        peace = 0.0
+        if self._state is not None:
+            peace = self._state.peace(self._now(), self.account.history) / SECOND
+        if peace > _PATIENCE:
+            raise TryLater(
+                f"{self.account.title} may be asked again in {peace:.0f} s", retry_after=peace
+            )
+        wait = peace or self.account.budget.take()
         if not wait:
             self._calls += 1
         return min(wait, _LONGEST_NAP)
 
     def _claim(self, now: int) -> bool:
-        if not self._store.claim_turn(_TURN, now, now + LEASE):
+        if not self._store.claim_turn(self._name, now, now + LEASE):
             return False
         self._until = now + LEASE
         return True
@@ -419,7 +365,7 @@ class Reconciliation:
         if self._until is None:
             return  # a dry run
         later = self._now() + LEASE
-        if not self._store.keep_turn(_TURN, self._until, later):
+        if not self._store.keep_turn(self._name, self._until, later):
             self._until = None
             raise NotOurTurn("another process has taken over")
         self._until = later
@@ -428,4 +374,5 @@ class Reconciliation:
         until, self._until = self._until, None
         if until is not None:
             with suppress(ReceiverError):  # then it runs out by itself
-                self._store.keep_turn(_TURN, until, min(self._now(), self._wall()))
+                # At no time of any clock: one that goes back then holds nobody up.
+                self._store.keep_turn(self._name, until, 0)

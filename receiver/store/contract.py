@@ -283,12 +283,13 @@ class Mirror(Protocol):
         """What the events of messages have reported, of each message at most the latest 1,000."""
 
     def missed(
-        self, types: Sequence[str], together: int, most: int
+        self, types: Sequence[str], together: int, most: int, provider: str | None = None
     ) -> tuple[Missed | None, int, list[Missed]]:
         """The reports of some types that came from reconciliation, are no repeats and say when.
 
         :param together: reports less than so many microseconds apart belong to one gap.
         :param most: gaps that are told.
+        :param provider: whose reports; `None`: of all together.
         :returns: all of them as one, `None` without any; the number of gaps; and the latest gaps,
             the newest first.
         """

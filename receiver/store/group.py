@@ -23,9 +23,7 @@ SAME_REPORT = 2 * SECOND
 _ENCODE = json.JSONEncoder(separators=(",", ":"), check_circular=False).encode
 
 #: The marks of the latest `timestamp` of an event that has expired, and whose events those are.
-EXPIRED = {
-    "timestamp" if name == ids.FIRST else f"timestamp:{name}": name for name in sorted(ids.NAMES)
-}
+EXPIRED = {ids.of(name, "timestamp"): name for name in sorted(ids.NAMES)}
 
 #: The mark of when what came in at `times.RELEASED`, while the clock was not trusted, counts from;
 #: and its value as long as no trusted clock has looked.

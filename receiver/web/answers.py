@@ -42,10 +42,17 @@ def in_api(path: str) -> bool:
 
 
 def api_error(
-    status: int, code: str, message: str, headers: Mapping[str, str] | None = None
+    status: int,
+    code: str,
+    message: str,
+    headers: Mapping[str, str] | None = None,
+    more: Mapping[str, str] | None = None,
 ) -> Answer:
-    """An error as ZimSend's API tells it."""
-    body = {"success": False, "error": {"code": code, "message": message}}
+    """An error as ZimSend's API tells it.
+
+    :param more: what is told beside it.
+    """
+    body = {"success": False, "error": {"code": code, "message": message}, **(more or {})}
     return json_answer(status, json.dumps(body), headers)
 
 

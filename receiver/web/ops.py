@@ -19,7 +19,7 @@ from receiver.logs import Sparingly
 from receiver.parts import Receiver, parts
 from receiver.providers import PROVIDERS
 from receiver.store.contract import MOST_TOLD
-from receiver.times import SECOND
+from receiver.times import SECOND, iso
 from receiver.web.answers import json_answer
 from receiver.web.paths import HEALTH, READINESS
 from receiver.web.problems import response
@@ -60,6 +60,8 @@ class _Seen:
     elsewhere: Sequence[str] = ()
     #: Handlers wait for a person's word.
     held: bool = False
+    #: Why sipgate's history tells nothing at this moment.
+    unpolled: str | None = None
 
 
 class _Store:
@@ -115,6 +117,7 @@ class _Store:
                 silent=self._silence(last_heartbeat(store)),
                 elsewhere=warnings_of_handlers(store, now, names),
                 held=is_held(store),
+                unpolled=_unpolled(receiver),
             )
         except (SchemaMismatch, FileReplaced) as error:
             return _Seen(str(error))
@@ -211,7 +214,17 @@ def _warnings(seen: _Seen, receiver: Receiver) -> dict[str, str]:
         warnings["handlers"] = "; ".join(seen.elsewhere)
     if (told := receiver.store.warning()) is not None:
         warnings["store"] = told
+    if seen.unpolled is not None:
+        warnings["polling"] = seen.unpolled
     return warnings
+
+
+def _unpolled(receiver: Receiver) -> str | None:
+    went = None if receiver.polling is None else receiver.polling.went()
+    if went is None or went.problem is None:
+        return None
+    since = "yet" if went.ended_at is None else f"since {iso(went.ended_at)}"
+    return f"what sipgate's history tells could not be learnt {since}: {went.problem}"
 
 
 def _number(count: int) -> str:

@@ -51,7 +51,9 @@ def register_errors(app: Flask) -> None:
 
     @app.errorhandler(ApiError)
     def api_refused(error: ApiError) -> Response:
-        return response(api_error(error.status, error.code, error.message, error.headers))
+        return response(
+            api_error(error.status, error.code, error.message, error.headers, error.more)
+        )
 
     @app.errorhandler(Exception)
     def failed(error: Exception) -> Response:

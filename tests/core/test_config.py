@@ -10,8 +10,9 @@ from zoneinfo import ZoneInfo
 import pytest
 
 from receiver import ConfigError, times
-from receiver.config import SETTINGS, Config
+from receiver.config import OF_PROVIDERS, SETTINGS, Config
 from receiver.environment import Environment
+from receiver.providers import PROVIDERS
 from tests.core.settings import NAME, NEEDS, OTHER, SECRET, read, refused
 
 TOKEN = "tok_0123456789abcdefghij"
@@ -34,6 +35,11 @@ DEFAULTS: dict[str, Any] = {
     "smscx_api_key": None,
     "smscx_sender": None,
     "smscx_api_url": "https://api.sms.cx",
+    "sipgate_token_id": None,
+    "sipgate_token": None,
+    "sipgate_sms_id": "s0",
+    "sipgate_api_url": "https://api.sipgate.com/v2",
+    "send_with": (),
     "public_url": None,
     "timezone": ZoneInfo("UTC"),
     "log_format": "text",
@@ -89,6 +95,12 @@ GOOD: list[tuple[str, str, str, Any]] = [
     ("SMSCX_API_KEY", "key_1", "smscx_api_key", b"key_1"),
     ("SMSCX_FROM", "Boutique", "smscx_sender", "Boutique"),
     ("SMSCX_API_URL", "http://127.0.0.1:5041/", "smscx_api_url", "http://127.0.0.1:5041"),
+    ("SIPGATE_TOKEN_ID", " token-ABC123 ", "sipgate_token_id", b"token-ABC123"),
+    ("SIPGATE_TOKEN", "a:b", "sipgate_token", b"a:b"),
+    ("SIPGATE_SMS_ID", "s12", "sipgate_sms_id", "s12"),
+    ("SIPGATE_API_URL", "http://127.0.0.1:5042/v2/", "sipgate_api_url", "http://127.0.0.1:5042/v2"),
+    ("SEND_WITH", "smscx", "send_with", ("smscx",)),
+    ("SEND_WITH", "zimsend, SMSCX", "send_with", ("zimsend", "smscx")),
     ("PUBLIC_URL", " https://sms.example.com/ ", "public_url", "https://sms.example.com"),
     ("PUBLIC_URL", "https://1a2b.ngrok.app", "public_url", "https://1a2b.ngrok.app"),
     ("PUBLIC_URL", "https://example.com/sms/in", "public_url", "https://example.com/sms/in"),
@@ -187,6 +199,11 @@ BAD: list[tuple[str, str]] = [
     ("HANDLERS", "a:register"),
     ("HANDLERS", "a\nb"),
     ("HANDLERS", "a,b,a"),
+    ("SEND_WITH", ","),
+    ("SMSCX_FROM", "ab"),
+    ("SMSCX_FROM", "x" * 16),
+    ("SEND_WITH", "zimsend,"),
+    ("SEND_WITH", "zimsend,ZimSend"),
     ("ALLOW_EPHEMERAL_SQLITE", "yes"),
     ("ALLOW_EPHEMERAL_SQLITE", "true"),
     ("EMBEDDED_WORKER", "2"),
@@ -204,9 +221,13 @@ BAD: list[tuple[str, str]] = [
     ("SMSCX_WEBHOOK_TOKEN", f"{TOKEN}é"),
     ("SMSCX_API_KEY", "key_é"),
     ("SMSCX_FROM", "Café"),
+    ("SIPGATE_TOKEN_ID", "token-ABC123:secret"),
+    ("SIPGATE_TOKEN_ID", "token-é"),
+    ("SIPGATE_TOKEN", "clé"),
+    *[("SIPGATE_SMS_ID", text) for text in ("s0,s1", "s0/x", "s 0", "é", "..")],
     *[
         (name, text)
-        for name in ("ZIMSEND_API_URL", "SMSCX_API_URL", "PUBLIC_URL")
+        for name in ("ZIMSEND_API_URL", "SMSCX_API_URL", "SIPGATE_API_URL", "PUBLIC_URL")
         for text in (
             *("sms.example.com", "//sms.example.com", "ftp://example.com", "https://", "https:"),
             *("http://sms.example.com", "http://10.0.0.1", "http://localhost.example.com"),
@@ -272,8 +293,36 @@ def test_the_line_says_what_is_wrong(name: str, text: str, told: str) -> None:
 
 
 def test_without_a_secret_it_does_not_start() -> None:
-    with pytest.raises(ConfigError, match="ZIMSEND_WEBHOOK_SECRET: not set"):
+    with pytest.raises(ConfigError, match="ZIMSEND_WEBHOOK_SECRET: not set") as caught:
         Config.from_env({})
+    for name in OF_PROVIDERS:
+        assert name in str(caught.value)
+
+
+SETS_UP = [
+    {"ZIMSEND_WEBHOOK_SECRET": SECRET},
+    {"SMSCX_WEBHOOK_TOKEN": TOKEN},
+    {"SIPGATE_TOKEN_ID": "token-ABC123", "SIPGATE_TOKEN": "secret"},
+]
+
+
+@pytest.mark.parametrize("environ", SETS_UP, ids=lambda environ: min(environ))
+def test_any_one_provider_is_enough(environ: dict[str, str]) -> None:
+    config = Config.from_env(environ)
+    set_up = [provider for provider in PROVIDERS.values() if provider.is_set_up(config)]
+    assert len(set_up) == 1
+    assert min(environ).startswith(set_up[0].name.upper())
+
+
+def test_every_provider_can_be_the_only_one() -> None:
+    assert len(SETS_UP) == len(PROVIDERS)
+
+
+@pytest.mark.parametrize("half", SETS_UP[2])
+def test_half_of_sipgates_token_is_refused_by_the_name_of_the_other(half: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        Config.from_env({half: SETS_UP[2][half]})
+    assert caught.value.name in SETS_UP[2].keys() - {half}
 
 
 # --- how values are written

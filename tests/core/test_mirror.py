@@ -123,6 +123,23 @@ def test_statistics_add_up_as_in_the_providers_sample() -> None:
     assert mirror.statistics([])["delivery_rate"] == 0
 
 
+def test_a_provider_that_reports_no_delivery_spoils_no_rate() -> None:
+    silent = [(20_000, "sent", 7), (20_001, "queued", 2), (20_001, "failed", 1)]
+    ours = [(20_000, "delivered", 3), (20_000, "failed", 1), (20_000, "sent", 1)]
+    stats = mirror.statistics(ours, silent)
+    by_day = stats.pop("by_day")
+    assert [(day["sent"], day["failed"]) for day in by_day] == [(4, 1), (1, 1)]
+    assert stats == {
+        "total_sent": 5,
+        "delivered": 3,
+        "failed": 2,
+        "pending": 1,
+        "delivery_rate": 75.0,
+    }
+    alone = mirror.statistics([], silent)
+    assert (alone["delivery_rate"], alone["pending"]) == (None, 0)
+
+
 # --- the store, against a recount
 
 

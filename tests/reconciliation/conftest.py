@@ -9,10 +9,14 @@ from typing import Any
 
 import pytest
 
+from receiver.providers.smscx.simulator.world import World as SmsCxWorld
 from receiver.providers.zimsend.simulator.world import World
 from tests.conftest import Clock
 from tests.providers.zimsend.reports import BEGAN
 from tests.reconciliation.life import Life
+from tests.reconciliation.smscx_life import SmsCxLife
+
+WORLDS: dict[str, tuple[Any, Any]] = {"zimsend": (Life, World), "smscx": (SmsCxLife, SmsCxWorld)}
 
 
 @pytest.fixture
@@ -25,9 +29,10 @@ def live(environ: dict[str, str]) -> Iterator[Callable[..., Life]]:
         environ["DATABASE_URL"] = f"sqlite:///{folder.name}/receiver.db"
     lives: list[Life] = []
 
-    def begin(**settings: Any) -> Life:
+    def begin(provider: str = "zimsend", **settings: Any) -> Life:
         began = settings.pop("began", BEGAN)
-        life = Life(environ, Clock(began), World(began=began, **settings))
+        kind, world = WORLDS[provider]
+        life = kind(environ, Clock(began), world(began=began, **settings))
         lives.append(life)
         return life
 

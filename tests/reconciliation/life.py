@@ -14,6 +14,8 @@ from flask.testing import FlaskClient
 from app import create_app
 from receiver import Event, Registry, status
 from receiver.parts import Receiver
+from receiver.providers.simulating.running import Running
+from receiver.providers.zimsend.account import Account
 from receiver.providers.zimsend.api import ZimSend
 from receiver.providers.zimsend.budget import Half
 from receiver.providers.zimsend.simulator.api import create_api
@@ -50,10 +52,9 @@ class Still(Simulator):
 
 
 class Wire(httpx.BaseTransport):
-    """The way to the simulated ZimSend. `fault` may answer in its place, or raise."""
+    """The way to a simulated provider. `fault` may answer in its place, or raise."""
 
-    def __init__(self, simulated: Simulator) -> None:
-        app = create_api(simulated)
+    def __init__(self, simulated: Running[Any], app: Flask) -> None:
         app.config["PROPAGATE_EXCEPTIONS"] = True
         self.plain = httpx.WSGITransport(app)
         self.clock = simulated.now
@@ -69,19 +70,31 @@ class Wire(httpx.BaseTransport):
 class Life:
     """A world, and the receivers that take its reports. Nothing happens but in `wait`."""
 
-    def __init__(self, environ: dict[str, str], clock: Clock, world: World) -> None:
+    provider, path = "zimsend", "/webhooks/zimsend"
+
+    def __init__(self, environ: dict[str, str], clock: Clock, world: Any) -> None:
         self.environ = environ
         self.clock = clock
         self.world = world
-        world.webhooks["wh_1"] = Webhook("wh_1", "https://receiver", REPORTS, SECRET.encode())
-        self.simulated = Still(world, clock)
-        self.wire = Wire(self.simulated)
+        self.simulated, self.wire = self.simulate()
         self.apps: list[Flask] = []
         self.up = True
         #: How far back each pass has read.
         self.reach: list[int] = []
         self.start()
         self.receiver.store.migrate()
+
+    def simulate(self) -> tuple[Any, Wire]:
+        """The provider, and the way to it."""
+        hook = Webhook("wh_1", "https://receiver", REPORTS, SECRET.encode())
+        self.world.webhooks["wh_1"] = hook
+        simulated = Still(self.world, self.clock)
+        return simulated, Wire(simulated, create_api(simulated))
+
+    def account(self) -> Any:
+        """The account there."""
+        client = ZimSend(KEY, ID, sleep=self.sleep, clock=lambda: self.clock.time / SECOND)
+        return Account(client, Half(self.receiver.store, self.clock), self.clock)
 
     def start(self) -> Reconciliation:
         """Another process of the receiver."""
@@ -96,13 +109,11 @@ class Life:
 
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(httpx, "Client", through_the_wire)
-            zimsend = ZimSend(KEY, ID, sleep=self.sleep, clock=lambda: self.clock.time / SECOND)
+            account = self.account()
         self.reconciliation = Reconciliation(
-            zimsend,
+            account,
             self.receiver.store,
             self.receiver.ingest.submit_all,
-            self.clock,
-            budget=Half(self.receiver.store, self.clock),
             retention=self.receiver.config.retention,
             text_mode=self.receiver.config.text_mode,
         )
@@ -132,7 +143,7 @@ class Life:
     def deliver(self, post: Post) -> str:
         if post.lost or not self.up:
             return "no connection"
-        answer = self.client.post("/webhooks/zimsend", data=post.event.body, headers=post.headers)
+        answer = self.client.post(self.path, data=post.event.body, headers=post.headers)
         return str(answer.status_code)
 
     def look(self, time_us: int, every: int = MINUTE) -> list[Pass]:
@@ -157,8 +168,17 @@ class Life:
 
     def gaps(self) -> tuple[Missed | None, int, list[Missed]]:
         found: tuple[Missed | None, int, list[Missed]]
-        found = self.store.missed([f"sms.{kind}" for kind in KINDS], TOGETHER, 100)
+        kinds = [f"sms.{kind}" for kind in KINDS]
+        found = self.store.missed(kinds, TOGETHER, 100, self.provider)
         return found
+
+    def compare(self) -> None:
+        """The mirror tells the truth of every message."""
+        compare(self)
+
+    def lost(self) -> Counter[tuple[str, str]]:
+        """What no report has brought, as far as the provider still tells of it."""
+        return lost(self.world)
 
     def state(self) -> Any:
         state = self.reconciliation.state()

@@ -11,7 +11,7 @@ import pytest
 
 from receiver.providers.zimsend.simulator.world import Post, SimulatedMessage, Weather
 from receiver.providers.zimsend.webhook import sign
-from receiver.reconciliation.passes import State
+from receiver.reconciliation.planning import State
 from receiver.times import DAY, HOUR, MINUTE, SECOND, iso
 from tests.conftest import SECRET
 from tests.providers.zimsend.reports import NUMBER

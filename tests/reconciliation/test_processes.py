@@ -21,11 +21,8 @@ import httpx
 import pytest
 
 from receiver import status
-from receiver.reconciliation.passes import (
-    EVERY,
-    LEASE,
-    State,
-)
+from receiver.reconciliation.passes import LEASE
+from receiver.reconciliation.planning import EVERY, State
 from receiver.store import Selection, open_store
 from receiver.times import SECOND, iso
 from tests.conftest import SECRET, row_of

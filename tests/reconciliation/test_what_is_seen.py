@@ -47,7 +47,7 @@ def at_work(live: Callable[..., Life], environ: dict[str, str]) -> Life:
 def flask(life: Life, *arguments: str) -> Any:
     """A command of the application, with its wire to the simulated ZimSend."""
     app = life.apps[-1]
-    parts = dataclasses.replace(life.receiver, reconciliation=life.reconciliation)
+    parts = dataclasses.replace(life.receiver, reconciliations={"zimsend": life.reconciliation})
     app.extensions["receiver"] = parts
     return app.test_cli_runner().invoke(args=["reconcile", *arguments])
 
@@ -150,7 +150,7 @@ def test_the_store_was_stuck(live: Callable[..., Life], monkeypatch: pytest.Monk
     life.look(MINUTE)
     app = create_app(life.environ | KEYS, life.clock)
     receiver: Receiver = app.extensions["receiver"]
-    assert receiver.reconciliation is not None
+    assert receiver.reconciliations
     life.apps.append(app)
     noticed: list[bool] = []
     monkeypatch.setattr(receiver.ingest, "on_recovery", lambda: noticed.append(True))
@@ -172,11 +172,11 @@ def test_the_store_was_stuck(live: Callable[..., Life], monkeypatch: pytest.Monk
 def test_it_is_wired_to_the_store(environ: dict[str, str], clock: Clock) -> None:
     app = create_app(environ | KEYS, clock)
     receiver: Receiver = app.extensions["receiver"]
-    assert receiver.reconciliation is not None
-    assert receiver.ingest.on_recovery == receiver.reconciliation.notice_gap
+    assert receiver.reconciliations.keys() == {"zimsend"}
+    assert receiver.ingest.on_recovery == receiver.notice_gap
     receiver.store.close()
     app = create_app(environ, clock)
-    assert app.extensions["receiver"].reconciliation is None
+    assert not app.extensions["receiver"].reconciliations
     app.extensions["receiver"].store.close()
 
 

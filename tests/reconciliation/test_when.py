@@ -7,11 +7,8 @@ from collections.abc import Callable
 
 import pytest
 
-from receiver.reconciliation.passes import (
-    EVERY,
-    OVERLAP,
-    Reconciliation,
-)
+from receiver.reconciliation.passes import Reconciliation
+from receiver.reconciliation.planning import EVERY
 from receiver.times import DAY, HOUR, MINUTE, SECOND
 from tests.providers.zimsend.reports import BEGAN, NUMBER
 from tests.reconciliation.life import Life, learnt, quiet_hours
@@ -27,7 +24,7 @@ def test_passes_are_made_every_ten_minutes_and_after_a_gap(live: Callable[..., L
     life.reconciliation.notice_gap()
     made = life.reconciliation.step(life.clock.time)
     assert made is not None
-    assert made.since == BEGAN - OVERLAP  # a day back, but not before the beginning
+    assert made.since == BEGAN - 15 * MINUTE  # a day back, but not before the beginning
     life.wait(50 * SECOND)
     life.start()
     assert life.reconciliation.step(life.clock.time + 50 * SECOND) is None

@@ -300,12 +300,15 @@ def test_reconciliation_goes_on_from_the_backup(
 ) -> None:
     since = clock.time - 20 * DAY
     state = {"first": since - DAY, "since": since, "next_at": clock.time + DAY}
-    receiver.store.write_note("reconciliation", json.dumps(state))
+    names = "reconciliation", "reconciliation:smscx"
+    for name in names:
+        receiver.store.write_note(name, json.dumps(state))
     fill(provider, 1)
     assert command(receiver, "backup", str(file))[0] == 0
     assert command(other, "restore", str(file))[0] == 0
-    noted = json.loads(other.store.note("reconciliation") or "{}")
-    assert noted == state | {"next_at": 0}
+    for name in names:
+        noted = json.loads(other.store.note(name) or "{}")
+        assert noted == state | {"next_at": 0}
 
 
 @pytest.mark.each_engine

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import socket
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Generic, TypeVar
 
 import httpx
-from flask import Flask
+from flask import Flask, Response
 from werkzeug.serving import WSGIRequestHandler, make_server
 
 from receiver import times
@@ -127,6 +128,27 @@ class Running(Generic[W]):
     def free_at(self) -> int:
         """When the next request to the API may be made, after one too many."""
         return (self._recent[0] if self._recent else self.now()) + times.MINUTE
+
+
+def add_truth(api: Flask, simulator: Running[W]) -> None:
+    """Answer `GET /truth` (what really became of everything) and `GET /clock` (for receivers, which
+    ask by the same clock: see `clock.py`). Nobody needs credentials for them."""
+    world = simulator.world
+
+    def answer(told: Mapping[str, object]) -> Response:
+        return Response(json.dumps(told), mimetype="application/json")
+
+    @api.get("/truth")
+    def truth() -> Response:
+        with simulator.lock:
+            world.pass_time(simulator.now())
+            told = {"requests": simulator.requests, "limited": simulator.limited}
+            return answer({**world.truth(), "at_rest": simulator.at_rest, "api": told})
+
+    @api.get("/clock")
+    def clock() -> Response:
+        now, speed = times.iso(simulator.now()), simulator.speed
+        return answer({"simulator": "not the provider", "speed": speed, "now": now})
 
 
 def serve(simulator: Running[W], api: Flask, host: str, port: int) -> Callable[[], None]:

@@ -10,7 +10,8 @@ from __future__ import annotations
 import heapq
 import itertools
 import random
-from collections.abc import Callable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -66,6 +67,11 @@ class Delivery:
     @property
     def headers(self) -> dict[str, str]:
         return {"Content-Type": "application/json"}
+
+    @property
+    def about(self) -> str:
+        """What it tells of, for people."""
+        raise NotImplementedError
 
     def told(self) -> dict[str, Any]:
         """What became of it."""
@@ -133,6 +139,12 @@ class SimulatedWorld:
         self.now = max(self.now, now)
 
     @property
+    def is_out(self) -> bool:
+        """Whether nothing arrives at this moment (`Weather.outage`)."""
+        begins, ends = (self.began + moment for moment in self.weather.outage)
+        return begins <= self.now < ends
+
+    @property
     def next_at(self) -> int | None:
         """When something happens next by itself."""
         return self._plans[0][0] if self._plans else None
@@ -192,8 +204,7 @@ class SimulatedWorld:
     def _try(self, event: Delivery) -> None:
         number = len(event.tries)
         chance = self.chance("try", event.number, number)
-        begins, ends = (self.began + moment for moment in self.weather.outage)
-        lost = chance.random() < self.weather.drop or begins <= self.now < ends
+        lost = chance.random() < self.weather.drop or self.is_out
         answer_lost = chance.random() < self.weather.lost_answers
         event.tries.append(Try(self.now))
         self._posts.append(Post(event, number, lost, answer_lost))
@@ -230,6 +241,20 @@ class SimulatedWorld:
 
     # --- the truth
 
+    def states(self) -> Iterable[str]:
+        """The state of each message."""
+        raise NotImplementedError
+
+    def report(self) -> Iterator[str]:
+        """Lines for people: how many messages and events, and what never arrived."""
+        states = list(self.states())
+        yield f"{len(states)} messages: {_counted(states)}"
+        yield f"{len(self.events)} events: {_counted(event.state for event in self.events)}"
+        for event in self.events:
+            if not event.arrived:
+                outcomes = ", ".join(each.outcome for each in event.tries) or "not tried yet"
+                yield f"lost: {event.id} {event.type} {event.about} ({outcomes})"
+
     def truth(self) -> Mapping[str, Any]:
         """What really became of every message and every event."""
         return {
@@ -238,3 +263,8 @@ class SimulatedWorld:
             "now": iso(self.now),
             "at_rest": self.at_rest,
         }
+
+
+def _counted(states: Iterable[str]) -> str:
+    counts = sorted(Counter(states).items())
+    return ", ".join(f"{count} {state}" for state, count in counts) or "none"

@@ -143,13 +143,16 @@ def look(
     state: State,
     now: Callable[[], int],
     *,
+    wall: Callable[[], int] | None = None,
     retention: int,
     text_mode: str = "full",
 ) -> Found:
     """Read the history, and tell what is new in it. Changes nothing.
 
     :param open_intents: the intents that are written down at this moment.
-    :param now: the wall clock, in microseconds.
+    :param now: sipgate's clock, in microseconds.
+    :param wall: the clock on the wall, if that is another one: for a simulator minutes may go by
+        while a request is on its way.
     :param retention: microseconds that everything is kept.
     :param text_mode: see `receiver.providers.sipgate.events.parse`.
     :raises ProviderError: if the history cannot be read whole.
@@ -157,6 +160,7 @@ def look(
     """
     began = now()
     read = _read(sipgate, open_intents(), state, began, retention)
+    asked_before = (wall or now)() - UNSURE
     intents = open_intents()
     reports = known.reports([_key(each.id) for each in intents])
     told = {each.id: {report.type for report in reports.get(_key(each.id), ())} for each in intents}
@@ -177,7 +181,7 @@ def look(
     events: list[Incoming] = []
     as_queued = partial(queued, now=began, retention=retention, text_mode=text_mode, source=SOURCE)
     for own_id, each in waiting.items():
-        is_sure = own_id in matched or each.asked_at + UNSURE < began
+        is_sure = own_id in matched or each.asked_at < asked_before
         if is_sure and not told[own_id]:
             events += as_queued(each)
     for send, entry in paired.matches:

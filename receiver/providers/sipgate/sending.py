@@ -23,13 +23,16 @@ from receiver.providers.errors import (
     TryLater,
 )
 from receiver.providers.requests import (
+    LONGEST,
     Fields,
     NotTaken,
     each,
+    not_tried,
     read_metadata,
     read_moment,
     read_number,
     read_text,
+    why_no_other,
 )
 from receiver.providers.sipgate import intents
 from receiver.providers.sipgate.api import Sipgate
@@ -42,9 +45,8 @@ log = logging.getLogger(__name__)
 SOURCE = "gateway"
 #: sipgate's.
 FURTHEST = 30 * DAY
-#: Seconds after which no further request of many is made. By `polling.UNSURE` all have ended.
-LONGEST = 60.0
-#: Seconds that one request may take with its repetitions, which are of those that never left.
+#: Seconds that one request may take with its repetitions, which are of those that never left. By
+#: `polling.UNSURE` all of many have ended, of which none is begun after `LONGEST`.
 PATIENCE = 15.0
 
 
@@ -138,10 +140,10 @@ def send(
     for own_id, sms in zip(kept, wanted, strict=True):
         problem = stop
         if problem is None and clock() - began > LONGEST:
-            problem = stop = _not_tried("it took too long")
+            problem = stop = not_tried("it took too long")
         if problem is None:
             problem = _try(hurried, sms)
-            stop = _why_no_other(problem)
+            stop = why_no_other(problem, "sipgate")
             if problem is not None and problem.maybe_sent:
                 problem.message_id = written(own_id)
         found.append(End(sms, own_id, problem))
@@ -161,24 +163,6 @@ def _try(sipgate: Sipgate, sms: Wanted) -> NotTaken | None:
     except (ValueError, TypeError) as error:  # no request holds it
         return NotTaken(400, "INVALID_REQUEST", f"This cannot be sent: {error}")
     return None
-
-
-def _why_no_other(problem: NotTaken | None) -> NotTaken | None:
-    if problem is None or problem.code not in _FOR_ALL:
-        return None
-    if problem.maybe_sent:
-        return _not_tried("sipgate did not answer before")
-    return problem
-
-
-def _not_tried(why: str) -> NotTaken:
-    return NotTaken(
-        503, "SERVICE_UNAVAILABLE", f"Nothing was sent to this number: {why}. Send it again later."
-    )
-
-
-#: Problems that the next SMS would have as well.
-_FOR_ALL = frozenset({"NO_CREDIT", "RATE_LIMIT_EXCEEDED", "PROVIDER_REFUSED_US", "NETWORK_ERROR"})
 
 
 def not_taken(error: ProviderError) -> NotTaken:

@@ -8,12 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import date, timedelta
-from typing import NamedTuple
 
 from receiver import times
 from receiver.event import Incoming
 from receiver.providers.smscx.api.answers import Message
-from receiver.providers.smscx.webhook import ROW, parse, wrap
+from receiver.providers.smscx.webhook import ROW, parse, time_of, wrap
 from receiver.store import Report
 from receiver.store.group import told_already
 from receiver.times import MINUTE
@@ -24,33 +23,9 @@ QUIET = 10 * MINUTE
 SOURCE = "reconciliation"
 
 
-class Tells(NamedTuple):
-    """What a report can tell."""
-
-    states: frozenset[str]
-    #: Those of them that a callback would surely have reported: to have missed these is a loss.
-    called_back: frozenset[str]
-    #: The states whose time it tells whatever became of the message later.
-    times: frozenset[str]
-    #: The time of the last state.
-    last_time: bool
-    error_code: bool
-    error_message: bool
-    text: bool
-    #: What was given with the request to send.
-    metadata: bool
-
-
-TELLS = Tells(
-    states=frozenset({"queued", "sent", "delivered", "failed"}),
-    called_back=frozenset({"sent", "delivered", "failed"}),
-    times=frozenset({"queued"}),
-    last_time=True,
-    error_code=True,
-    error_message=False,
-    text=True,
-    metadata=False,
-)
+def latest(message: Message) -> int | None:
+    """The latest time that a report tells of; microseconds."""
+    return time_of(ROW, message.raw)
 
 
 def facts(
@@ -75,7 +50,13 @@ def facts(
     :param source: see `receiver.event.Incoming`.
     """
     body = wrap(ROW, dict(message.raw))
-    found = parse(body, received_at=now, retention=retention, text_mode=text_mode, source=source)
+    found = parse(
+        body,
+        received_at=times.receipt(now),
+        retention=retention,
+        text_mode=text_mode,
+        source=source,
+    )
     return [
         event
         for event in found

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import uuid
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -19,7 +20,7 @@ from receiver.providers.errors import (
     TryLater,
     Unavailable,
 )
-from receiver.providers.smscx.api.answers import Message, Otp, Sent
+from receiver.providers.smscx.api.answers import Message, Otp, Sent, report
 from receiver.providers.smscx.api.answers import numbers as numbers_of
 from receiver.providers.smscx.api.errors import error_type
 from receiver.providers.smscx.sending import NotTaken, Wanted
@@ -62,11 +63,20 @@ class End(NamedTuple):
     problem: NotTaken | None
 
 
-def ends(batch: Sequence[Wanted], answer: Sent | ProviderError) -> list[End]:
+def ends(
+    batch: Sequence[Wanted], answer: Sent | ProviderError, track_data: str | None = None
+) -> list[End]:
     """What became of each SMS of one request, in their order; and behind them what SMS.CX tells of
-    others."""
+    others.
+
+    :param track_data: of the request. Messages that SMS.CX refused as a whole, for want of
+        coverage, get ids made of it, so that the mirror knows them as failed.
+    """
     if isinstance(answer, ProviderError):
-        return [End(sms, None, not_taken(answer)) for sms in batch]
+        if not_taken(answer).code == "NO_COVERAGE" and track_data is not None:
+            return [_end(sms, [_uncovered(sms, track_data)], set()) for sms in batch]
+        problem = not_taken(answer)
+        return [End(sms, None, problem) for sms in batch]
     rows: dict[str, list[Message]] = defaultdict(list)
     for message in answer.messages:
         rows[number(message.to or "")].append(message)
@@ -91,6 +101,13 @@ def _like(batch: Sequence[Wanted], message: Message) -> Wanted:
     return first._replace(to=message.to or "", metadata=shared)
 
 
+def _uncovered(sms: Wanted, track_data: str) -> Message:
+    own_id = str(uuid.uuid5(uuid.UUID(track_data), sms.to))
+    return report(
+        {"data": {"msgId": own_id, "status": "NO COVERAGE", "to": sms.to, "text": sms.text}}
+    )
+
+
 def _end(sms: Wanted, rows: list[Message], invalid: set[str]) -> End:
     if not rows:
         if number(sms.to) in invalid:
@@ -107,10 +124,12 @@ def _end(sms: Wanted, rows: list[Message], invalid: set[str]) -> End:
     (message,) = rows
     status = status_of(message.raw)
     if status in _REFUSED:
-        return End(sms, message, NotTaken(403, *_REFUSED[status]))
+        problem = NotTaken(403, *_REFUSED[status], message_id=_written(message.msg_id))
+        return End(sms, message, problem)
     if STATES.get(status) == "failed":
         told = f"SMS.CX could not send it (code {message.error_code})"
-        return End(sms, message, NotTaken(502, "NETWORK_ERROR", told))
+        problem = NotTaken(502, "NETWORK_ERROR", told, message_id=_written(message.msg_id))
+        return End(sms, message, problem)
     return End(sms, message, None)
 
 
@@ -279,10 +298,11 @@ def _row(end: End, now: int) -> dict[str, Any]:
 def _refused_row(
     to: str | None, problem: NotTaken, message: Message | None = None
 ) -> dict[str, Any]:
-    """A recipient to whom nothing was sent; one of which SMS.CX has a row has an id, too."""
+    """A recipient to whom nothing was sent; one of which SMS.CX has a row has an id, too. Who sends
+    again what has `failed` must not send twice, so what may have been sent is `queued`."""
     row = {
         "to": to,
-        "status": "failed",
+        "status": "queued" if problem.maybe_sent else "failed",
         "error": {"code": problem.code, "message": problem.message},
     }
     return row if message is None else {"message_id": _written(message.msg_id), **row}

@@ -15,6 +15,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from receiver import ids, status, times
+from receiver.config import Config
 from receiver.errors import Refused, Unusable
 from receiver.event import LONGEST_ID, NOT_IN_AN_ID, Incoming, Rejected, clean_id, reject
 from receiver.providers.contract import Item
@@ -22,6 +23,7 @@ from receiver.redaction import redact as hidden
 from receiver.strict_json import canonical, read_signed, text_of
 
 NAME = "smscx"
+PATH = "/webhooks/smscx"
 Fields = Mapping[str, Any]
 
 #: The callback that reports what became of SMS.
@@ -75,6 +77,11 @@ def authenticate(tokens: Sequence[bytes], claimed: str) -> bool:
     return any(matches)
 
 
+def address(config: Config) -> str:
+    """Where its callbacks go, below this service's own address: a secret."""
+    return f"{PATH}/{config.smscx_tokens[0].decode()}"
+
+
 # --- what was said
 
 
@@ -125,7 +132,7 @@ class _How:
     def take(self, name: str, item: Any, test: bool) -> Item:
         if not isinstance(item, dict):
             return self._reject(wrap(name, item, test), "an item of `data` is not an object")
-        timestamp = _timestamp(name, item)
+        timestamp = time_of(name, item)
         if timestamp is not None and timestamp < self.received_at - self.retention:
             days = self.retention // times.DAY
             return self._reject(
@@ -231,7 +238,8 @@ def answer(items: Sequence[Item], outcomes: Sequence[str]) -> str:
 # --- one item
 
 
-def _timestamp(name: str, item: Fields) -> int | None:
+def time_of(name: str, item: Fields) -> int | None:
+    """When it was that an item tells of; microseconds."""
     for field in _TIMES.get(name, _CALLBACK_TIMES):
         moment = times.read(item.get(field))
         if moment is not None and moment >= times.YEAR_2000:

@@ -6,13 +6,14 @@ from collections.abc import Callable
 from contextlib import suppress
 
 from receiver.errors import StoreUnavailable
+from receiver.providers.budget import Tokens
 from receiver.store import Store
 from receiver.times import MILLISECOND, SECOND
 
 
 class Counted:
     """Counts what callers ask for, and never holds it up: a `Budget` of
-    `receiver.providers.exchange`.
+    `receiver.providers.budget`.
 
     :param now: the wall clock, in microseconds.
     """
@@ -42,8 +43,9 @@ class Half:
     AT_ONCE = 15
 
     def __init__(self, store: Store, now: Callable[[], int]) -> None:
-        self._store = store
-        self._now = now
+        self._own = Tokens(store, "tokens:half", now, interval=self.INTERVAL, at_once=self.AT_ONCE)
+        # No room to be ahead: then the last minute had not even 100, whoever made them.
+        self._all = Tokens(store, "tokens:all", now, interval=Counted.INTERVAL, at_once=1)
         #: A token of its own that was taken while there was none of all.
         self._in_hand = False
 
@@ -51,14 +53,11 @@ class Half:
         """
         :raises StoreUnavailable: if nobody can tell what is left.
         """
-        now = self._now()
         if not self._in_hand:
-            room = self.AT_ONCE * self.INTERVAL
-            if wait := self._store.take("tokens:half", now, self.INTERVAL, room):
-                return wait / SECOND
+            if wait := self._own.take():
+                return wait
             self._in_hand = True
-        # No room to be ahead: then the last minute had not even 100, whoever made them.
-        if wait := self._store.take("tokens:all", now, Counted.INTERVAL, Counted.INTERVAL):
-            return wait / SECOND
+        if wait := self._all.take():
+            return wait
         self._in_hand = False
         return 0.0

@@ -29,21 +29,26 @@ _DECODER = json.JSONDecoder(parse_int=str, parse_float=str)
 
 
 def with_webhook(body: bytes, url: str) -> bytes:
-    """A request with a `webhook_url`: its own if it has one, else this.
+    """A request with a `webhook_url`."""
+    return with_field(body, "webhook_url", url)
 
-    Nothing else in its text is changed. What is no JSON object stays as it is, so that ZimSend can
-    say so.
+
+def with_field(body: bytes, name: str, value: str) -> bytes:
+    """A JSON object with a field: its own if it has one that is not null, else this.
+
+    Nothing else in its text is changed. What is no JSON object stays as it is, so that its reader
+    can say so.
     """
     fields = _fields(body)
-    if fields is None or fields.get("webhook_url") is not None:
+    if fields is None or fields.get(name) is not None:
         return body
-    text, value = body.decode(), json.dumps(url)
-    if "webhook_url" in fields:  # but null, as some programs write what they do not have
-        start, end = _value(text, "webhook_url")
-        return (text[:start] + value + text[end:]).encode()
+    text, told = body.decode(), json.dumps(value)
+    if name in fields:  # but null, as some programs write what they do not have
+        start, end = _value(text, name)
+        return (text[:start] + told + text[end:]).encode()
     start = text.index("{") + 1
     comma = ", " if fields else ""
-    return f'{text[:start]}"webhook_url": {value}{comma}{text[start:]}'.encode()
+    return f'{text[:start]}"{name}": {told}{comma}{text[start:]}'.encode()
 
 
 def _value(text: str, name: str) -> tuple[int, int]:

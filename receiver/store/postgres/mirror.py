@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from psycopg.rows import dict_row
 
-from receiver import mirror
+from receiver import ids, mirror
 from receiver.mirror import Search
 from receiver.store.contract import (
     Evidence,
@@ -51,7 +51,8 @@ WITH missed AS (
                                    reported_at) AS apart
     FROM events
     WHERE source = 'reconciliation' AND source <> 'webhook' AND NOT repeat
-      AND message_id IS NOT NULL AND reported_at IS NOT NULL AND type = ANY (%(types)s)),
+      AND message_id IS NOT NULL AND reported_at IS NOT NULL AND type = ANY (%(types)s)
+      AND {own}),
 numbered AS MATERIALIZED (
     SELECT message_id, type, at,
            count(*) FILTER (WHERE apart) OVER (ORDER BY at) AS gap
@@ -143,14 +144,24 @@ class Mirror(Transactions):
         return found
 
     def missed(
-        self, types: Sequence[str], together: int, most: int
+        self, types: Sequence[str], together: int, most: int, provider: str | None = None
     ) -> tuple[Missed | None, int, list[Missed]]:
         asked = {f"type_{number}": kind for number, kind in enumerate(types)}
         counts = ", ".join(f"count(*) FILTER (WHERE type = %({name})s)" for name in asked)
+        prefix = ids.prefix(provider or ids.FIRST)
+        own = "starts_with(message_id, %(prefix)s)"
+        if provider == ids.FIRST:
+            own = "strpos(message_id, chr(31)) = 0"
         with self._reader() as connection:
             found = connection.execute(
-                _MISSED.format(counts=counts),
-                {**asked, "types": list(types), "together": together, "most": most},
+                _MISSED.format(counts=counts, own=own),
+                {
+                    **asked,
+                    "types": list(types),
+                    "together": together,
+                    "most": most,
+                    "prefix": prefix,
+                },
             ).fetchall()
         return missed_of(found)
 

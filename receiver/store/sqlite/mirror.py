@@ -11,7 +11,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Literal
 
-from receiver import mirror
+from receiver import ids, mirror
 from receiver.mirror import Search
 from receiver.status import Row
 from receiver.store.contract import Evidence, MirrorRow, Missed, Report, missed_of
@@ -54,7 +54,7 @@ WITH missed AS (
                                    reported_at) AS apart
     FROM events
     WHERE source = 'reconciliation' AND source <> 'webhook' AND repeat = 0
-      AND message_id IS NOT NULL AND reported_at IS NOT NULL AND type IN ({types})),
+      AND message_id IS NOT NULL AND reported_at IS NOT NULL AND type IN ({types}) AND {own}),
 numbered AS (
     SELECT message_id, type, at,
            sum(apart) OVER (ORDER BY at) AS gap
@@ -122,14 +122,20 @@ class Mirror(Connections):
         return found
 
     def missed(
-        self, types: Sequence[str], together: int, most: int
+        self, types: Sequence[str], together: int, most: int, provider: str | None = None
     ) -> tuple[Missed | None, int, list[Missed]]:
         asked = {f"type_{number}": kind for number, kind in enumerate(types)}
         counts = ", ".join(f"sum(type = :{name})" for name in asked)
+        prefix = ids.prefix(provider or ids.FIRST)
+        own = "substr(message_id, 1, length(:prefix)) = :prefix"
+        if provider == ids.FIRST:
+            own = "instr(message_id, char(31)) = 0"
         with self._reading() as connection:
             found = connection.execute(
-                _MISSED.format(types=", ".join(f":{name}" for name in asked), counts=counts),
-                {**asked, "together": together, "most": most},
+                _MISSED.format(
+                    types=", ".join(f":{name}" for name in asked), counts=counts, own=own
+                ),
+                {**asked, "together": together, "most": most, "prefix": prefix},
             ).fetchall()
         return missed_of(found)
 

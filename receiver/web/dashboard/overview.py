@@ -114,9 +114,10 @@ def _phones(receiver: Receiver, devices: list[str]) -> list[Phone]:
 
 
 def _last_pass(receiver: Receiver) -> int | None:
-    """When a provider was last asked for all that may be missing."""
-    state = None if receiver.reconciliation is None else receiver.reconciliation.state()
-    return None if state is None else state.ended_at
+    """When all providers had been asked for all that may be missing."""
+    states = [passes.state() for passes in receiver.reconciliations.values()]
+    ended = [None if state is None else state.ended_at for state in states]
+    return min((at for at in ended if at is not None), default=None) if all(ended) else None
 
 
 def _missed(receiver: Receiver) -> int:

@@ -58,9 +58,10 @@ def troubles_of(receiver: Receiver) -> Iterator[Trouble]:
         yield Trouble("quarantine", kind="warn", page="quarantine")
     if (refused := last_noted(store, now)) is not None:
         yield Trouble("refused", {"ago": spoken.ago(refused[0], now)}, "warn", page="settings")
-    passes = receiver.reconciliation
-    state = None if passes is None else passes.state()
-    if state is not None and state.problem is not None:
-        yield Trouble("reconciliation", {"problem": state.problem}, "warn", page="losses")
+    for passes in receiver.reconciliations.values():
+        state = passes.state()
+        if state is not None and state.problem is not None:
+            problem = f"{passes.account.title}: {state.problem}"
+            yield Trouble("reconciliation", {"problem": problem}, "warn", page="losses")
     if (told := store.warning()) is not None:
         yield Trouble("store", {"warning": told}, "warn")

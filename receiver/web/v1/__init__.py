@@ -10,16 +10,25 @@ from receiver.parts import parts
 
 
 class ApiError(Exception):
-    """An answer under `/v1`, in ZimSend's error shape."""
+    """An answer under `/v1`, in ZimSend's error shape.
+
+    :param more: what it tells beside the error.
+    """
 
     def __init__(
-        self, status: int, code: str, message: str, headers: dict[str, str] | None = None
+        self,
+        status: int,
+        code: str,
+        message: str,
+        headers: dict[str, str] | None = None,
+        more: dict[str, str] | None = None,
     ) -> None:
         super().__init__(message)
         self.status = status
         self.code = code
         self.message = message
         self.headers = headers
+        self.more = more
 
 
 def authenticate() -> None:

@@ -14,6 +14,7 @@ from receiver import ids, mirror, phone, status, times
 from receiver.event import clean_id, key_of
 from receiver.mirror import Search
 from receiver.parts import parts
+from receiver.providers import by_report
 from receiver.web.v1 import ApiError, authenticate, gateway, ignored
 
 blueprint = Blueprint("messages", __name__, url_prefix="/v1")
@@ -53,7 +54,7 @@ def sms_status(message_id: str) -> Response:
     asked, message_id = message_id, key_of(message_id)
     store = parts().store
     evidence = store.evidence(message_id, MOST_EVENTS)
-    if evidence is None and _is_zimsends(message_id) and gateway.learn(asked):
+    if evidence is None and gateway.learn(asked):
         evidence = store.evidence(message_id, MOST_EVENTS)
     if evidence is None:
         raise ApiError(404, "MESSAGE_NOT_FOUND", "No message with this id is known here.")
@@ -118,20 +119,17 @@ def sms_stats() -> Response:
         None if until is None else until // times.DAY,
         _device(),
         _argument("provider"),
-        by=("day", "code"),
+        by=("day", "provider", "code"),
     )
-    stats = mirror.statistics((day, state, count) for day, _, state, count in counts)
+    told = by_report(counts)
+    stats = mirror.statistics(*([(day, *n) for day, _, _, *n in part] for part in told))
     stats["by_error"] = mirror.failures(
-        (code, count) for _, code, state, count in counts if state == "failed"
+        (code, count) for _, _, code, state, count in counts if state == "failed"
     )
     asked = {"from": _argument("from_date"), "to": _argument("to_date")}
     return _answer(
         {"success": True, "period": asked, "stats": stats, "ignored": ignored(*_OF_STATS)}
     )
-
-
-def _is_zimsends(key: str) -> bool:
-    return ids.split(key)[0] == ids.FIRST
 
 
 def _message(message_id: str, row: status.Row) -> dict[str, Any]:

@@ -300,6 +300,23 @@ def test_whatever_ends_a_pass_the_next_one_comes_to_the_same(at: int) -> None:
     assert memory.events[sent_id("1")].message_id == ids.key("sipgate", "own")
 
 
+def test_what_is_being_asked_for_is_not_told_by_a_simulators_clock() -> None:
+    """For it, hours go by while one request is on its way, and may still be refused."""
+    service = Service()
+    service.intend("own")
+    for asked_ago, queued in ((UNSURE - SECOND, []), (UNSURE + SECOND, ["sms.queued"])):
+        found = polling.look(
+            service.account,  # type: ignore[arg-type]
+            service.book.open,
+            service.memory,
+            service.state,
+            lambda: NOON + 3 * HOUR,
+            wall=lambda ago=asked_ago: NOON + ago,  # type: ignore[misc]
+            retention=RETENTION,
+        )
+        assert [event.type for event in found.events] == queued
+
+
 def test_an_intent_that_comes_while_the_history_is_read_is_seen() -> None:
     service = Service()
     account, entries = service.account, service.account.entries

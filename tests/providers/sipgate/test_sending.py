@@ -17,7 +17,7 @@ from receiver.providers.errors import (
     TryLater,
     Unavailable,
 )
-from receiver.providers.requests import NotTaken
+from receiver.providers.requests import LONGEST, NotTaken
 from receiver.providers.sipgate import polling, sending
 from receiver.providers.sipgate.intents import Book, Intent
 from receiver.times import DAY, HOUR, MINUTE, SECOND, iso
@@ -228,7 +228,7 @@ def test_where_no_other_will_be_taken_none_is_tried(error: ProviderError, code: 
 
 
 def test_many_end_before_a_pass_takes_them_for_asked() -> None:
-    assert sending.LONGEST + sending.PATIENCE + 10 < polling.UNSURE / SECOND
+    assert LONGEST + sending.PATIENCE + 10 < polling.UNSURE / SECOND
     wanted = sending.many({"recipients": [NUMBER] * 10, "message": "Hallo"}, NOON)
     client = Client(took=25.0)
     ends, _ = send(client, wanted)

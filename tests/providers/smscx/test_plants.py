@@ -96,12 +96,12 @@ def a_refusal_by_its_number(patch: Patch) -> None:
 
 
 def times_of_another_zone(patch: Patch) -> None:
-    real = webhook._timestamp
-    patch.setattr(webhook, "_timestamp", lambda *item: real(*item) and real(*item) + times.HOUR)
+    real = webhook.time_of
+    patch.setattr(webhook, "time_of", lambda *item: real(*item) and real(*item) + times.HOUR)
 
 
 def what_may_be_a_replay_is_let_in(patch: Patch) -> None:
-    patch.setattr(webhook, "_timestamp", lambda *item: None)
+    patch.setattr(webhook, "time_of", lambda *item: None)
 
 
 def texts_that_stay(patch: Patch) -> None:

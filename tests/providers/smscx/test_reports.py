@@ -11,7 +11,7 @@ from receiver import ids, status, times
 from receiver.event import Incoming
 from receiver.providers.smscx import webhook
 from receiver.providers.smscx.api import answers
-from receiver.providers.smscx.reports import QUIET, TELLS, days, facts
+from receiver.providers.smscx.reports import QUIET, days, facts
 from receiver.store import Report
 from tests.providers.callers import NOW, RETENTION
 from tests.providers.smscx.api.calls import NUMBER, ROW
@@ -48,7 +48,7 @@ def test_the_state_and_its_code(named: str, kind: str, code: str | None) -> None
     shown = status.describe(event.says)
     assert shown["to"] == NUMBER
     assert (shown["error"] and shown["error"]["code"]) == code
-    assert event.type.removeprefix("sms.") in TELLS.states
+    assert event.type.removeprefix("sms.") in webhook.STATES.values()
     if named != "ACCEPTED":
         assert shown["queued_at"] is not None
 

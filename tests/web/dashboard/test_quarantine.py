@@ -55,7 +55,7 @@ def test_a_pass_is_wanted_and_nobody_waits_for_it(another: Another) -> None:
     answer = visitor.post("/losses/now", {"back": "/settings"})
     assert (answer.status_code, answer.location) == (303, "/settings")
     assert "The provider is being asked" in visitor.get("/settings").text
-    assert visitor.client.application.extensions["receiver"].reconciliation.is_wanted()
+    assert visitor.client.application.extensions["receiver"].reconciliations["zimsend"].is_wanted()
 
 
 def test_without_an_account_nobody_can_be_asked(admin: Visitor) -> None:

@@ -22,8 +22,9 @@ from urllib.parse import urlencode
 import httpx
 
 from receiver.providers import exchange
+from receiver.providers.budget import Budget
 from receiver.providers.errors import NotUnderstood, ProviderError
-from receiver.providers.exchange import Answer, Bounds, Budget, Exchange
+from receiver.providers.exchange import Answer, Bounds, Exchange
 from receiver.providers.reading import Fields
 from receiver.providers.sipgate.api import answers, errors
 from receiver.providers.sipgate.api.answers import (

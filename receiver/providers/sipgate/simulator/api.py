@@ -19,7 +19,7 @@ USER = "w0"
 
 
 def create_api(simulator: Simulator) -> Flask:
-    """The calls that this service makes, and `GET /truth`."""
+    """The calls that this service makes, `GET /truth` and `GET /clock`."""
     app = Flask("sipgate-simulator", static_folder=None)
     world = simulator.world
 
@@ -30,6 +30,8 @@ def create_api(simulator: Simulator) -> Flask:
             def view(**arguments: Any) -> Response:
                 with simulator.lock:
                     world.pass_time(simulator.now())
+                    if world.is_out:
+                        return _hang_up()
                     simulator.admit(dict(request.headers))
                     return _answer(function(**arguments))
 
@@ -38,12 +40,7 @@ def create_api(simulator: Simulator) -> Flask:
 
         return declare
 
-    @app.get("/truth")
-    def truth() -> Response:
-        with simulator.lock:
-            world.pass_time(simulator.now())
-            told = {"requests": simulator.requests, "limited": simulator.limited}
-            return _answer({**world.truth(), "at_rest": simulator.at_rest, "api": told})
+    running.add_truth(app, simulator)
 
     @app.errorhandler(ApiRefusal)
     def refused(error: ApiRefusal) -> Response:
@@ -55,17 +52,15 @@ def create_api(simulator: Simulator) -> Flask:
         return Response("", error.code or 500)
 
     @call("/sessions/sms", "POST")
-    def send() -> None:
+    def send() -> Response | None:
         asked = reading.read_send(request, world.extensions, world.now)
         if world.loses_request():
-            _hang_up()
-            return
+            return _hang_up()
         if world.balance is not None:
             if world.balance < 1:
                 raise ApiRefusal(402, "not enough balance")
             world.balance -= 1
-        if world.send(*asked).answer_lost:
-            _hang_up()
+        return _hang_up() if world.send(*asked).answer_lost else None
 
     @call("/authorization/userinfo")
     def userinfo() -> Any:
@@ -118,15 +113,17 @@ def _is_user(user_id: str) -> None:
         raise ApiRefusal(403, "")
 
 
-def _hang_up() -> None:
+def _hang_up() -> Response:
     """End the connection, so that no answer comes; a server without one answers 504."""
     connection = request.environ.get("werkzeug.socket")
-    if connection is None:
-        raise ApiRefusal(504, "")
-    connection.shutdown(socket.SHUT_RDWR)
+    if connection is not None:
+        connection.shutdown(socket.SHUT_RDWR)
+    return Response(status=504)
 
 
 def _answer(body: Any) -> Response:
+    if isinstance(body, Response):
+        return body
     if body is None:
         return Response(status=204)
     return Response(json.dumps(body), mimetype="application/json")

@@ -6,7 +6,7 @@ history: entries come late, are archived, tell numbers in the national form, or 
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -145,7 +145,7 @@ class World(SimulatedWorld):
             self.plan(self.now + wait, lambda: _ignore(self.send(sms_id, to, other, source="app")))
         return sms
 
-    def plan_orders(self, count: int, rate: float, sms_id: str = "s0") -> None:
+    def campaign(self, count: int, rate: float, sms_id: str = "s0") -> None:
         """Plan SMS that are written in the app.
 
         :param rate: SMS a second.
@@ -213,6 +213,15 @@ class World(SimulatedWorld):
         return {"items": rows, "totalCount": len(found)}
 
     # --- the truth
+
+    def states(self) -> Iterable[str]:
+        return ("sent" if s.goes_at <= self.now else "scheduled" for s in self.sent.values())
+
+    def report(self) -> Iterator[str]:
+        """Nothing of events: it has none."""
+        messages, _ = super().report()
+        yield messages
+        yield f"{self.requests} requests to send"
 
     def truth(self) -> Mapping[str, Any]:
         return {

@@ -24,8 +24,9 @@ import httpx
 
 from receiver import times
 from receiver.providers import exchange
+from receiver.providers.budget import Budget
 from receiver.providers.errors import NotUnderstood, ProviderError, TryLater
-from receiver.providers.exchange import Answer, Bounds, Budget, Exchange
+from receiver.providers.exchange import Answer, Bounds, Exchange
 from receiver.providers.reading import Fields
 from receiver.providers.smscx.api import answers, errors
 from receiver.providers.smscx.api.answers import Message, Otp, Page, Sent

@@ -26,7 +26,7 @@ MOST_ROWS = 500
 
 
 def create_api(simulator: Simulator) -> Flask:
-    """The calls that this service makes, and `GET /truth`."""
+    """The calls that this service makes, `GET /truth` and `GET /clock`."""
     app = Flask("smscx-simulator", static_folder=None)
     world = simulator.world
 
@@ -47,12 +47,7 @@ def create_api(simulator: Simulator) -> Flask:
 
         return declare
 
-    @app.get("/truth")
-    def truth() -> Response:
-        with simulator.lock:
-            world.pass_time(simulator.now())
-            told = {"requests": simulator.requests, "limited": simulator.limited}
-            return _answer({**world.truth(), "at_rest": simulator.at_rest, "api": told})
+    running.add_truth(app, simulator)
 
     @app.errorhandler(ApiRefusal)
     def refused(error: ApiRefusal) -> Response:

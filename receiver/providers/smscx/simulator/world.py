@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import uuid
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -82,6 +82,10 @@ class Callback(Delivery):
     items: list[dict[str, Any]]
     #: Those of them that have not been received before.
     fresh: list[dict[str, Any]]
+
+    @property
+    def about(self) -> str:
+        return f"with {len(self.items)} items"
 
 
 class World(SimulatedWorld):
@@ -279,6 +283,9 @@ class World(SimulatedWorld):
         return str(uuid.UUID(int=self.chance("id", *about).getrandbits(128), version=4))
 
     # --- the truth
+
+    def states(self) -> Iterable[str]:
+        return (message.status for message in self.messages.values())
 
     def truth(self) -> Mapping[str, Any]:
         """What really became of every message and every callback."""

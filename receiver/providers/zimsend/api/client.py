@@ -22,7 +22,8 @@ from urllib.parse import urlencode
 import httpx
 
 from receiver.providers import exchange
-from receiver.providers.exchange import Answer, Bounds, Budget, Exchange
+from receiver.providers.budget import Budget
+from receiver.providers.exchange import Answer, Bounds, Exchange
 from receiver.providers.zimsend.api import answers, errors
 from receiver.providers.zimsend.api.answers import (
     BulkResult,

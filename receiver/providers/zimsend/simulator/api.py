@@ -73,18 +73,7 @@ def create_api(simulator: Simulator) -> Flask:
 
         return declare
 
-    @app.get("/clock")
-    def clock() -> Response:
-        """For receivers, which ask by the same clock (`receiver/providers/zimsend/clock.py`)."""
-        told = {"simulator": "not ZimSend", "speed": simulator.speed}
-        return _answer({**told, "now": times.iso(simulator.now())})
-
-    @app.get("/truth")
-    def truth() -> Response:
-        with simulator.lock:
-            world.pass_time(simulator.now())
-            told = {"requests": simulator.requests, "limited": simulator.limited}
-            return _answer({**world.truth(), "at_rest": simulator.at_rest, "api": told})
+    running.add_truth(app, simulator)
 
     @app.errorhandler(ApiRefusal)
     def refused(error: ApiRefusal) -> Response:

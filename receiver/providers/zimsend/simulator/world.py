@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -54,6 +54,10 @@ class WebhookEvent(Delivery):
     secret: bytes
     #: `None` where the message had a `webhook_url` of its own.
     webhook_id: str | None = None
+
+    @property
+    def about(self) -> str:
+        return self.message_id
 
     @property
     def headers(self) -> dict[str, str]:
@@ -278,6 +282,9 @@ class World(SimulatedWorld):
         return Post(event, 0, lost=False, answer_lost=False)
 
     # --- the truth
+
+    def states(self) -> Iterable[str]:
+        return (message.status for message in self.messages.values())
 
     def truth(self) -> Mapping[str, Any]:
         """What really became of every message and every event."""

@@ -15,7 +15,7 @@ from receiver.providers.smscx.api import answers
 from receiver.providers.smscx.simulator.world import World, view
 from receiver.store import Report
 
-BEGAN = 20_000 * times.DAY + 9 * times.HOUR
+BEGAN = 20_777 * times.DAY + 9 * times.HOUR
 RETENTION = 90 * times.DAY
 
 

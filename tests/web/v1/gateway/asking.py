@@ -20,6 +20,13 @@ HEADERS = {"X-API-Key": "zs_test_real", "X-Client-ID": "client_real"}
 PUBLIC = "https://sms.example.com"
 HOOK = f"{PUBLIC}/webhooks/zimsend"
 NUMBER, TEXT = "+33612345678", "Bonjour 👋, code 1234"
+TOKEN = "t0k3n_of_thirty-two_characters__"
+#: What SMS.CX is sent through with, beside its URL.
+SMSCX = {
+    "SMSCX_WEBHOOK_TOKEN": TOKEN,
+    "SMSCX_API_KEY": "key_0123456789",
+    "SMSCX_FROM": "Boutique",
+}
 HTML = b"<html><h1>502 Bad Gateway</h1></html>"
 
 
@@ -27,6 +34,7 @@ class Gateway:
     """A receiver in this process, with an account at that ZimSend."""
 
     def __init__(self, environ: dict[str, str], clock: Clock) -> None:
+        self.clock = clock
         self.app = create_app(environ, clock)
         self.parts = self.app.extensions["receiver"]
         self.parts.store.migrate()
@@ -49,7 +57,8 @@ class Gateway:
         return list(self.parts.store.events(Selection()))
 
     def close(self) -> None:
-        self.parts.zimsend.close()
+        for sender in self.parts.senders.values():
+            sender.client.close()
         self.parts.store.close()
 
 

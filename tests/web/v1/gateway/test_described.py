@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import schemathesis
 from hypothesis import settings
+from schemathesis.checks import not_a_server_error
 from schemathesis.specs.openapi.checks import (
     ignored_auth,
     negative_data_rejection,
@@ -49,4 +50,7 @@ def described(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
 def test_any_request_is_answered_as_described(case: schemathesis.Case, described: Any) -> None:
     # What is allowed in a request is for ZimSend to say.
     excluded = [ignored_auth, positive_data_acceptance, negative_data_rejection]
-    case.call_and_validate(app=described, headers=HEADERS, excluded_checks=excluded)
+    # Nor is it a fault that a provider is not set up (501).
+    excluded.append(not_a_server_error)
+    answer = case.call_and_validate(app=described, headers=HEADERS, excluded_checks=excluded)
+    assert answer.status_code != 500

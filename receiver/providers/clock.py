@@ -1,4 +1,4 @@
-"""The time at ZimSend: the clock on the wall; or that of a simulator on this machine, for which
+"""The time at a provider: the clock on the wall; or that of a simulator on this machine, for which
 time may go faster, so that an outage of hours can be seen in seconds."""
 
 from __future__ import annotations

@@ -11,9 +11,10 @@ import pytest
 
 from app import create_app
 from receiver.parts import Receiver
+from receiver.providers.clock import clock_of
+from receiver.providers.zimsend.account import Account
 from receiver.providers.zimsend.api import ZimSend
 from receiver.providers.zimsend.budget import Half
-from receiver.providers.zimsend.clock import clock_of
 from receiver.providers.zimsend.simulator import api
 from receiver.providers.zimsend.simulator.running import Simulator
 from receiver.providers.zimsend.simulator.world import World
@@ -56,7 +57,7 @@ def test_a_simulator_tells_its_time_and_its_speed(
     monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:9")
     seconds = [100.0]
     still = SimpleNamespace(monotonic=lambda: seconds[0])
-    monkeypatch.setattr("receiver.providers.zimsend.clock.time", still)
+    monkeypatch.setattr("receiver.providers.clock.time", still)
     now = clock_of(url, clock)
     assert now() == ahead.now()
     seconds[0] += 3
@@ -135,10 +136,9 @@ def test_quick_time_is_no_sleep(
         def step(self, now: int) -> None:
             looks.append(now)
 
-    quick = Looking(
-        ZimSend(KEY, ID), receiver.store, list, lambda: next(minutes) * 10 * MINUTE, clock,
-        budget=Half(receiver.store, clock), retention=DAY,
-    )  # fmt: skip
+    budget = Half(receiver.store, clock)
+    account = Account(ZimSend(KEY, ID), budget, lambda: next(minutes) * 10 * MINUTE)
+    quick = Looking(account, receiver.store, list, clock, retention=DAY)
     quick.start()
     eventually(lambda: len(looks) > 3)
     quick.stop()
