@@ -66,6 +66,12 @@ def main() -> None:
     print(f"{told}{dashboard(config, here, sys.stdout.isatty())}", flush=True)
 
 
+def _text(config: Config) -> str:
+    if config.webhook_secrets:
+        return _TEXT
+    return _WITH_SMSCX if config.smscx_tokens else _WITH_SIPGATE
+
+
 def dashboard(config: Config, here: str, terminal: bool) -> str:
     """Where the dashboard is, and how one gets in.
 
@@ -77,12 +83,6 @@ def dashboard(config: Config, here: str, terminal: bool) -> str:
         return f"  dashboard     {here}\n"
     link = Tokens(config, times.now).link()
     return f"  dashboard     {here}/sign-in?link={link}\n{_LINK}"
-
-
-def _text(config: Config) -> str:
-    if config.webhook_secrets:
-        return _TEXT
-    return _WITH_SMSCX if config.smscx_tokens else _WITH_SIPGATE
 
 
 if __name__ == "__main__":

@@ -35,6 +35,8 @@ PAGES_A_PASS = 100
 
 #: The turn and the note of a provider's engine; see `ids.of`.
 NAME = "reconciliation"
+#: The note of when somebody wanted a pass of it.
+_WANTED = "reconciliation wanted"
 #: Seconds that a call may take with its retries and with what the provider asks to wait.
 _PATIENCE = 90
 #: For how long a process that says nothing keeps the turn; more than a call takes.
@@ -104,8 +106,6 @@ class Reconciliation:
         self.account = account
         self._asking = account.within(tries=3, patience=_PATIENCE, budget=self)
         self._name = ids.of(account.provider, NAME)
-        #: The note of when somebody wanted a pass.
-        self._wanted = f"{self._name} wanted"
         self._calls = 0
         #: That of the pass that is being made.
         self._state: State | None = None
@@ -134,14 +134,14 @@ class Reconciliation:
 
     def want(self) -> None:
         """Somebody wants a pass now: whichever process makes them makes one soon."""
-        self._store.write_note(self._wanted, str(self._now()))
+        self._store.write_note(ids.of(self.account.provider, _WANTED), str(self._now()))
 
     def is_wanted(self) -> bool:
         """Whether somebody wants a pass that has not ended yet."""
         return self._is_wanted(self.state(), self._now())
 
     def _is_wanted(self, state: State | None, now: int) -> bool:
-        wanted = int(self._store.note(self._wanted) or 0)
+        wanted = int(self._store.note(ids.of(self.account.provider, _WANTED)) or 0)
         return now - HOUR < wanted <= now + MINUTE and (state is None or state.tried_at < wanted)
 
     def _run(self) -> None:
@@ -182,11 +182,12 @@ class Reconciliation:
             self._release()
 
     def _is_due(self, state: State | None, now: int) -> bool:
+        if self._is_wanted(state, now):
+            return state is None or not state.peace(now, self.account.history)
         gap = self._gap_at
         if gap is not None and is_covered(state, gap, now):
             self._gap_at = gap = None
-        wanted = gap is not None or self._is_wanted(state, now)
-        return is_due(state, now, self.account.history, gap=wanted)
+        return is_due(state, now, self.account.history, gap=gap is not None)
 
     # --- on demand
 

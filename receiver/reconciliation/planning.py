@@ -107,6 +107,11 @@ class State:
         self.next_at = now + min(max(wait, peace), EVERY)
         return max(self.next_at, self.not_before) - now
 
+    def next_pass(self, now: int, history: History) -> int:
+        """When the next pass is made, as far as can be told; not before now."""
+        due_at = min(max(self.next_at, now), now + EVERY)
+        return max(due_at, now + self.peace(now, history))
+
     def peace(self, now: int, history: History) -> int:
         """How long the provider does not want to be asked."""
         left = self.not_before - now

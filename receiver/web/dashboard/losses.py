@@ -9,7 +9,7 @@ from flask import Response
 from receiver.parts import Receiver, parts
 from receiver.reconciliation.losses import KINDS, TOGETHER
 from receiver.reconciliation.passes import Reconciliation
-from receiver.reconciliation.planning import EVERY
+from receiver.store import Missed
 from receiver.web.dashboard.pages import blueprint, page
 
 #: Gaps that are shown.
@@ -20,7 +20,7 @@ _MOST_GAPS = 50
 def losses() -> Response:
     """What was missed and is still kept; of each account the last pass and the next."""
     receiver = parts()
-    whole, count, gaps = receiver.store.missed([f"sms.{k}" for k in KINDS], TOGETHER, _MOST_GAPS)
+    whole, count, gaps = _missed(receiver, _MOST_GAPS, None)
     return page(
         "losses.html",
         kinds=KINDS,
@@ -33,9 +33,18 @@ def losses() -> Response:
 
 def _account(receiver: Receiver, provider: str, passes: Reconciliation) -> dict[str, Any]:
     state, now = passes.state(), receiver.now()
-    next_at = now if state is None else min(max(state.next_at, now), now + EVERY)
+    next_at = now if state is None else state.next_pass(now, passes.account.history)
+    whole, _, _ = _missed(receiver, 1, provider)
     return {
-        "provider": provider,
+        "title": passes.account.title,
         "state": state,
-        "next_at": next_at if next_at > now else None,
+        "next_at": next_at if next_at > now and not passes.is_wanted() else None,
+        "missed": 0 if whole is None else sum(whole.counts),
     }
+
+
+def _missed(
+    receiver: Receiver, most: int, provider: str | None
+) -> tuple[Missed | None, int, list[Missed]]:
+    kinds = [f"sms.{kind}" for kind in KINDS]
+    return receiver.store.missed(kinds, TOGETHER, most, provider)

@@ -114,11 +114,10 @@ def _phones(receiver: Receiver, devices: list[str]) -> list[Phone]:
 
 
 def _last_pass(receiver: Receiver) -> int | None:
-    """When a provider was last asked for all that may be missing."""
+    """When all providers had been asked for all that may be missing."""
     states = [passes.state() for passes in receiver.reconciliations.values()]
-    ended = [state.ended_at for state in states if state is not None and state.ended_at]
-    # Of several accounts that which was asked longest ago.
-    return min(ended, default=None)
+    ended = [None if state is None else state.ended_at for state in states]
+    return min((at for at in ended if at is not None), default=None) if all(ended) else None
 
 
 def _missed(receiver: Receiver) -> int:

@@ -11,9 +11,9 @@ from receiver.web.dashboard.pages import blueprint, done
 @blueprint.post("/losses/now")
 def reconcile_now() -> Response:
     """Whichever process makes the passes makes one within seconds: nobody waits for it here."""
-    accounts = parts().reconciliations
+    accounts = parts().reconciliations.values()
     if not accounts:
         abort(404)
-    for passes in accounts.values():
+    for passes in accounts:
         passes.want()
     return done("losses.wanted")

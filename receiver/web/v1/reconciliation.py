@@ -13,7 +13,6 @@ from receiver.polling import Polling
 from receiver.providers import PROVIDERS
 from receiver.providers.sipgate.polling import EVERY as POLLED_EVERY
 from receiver.reconciliation.losses import KINDS, TOGETHER
-from receiver.reconciliation.planning import EVERY
 from receiver.store import Missed
 from receiver.web.v1 import authenticate, ignored
 
@@ -54,9 +53,7 @@ def _of_provider(receiver: Receiver, name: str) -> dict[str, Any]:
     last = complete_at = None
     next_at = receiver.now()
     if passes is not None and state is not None:
-        due_at = max(state.next_at, next_at)
-        peace = state.peace(next_at, passes.account.history)
-        next_at = max(min(due_at, next_at + EVERY), next_at + peace)
+        next_at = state.next_pass(next_at, passes.account.history)
         last = {
             "ended_at": times.iso(state.tried_at),
             "complete": state.problem is None,

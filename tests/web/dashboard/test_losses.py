@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
 
 import pytest
 
 from receiver import times
 from receiver.parts import Receiver
 from receiver.providers.zimsend.webhook import parse
-from receiver.reconciliation.passes import State
+from receiver.reconciliation.planning import State
 from receiver.times import DAY, HOUR, MINUTE
 from tests.conftest import Clock
 from tests.payloads import envelope, sms
@@ -62,11 +63,11 @@ class TestWithAnAccount:
         assert "never" in text
         assert "within seconds" in text
         assert "Nobody is asked" not in text
-        assert "zimsend" in receiver.reconciliations
+        passes = receiver.reconciliations["zimsend"]
         state = State(
             0, 0, next_at=clock() + 5 * MINUTE, tried_at=clock() - 1, problem="<b>gone</b>"
         )
-        monkeypatch.setattr(receiver.reconciliations["zimsend"], "state", lambda: state)
+        monkeypatch.setattr(passes, "state", lambda: state)
         text = admin.get("/losses").text
         assert "ended early" in text
         assert "&lt;b&gt;gone&lt;/b&gt;" in text
@@ -74,4 +75,26 @@ class TestWithAnAccount:
         answer = admin.post("/losses/now", {"back": "/losses"})
         assert answer.location == "/losses"
         assert "is being asked" in admin.get("/losses").text
-        assert receiver.reconciliations["zimsend"].is_wanted()
+        assert passes.is_wanted()
+
+
+class TestWithTwoAccounts:
+    @pytest.fixture
+    def environ(self, environ: dict[str, str]) -> dict[str, str]:
+        return environ | {
+            "ZIMSEND_API_KEY": "zs_test_1",
+            "ZIMSEND_CLIENT_ID": "client_1",
+            "SMSCX_WEBHOOK_TOKEN": "0123456789abcdef01234567",
+            "SMSCX_API_KEY": "key",
+        }
+
+    def test_each_is_told_and_each_is_asked(
+        self, admin: Visitor, receiver: Receiver, clock: Clock
+    ) -> None:
+        learn(receiver, clock(), ("sent", "m1", HOUR), ("sent", "m2", HOUR))
+        text = admin.get("/losses").text
+        assert text.count("<dt>Last asked</dt>") == 2
+        (zimsend, smscx) = re.findall(r"<dt>Had not arrived</dt><dd>(\d+)</dd>", text)
+        assert (zimsend, smscx) == ("2", "0")
+        admin.post("/losses/now", {})
+        assert all(passes.is_wanted() for passes in receiver.reconciliations.values())
