@@ -99,6 +99,7 @@ class Config:
     v1_client_id: bytes | None = field(repr=False)
     v1_read_key: bytes | None = field(repr=False)
     default_country: str | None
+    metrics_token: bytes | None = field(repr=False)
     log_format: str
     log_level: str
 
@@ -299,6 +300,16 @@ def _sender(text: str) -> str | None:
 def _credential(text: str) -> bytes | None:
     credential = _header(text)
     return None if credential is None else credential.encode()
+
+
+def _bearer_token(text: str) -> bytes | None:
+    token = _credential(text)
+    if token is not None and len(token) < SHORTEST_SECRET:
+        raise ValueError(
+            f"is shorter than {SHORTEST_SECRET} characters, so it can be guessed; "
+            "`openssl rand -hex 24` makes one"
+        )
+    return token
 
 
 def _token_id(text: str) -> bytes | None:
@@ -598,6 +609,15 @@ SETTINGS = (
         "",
         "two letters, like `FR`: whose phone numbers you write without their country",
         _country,
+    ),
+    Setting(
+        "METRICS_TOKEN",
+        "metrics_token",
+        "",
+        "the bearer token that `/metrics` asks for; without it, only this machine itself is "
+        "answered, and only while `PUBLIC_URL` is not set",
+        _bearer_token,
+        secret=True,
     ),
     Setting(
         "LOG_FORMAT", "log_format", "text", "`json`: one object a line", _one_of("text", "json")

@@ -13,6 +13,7 @@ from flask import Flask
 
 from receiver import commands, times
 from receiver.config import Config
+from receiver.counting import Counting
 from receiver.environment import Environment
 from receiver.errors import ConfigError
 from receiver.event import Incoming
@@ -29,7 +30,7 @@ from receiver.reconciliation.passes import Reconciliation
 from receiver.registry import Registry
 from receiver.store import Store, open_store
 from receiver.upkeep import Upkeep
-from receiver.web import ops, paths, problems, webhook
+from receiver.web import metrics, ops, paths, problems, webhook
 from receiver.web.proxies import behind
 from receiver.web.v1 import gateway, reconciliation
 from receiver.web.v1 import messages as mirror
@@ -53,7 +54,8 @@ def create_app(
     store = open_store(config.database_url)
     registry = Registry()
     register_handlers(registry, config.handlers)
-    worker = Worker(store, registry, now, inside=app.app_context)
+    counting = Counting(store)
+    worker = Worker(store, registry, now, inside=app.app_context, counting=counting)
     upkeep = Upkeep(store, config.retention, now)
     ingest = Ingest(store, registry.wanting, bell(environ, WORK) or worker.wake)
     set_up = [provider for provider in PROVIDERS.values() if provider.is_set_up(config)]
@@ -79,9 +81,10 @@ def create_app(
         store,
         registry,
         ingest,
-        Receiving(config, set_up, now),
+        Receiving(config, set_up, now, counting),
         worker,
         upkeep,
+        counting,
         senders,
         send_with(config),
         waiting,
@@ -101,6 +104,7 @@ def create_app(
     app.register_blueprint(gateway.blueprint)
     app.register_blueprint(reconciliation.blueprint)
     app.register_blueprint(ops.blueprint)
+    app.register_blueprint(metrics.blueprint)
     problems.register_errors(app)
     commands.register(app)
     return app

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple, Protocol
 
 from receiver.event import Incoming, Rejected, under_own_id
+from receiver.metrics import Key
 from receiver.mirror import Search
 from receiver.status import Row
 
@@ -183,6 +184,18 @@ class Expired(NamedTuple):
 
     def plus(self, other: Expired) -> Expired:
         return Expired(*(mine + theirs for mine, theirs in zip(self, other, strict=True)))
+
+
+class Totals(NamedTuple):
+    """What is read for `/metrics`, of one moment.
+
+    :param messages: how many are kept, by status.
+    :param size: bytes on the disk.
+    """
+
+    counters: Mapping[Key, int]
+    messages: Mapping[str, int]
+    size: int
 
 
 class Table(NamedTuple):
@@ -421,6 +434,28 @@ class Marks(Protocol):
         """Write texts down by their names, in one durable transaction; `None` takes one away."""
 
 
+class Counters(Protocol):
+    """Numbers that only grow, whatever becomes of the rows that they were counted by."""
+
+    def add_counts(self, token: str, counts: Mapping[Key, int], patience: float) -> None:
+        """Add to counters, in one durable transaction.
+
+        :param token: of this batch. What has been added under it before is not added again, unless
+            a thousand other batches were since.
+        """
+
+    def count_arrivals(self, types: Collection[str], patience: float) -> bool:
+        """Count new events that are stored and that nobody has counted yet: each exactly once, by
+        whichever process, and before it can expire.
+
+        :param types: those with a counter of their own.
+        :returns: whether there may be more.
+        """
+
+    def totals(self) -> Totals:
+        """What has been counted. No row of what was counted is read for it."""
+
+
 class Records(Protocol):
     """What operators ask about what has arrived: events with their work, and quarantine."""
 
@@ -486,7 +521,7 @@ class Copy(Protocol):
         """Go on after the greatest event that was put."""
 
 
-class Store(Ingest, Work, Mirror, Upkeep, Marks, Records, Copy, Protocol):
+class Store(Ingest, Work, Mirror, Upkeep, Marks, Counters, Records, Copy, Protocol):
     """All that an engine must do. The same tests run against each of them."""
 
     def migrate(self) -> list[str]:

@@ -146,6 +146,11 @@ def _keep_tracebacks(connection: Connection) -> None:
     connection.execute("ALTER TABLE deliveries ADD COLUMN traceback text")
 
 
+def _keep_counters(connection: Connection) -> None:
+    # Additive: events that an older release writes are counted by this one, from their rows.
+    connection.execute(_COUNTERS)
+
+
 _STEPS_TAKEN = """
 CREATE TABLE IF NOT EXISTS schema_steps (
     number   integer PRIMARY KEY,
@@ -319,10 +324,30 @@ ALTER TABLE deliveries ADD COLUMN owner text;
 CREATE INDEX deliveries_leased ON deliveries (owner) WHERE leased;
 """
 
+_COUNTERS = """
+-- Numbers that only grow (receiver/metrics.py): a name, and the values of its labels as JSON.
+CREATE TABLE counters (
+    name   text   COLLATE "C" NOT NULL,
+    labels text   COLLATE "C" NOT NULL,
+    value  bigint NOT NULL,
+    PRIMARY KEY (name, labels)
+);
+
+-- The batches that were added last, so that none is added twice.
+CREATE TABLE counted_batches (
+    number bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    token  text   NOT NULL UNIQUE
+);
+
+-- Up to which event all have been counted. Those that are here already happened before.
+INSERT INTO marks SELECT 'counted', coalesce(max(seq), 0) FROM events;
+"""
+
 STEPS = (
     Step("create_tables", _create_tables),
     Step("park_items_behind_others", _park_items_behind_others),
     Step("leases_have_owners", _leases_have_owners),
     Step("keep_tracebacks", _keep_tracebacks),
     Step("count_failures_by_code", codes.take),
+    Step("keep_counters", _keep_counters),
 )

@@ -7,6 +7,7 @@ import sqlite3
 from receiver.errors import StoreUnavailable
 from receiver.store.sqlite.connections import SHORT_PATIENCE
 from receiver.store.sqlite.copy import Copy
+from receiver.store.sqlite.counters import Counters
 from receiver.store.sqlite.files import make_private
 from receiver.store.sqlite.group import Ingest
 from receiver.store.sqlite.marks import Marks
@@ -17,7 +18,7 @@ from receiver.store.sqlite.upkeep import Upkeep
 from receiver.store.sqlite.work import Work
 
 
-class SqliteStore(Ingest, Work, Mirror, Upkeep, Marks, Records, Copy):
+class SqliteStore(Ingest, Work, Mirror, Upkeep, Marks, Counters, Records, Copy):
     """See `receiver.store.Store`."""
 
     def migrate(self) -> list[str]:

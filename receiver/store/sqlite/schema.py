@@ -93,6 +93,11 @@ def failures_are_counted_by_code(db: Database) -> None:
     codes.take(db, _run)
 
 
+@migrations()
+def numbers_only_grow(db: Database) -> None:
+    _run(db, _COUNTERS)
+
+
 @cache
 def step_names() -> set[str]:
     """All steps that this release knows: those that an empty database lacks."""
@@ -409,4 +414,20 @@ CREATE INDEX deliveries_parked ON deliveries (handler, message_id, due_since)
 _OWNERS = """
 -- Who has leased an item; null once the lease has ended.
 ALTER TABLE deliveries ADD COLUMN owner TEXT;
+"""
+
+_COUNTERS = """
+-- Numbers that only grow (receiver/metrics.py): a name, and the values of its labels as JSON.
+CREATE TABLE counters (
+    name   TEXT    NOT NULL,
+    labels TEXT    NOT NULL,
+    value  INTEGER NOT NULL,
+    PRIMARY KEY (name, labels)
+) WITHOUT ROWID;
+
+-- The batches that were added last, so that none is added twice.
+CREATE TABLE counted_batches (number INTEGER PRIMARY KEY, token TEXT NOT NULL UNIQUE);
+
+-- Up to which event all have been counted. Those that are here already happened before.
+INSERT INTO marks SELECT 'counted', coalesce(max(seq), 0) FROM events;
 """

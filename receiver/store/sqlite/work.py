@@ -7,6 +7,7 @@ import sqlite3
 from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
+from receiver.metrics import DELIVERIES
 from receiver.store.claiming import (
     AGAIN,
     FARTHEST,
@@ -26,6 +27,7 @@ from receiver.store.contract import (
     Want,
     tell_given_up,
 )
+from receiver.store.sqlite import counters
 from receiver.store.sqlite.connections import Connections, as_unavailable, item_of, placeholders
 
 #: An item's number, handler, fence and attempt.
@@ -120,6 +122,10 @@ class Work(Connections):
         with self._transaction() as connection:
             for items in (due, parked):
                 table, _, which = items.partition(" WHERE ")
+                of = connection.execute(
+                    f"SELECT handler, count(*) FROM {items} GROUP BY handler", waited
+                ).fetchall()
+                counters.add(connection, {(DELIVERIES, name, "dead"): n for name, n in of})
                 query = f"UPDATE {table} {dead} WHERE {which}"
                 buried += connection.execute(query, waited).rowcount
         return buried
