@@ -1,6 +1,8 @@
-"""What `/metrics` tells, as it is at one moment: read from the store in the background.
+"""What `/metrics` tells: what was counted, and what the store holds.
 
-So a scrape never waits for the store, however far away that is and however much work waits in it.
+Counters are read at each scrape, which is one small table. So of two scrapes, whichever processes
+answer them, the later one tells no less. What the store holds is read in the background, now and
+then: no scrape waits for that, however much work there is.
 """
 
 from __future__ import annotations
@@ -12,8 +14,9 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import NamedTuple
 
-from receiver import ids, metrics, polling
+from receiver import ids, polling
 from receiver.errors import ReceiverError
 from receiver.logs import Sparingly
 from receiver.metrics import Key
@@ -37,14 +40,14 @@ class Work:
 
 @dataclass(frozen=True, slots=True)
 class Figures:
-    """All of it.
+    """What the store holds at one moment.
 
     :param messages: how many are kept, by status.
     :param size: bytes of the store.
+    :param work: by handler, of all that have any.
     :param successes: when the history of each provider was last read to its end, in seconds.
     """
 
-    counters: Mapping[Key, int]
     messages: Mapping[str, int]
     size: int
     work: Mapping[str, Work]
@@ -52,17 +55,14 @@ class Figures:
 
 
 def look(store: Store, now: int) -> Figures:
-    """Read it. What is told of handlers is of all that ever ran, or have work, so whoever asks
-    hears of the same."""
-    totals = store.totals()
-    handlers = {key[1] for key in totals.counters if key[0] == metrics.DELIVERIES}
+    """Read it."""
     owed = set(store.owed())
     dead = {name: number for name, _, number in store.work_counts()}
     work = {}
-    for name in sorted(handlers | owed | dead.keys()):
+    for name in owed | dead.keys():
         due, age = store.backlog(now, [name]) if name in owed else (0, 0)
         work[name] = Work(due, max(0, age) / SECOND, dead.get(name, 0))
-    return Figures(totals.counters, totals.messages, totals.size, work, _successes(store))
+    return Figures(*store.kept(), work, _successes(store))
 
 
 def _successes(store: Store) -> dict[str, float]:
@@ -76,6 +76,17 @@ def _successes(store: Store) -> dict[str, float]:
     return found
 
 
+class Told(NamedTuple):
+    """What a scrape is told.
+
+    :param age: of what is not counters, in seconds; of all, where the store is away.
+    """
+
+    counters: Mapping[Key, int]
+    figures: Figures
+    age: float
+
+
 class Snapshots:
     """The last figures of this process, and the thread that renews them while somebody asks."""
 
@@ -84,8 +95,9 @@ class Snapshots:
     YIELD = 4
     #: Seconds without a question until nobody looks any more.
     UNTIL = 300.0
-    #: Seconds that the first question waits for its answer.
+    #: Seconds that the first question waits for its answer, and others for who reads counters.
     PATIENCE = 4.0
+    SHORT_PATIENCE = 1.0
 
     def __init__(self, store: Store, now: Callable[[], int]) -> None:
         self._store = store
@@ -96,24 +108,51 @@ class Snapshots:
         self._asked_at = 0.0
         self._stopped = threading.Event()
         self._failures = Sparingly()
+        #: Held by who reads the counters, and what was read; when that failed.
+        self._reading = threading.Lock()
+        self._counters: Mapping[Key, int] = {}
+        self._failed_at: float | None = None
 
-    def latest(self) -> tuple[Figures, float] | None:
-        """The last figures and their age in seconds; `None` if there are none yet."""
+    def latest(self) -> Told | None:
+        """All of it; `None` if the store could not be read yet."""
         with self._change:
             self._asked_at = time.monotonic()
             if self._process != os.getpid():  # it was never asked, or is a fork of who was
                 self._process, self._seen = os.getpid(), None
+                self._reading = threading.Lock()
                 threading.Thread(target=self._run, name="figures", daemon=True).start()
             if self._seen is None:
                 self._change.wait(self.PATIENCE)
             if self._seen is None:
                 return None
             figures, at = self._seen
-            return figures, time.monotonic() - at
+        return Told(self._read_counters(), figures, time.monotonic() - at)
 
     def stop(self) -> None:
         """Look no more."""
         self._stopped.set()
+
+    def _read_counters(self) -> Mapping[Key, int]:
+        """Those of this moment; the last ones where the store does not answer."""
+        if not self._reading.acquire(timeout=self.SHORT_PATIENCE):
+            return self._counters
+        try:
+            failed = self._failed_at
+            if failed is None or time.monotonic() - failed > self.EVERY:
+                self._failed_at = time.monotonic()
+                self._counters = self._store.counters()
+                self._failed_at = None
+        except Exception as error:
+            self._failed_at = time.monotonic()
+            self._tell(error)
+        finally:
+            self._reading.release()
+        return self._counters
+
+    def _tell(self, error: Exception) -> None:
+        if self._failures.admit() is not None:
+            known = isinstance(error, ReceiverError)
+            log.error("/metrics: %s", error, exc_info=None if known else error)
 
     def _run(self) -> None:
         while True:
@@ -121,9 +160,7 @@ class Snapshots:
             try:
                 seen = look(self._store, self._now()), began
             except Exception as error:
-                if self._failures.admit() is not None:
-                    known = isinstance(error, ReceiverError)
-                    log.error("/metrics: %s", error, exc_info=None if known else error)
+                self._tell(error)
                 seen = None
             with self._change:
                 self._seen = seen or self._seen

@@ -186,18 +186,6 @@ class Expired(NamedTuple):
         return Expired(*(mine + theirs for mine, theirs in zip(self, other, strict=True)))
 
 
-class Totals(NamedTuple):
-    """What is read for `/metrics`, of one moment.
-
-    :param messages: how many are kept, by status.
-    :param size: bytes on the disk.
-    """
-
-    counters: Mapping[Key, int]
-    messages: Mapping[str, int]
-    size: int
-
-
 class Table(NamedTuple):
     """What is copied of a table; the first `key` columns order it and tell its rows apart."""
 
@@ -452,8 +440,12 @@ class Counters(Protocol):
         :returns: whether there may be more.
         """
 
-    def totals(self) -> Totals:
-        """What has been counted. No row of what was counted is read for it."""
+    def counters(self) -> Mapping[Key, int]:
+        """What has been counted up to this moment, by whomever."""
+
+    def kept(self) -> tuple[Mapping[str, int], int]:
+        """How many messages are kept, by status, and how many bytes all takes on the disk. No
+        message is read for it."""
 
 
 class Records(Protocol):

@@ -14,7 +14,7 @@ from flask.blueprints import BlueprintSetupState
 
 from receiver import times
 from receiver.errors import Refused
-from receiver.figures import Figures, Snapshots, Work
+from receiver.figures import Snapshots, Told, Work
 from receiver.metrics import (
     ACCEPTED,
     CAUSES,
@@ -61,18 +61,15 @@ def scrape() -> Response:
     latest = snapshots.latest()
     if latest is None:
         raise Refused(503, "the store cannot be read yet; the log says why")
-    return Response(render(*latest), content_type="text/plain; version=0.0.4; charset=utf-8")
+    return Response(render(latest), content_type="text/plain; version=0.0.4; charset=utf-8")
 
 
-def render(figures: Figures, age: float) -> bytes:
-    """Figures in Prometheus' text format.
-
-    :param age: theirs, in seconds.
-    """
+def render(told: Told) -> bytes:
+    """The numbers in Prometheus' text format."""
     # Not at the start: most processes are never asked.
     from prometheus_client.exposition import generate_latest
 
-    return generate_latest(_Collector(figures, age))
+    return generate_latest(_Collector(told))
 
 
 def _authorize(receiver: Receiver) -> None:
@@ -110,10 +107,11 @@ def _is_this_machine() -> bool:
 class _Collector:
     """All samples of one snapshot, as the library wants them."""
 
-    def __init__(self, figures: Figures, age: float) -> None:
-        self._figures = figures
-        self._counters = figures.counters
-        self._age = age
+    def __init__(self, told: Told) -> None:
+        self._counters, self._figures, self._age = told
+        # All that ever ran or have work: whoever is asked tells of the same.
+        ran = {key[1] for key in self._counters if key[0] == DELIVERIES}
+        self._handlers: list[Key] = [(name,) for name in sorted(ran | self._figures.work.keys())]
 
     def collect(self) -> Iterator[Family]:
         from prometheus_client.core import (
@@ -127,7 +125,7 @@ class _Collector:
             name, labels = PREFIX + metric.name, metric.labels
             if metric.kind == "histogram":
                 told = HistogramMetricFamily(name, metric.meaning, labels=labels)
-                for key in self._handlers() if labels else [()]:
+                for key in self._handlers if labels else [()]:
                     told.add_metric(key, *histogram(metric.name, key, self._counters))
                 yield told
                 continue
@@ -137,9 +135,6 @@ class _Collector:
             for key, value in sorted(values.items()):
                 samples.add_metric(key, value)
             yield samples
-
-    def _handlers(self) -> list[Key]:
-        return [(name,) for name in self._figures.work]
 
     def _counted(self, metric: Metric) -> dict[Key, float]:
         """With a 0 for what has not happened yet: else nobody could tell of its first time."""
@@ -151,7 +146,7 @@ class _Collector:
             ],
             REFUSED: [(cause,) for cause in CAUSES],
             MISSED: [(name, kind) for name in PROVIDERS for kind in KINDS],
-            DELIVERIES: [(*handler, end) for handler in self._handlers() for end in ENDS],
+            DELIVERIES: [(*handler, end) for handler in self._handlers for end in ENDS],
         }
         found: dict[Key, float] = dict.fromkeys(zeros.get(metric.name, [()]), 0)
         return found | {
@@ -160,7 +155,7 @@ class _Collector:
 
     def _states(self) -> dict[str, dict[Key, float]]:
         figures = self._figures
-        work: dict[Key, Work] = {(name,): one for name, one in figures.work.items()}
+        work = {key: figures.work.get(key[0], Work()) for key in self._handlers}
         version = times.iso(times.RELEASED).partition("T")[0]
         return {
             "work_due": {key: one.due for key, one in work.items()},

@@ -17,7 +17,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from app import create_app
 from receiver import metrics
 from receiver.errors import StoreUnavailable
-from receiver.figures import look
+from receiver.figures import Told, look
 from receiver.metrics import METRICS, PREFIX
 from receiver.parts import Receiver
 from receiver.store import Store
@@ -44,9 +44,14 @@ def read(text: str) -> Samples:
     return found
 
 
+def text_of(receiver: Receiver) -> bytes:
+    store = receiver.store
+    return render(Told(store.counters(), look(store, receiver.now()), 1.5))
+
+
 def numbers(receiver: Receiver) -> Samples:
     """What a process tells once all that was counted is in the store."""
-    return read(render(look(receiver.store, receiver.now()), 0.0).decode())
+    return read(text_of(receiver).decode())
 
 
 def event(name: str, kind: str = "sms.sent", **changes: Any) -> dict[str, Any]:
@@ -303,7 +308,8 @@ def test_a_scrape_never_waits_for_a_store_that_is_away(
     def away(_: Store) -> None:
         raise StoreUnavailable("away")
 
-    monkeypatch.setattr(type(made.receiver.store), "totals", away)
+    for method in ("kept", "counters"):
+        monkeypatch.setattr(type(made.receiver.store), method, away)
     began = time.monotonic()
     again = read(made.client.get("/metrics").text)
     assert time.monotonic() - began < 1
@@ -315,7 +321,7 @@ def test_a_scrape_never_waits_for_a_store_that_is_away(
 def test_each_metric_of_the_table_is_told(receiver: Receiver) -> None:
     receiver.counting.count(metrics.DELIVERIES, 'odd "name"\n\\', "done")
     assert receiver.counting.flush()
-    text = render(look(receiver.store, receiver.now()), 0.0).decode()
+    text = text_of(receiver).decode()
     told = {family.name: family for family in text_string_to_metric_families(text)}
     for metric in METRICS:
         family = told.pop(PREFIX + metric.name.removesuffix("_total"))
@@ -338,4 +344,4 @@ def test_promtool_finds_nothing_wrong(receiver: Receiver, provider: Provider) ->
     assert provider.post(event("1")).status_code == 200
     receiver.worker.step(receiver.now())
     assert receiver.counting.flush()
-    promtool("check", "metrics", text=render(look(receiver.store, receiver.now()), 1.5))
+    promtool("check", "metrics", text=text_of(receiver))

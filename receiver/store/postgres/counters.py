@@ -7,11 +7,10 @@ import time
 from collections.abc import Collection, Mapping
 
 from receiver.metrics import OTHER, Key, of_arrivals
-from receiver.store.contract import Totals
 from receiver.store.copying import TABLES
 from receiver.store.postgres.pool import Connection
 from receiver.store.postgres.schema import SCHEMA
-from receiver.store.postgres.transactions import SHORT_PATIENCE, Transactions
+from receiver.store.postgres.transactions import Transactions
 
 #: Events that are counted at once.
 _COUNTED_AT_ONCE = 50_000
@@ -35,15 +34,17 @@ class Counters(Transactions):
 
     def count_arrivals(self, types: Collection[str], patience: float) -> bool:
         counted, last = self._row(_UNCOUNTED, ())
-        until = min(last, counted + _COUNTED_AT_ONCE)
-        if until <= counted or not self._all_have_ended(patience):
+        if last <= counted or not self._all_have_ended(patience):
             return False
-        asked = {"counted": counted, "until": until, "types": sorted(types), "other": OTHER}
+        asked = {"counted": counted, "last": last, "others": _COUNTED_AT_ONCE - 1}
+        asked |= {"types": sorted(types), "other": OTHER}
         with self._transaction(lock_patience=patience) as connection:
             moved = connection.execute(_MOVE, asked).fetchone()
-            if moved is not None:  # else another process was quicker
-                add(connection, of_arrivals(connection.execute(_ARRIVALS, asked).fetchall()))
-        return bool(until < last)
+            if moved is None:
+                return True  # another process was quicker
+            asked["until"] = moved[0]
+            add(connection, of_arrivals(connection.execute(_ARRIVALS, asked).fetchall()))
+        return bool(moved[0] < last)
 
     def _all_have_ended(self, patience: float) -> bool:
         """Whether all that write at this moment have come to an end, which takes milliseconds.
@@ -51,7 +52,7 @@ class Counters(Transactions):
         Of two events the one with the smaller number may be committed later. Whoever has taken a
         number holds the lock `SCHEMA` from before that to the end of its transaction.
         """
-        ends = time.monotonic() + max(patience, SHORT_PATIENCE)
+        ends = time.monotonic() + patience
         writing = self._writing()
         while writing & (still := self._writing() if writing else set()):
             if time.monotonic() > ends:
@@ -64,16 +65,16 @@ class Counters(Transactions):
         with self._worker_reads() as connection:
             return {name for (name,) in connection.execute(_WRITING)}
 
-    def totals(self) -> Totals:
-        with self._reading() as connection:
-            counters = connection.execute("SELECT name, labels, value FROM counters").fetchall()
+    def counters(self) -> dict[Key, int]:
+        with self._reader() as connection:
+            found = connection.execute("SELECT name, labels, value FROM counters").fetchall()
+        return {(name, *json.loads(labels)): value for name, labels, value in found}
+
+    def kept(self) -> tuple[dict[str, int], int]:
+        with self._reader() as connection:
             messages = connection.execute(_MESSAGES).fetchall()
             ((size,),) = connection.execute(_SIZE, (_TABLES,)).fetchall()
-        return Totals(
-            {(name, *json.loads(labels)): value for name, labels, value in counters},
-            dict(messages),
-            int(size),
-        )
+        return dict(messages), int(size)
 
 
 def add(connection: Connection, counts: Mapping[Key, int]) -> None:
@@ -100,7 +101,10 @@ WHERE locktype = 'advisory' AND classid = {_CLASS} AND objid = {_OBJECT} AND obj
 """
 
 _MOVE = """
-UPDATE marks SET value = %(until)s WHERE name = 'counted' AND value = %(counted)s RETURNING value
+UPDATE marks SET value = coalesce(
+    (SELECT seq FROM events WHERE seq > %(counted)s AND seq <= %(last)s
+     ORDER BY seq OFFSET %(others)s LIMIT 1), %(last)s)
+WHERE name = 'counted' AND value = %(counted)s RETURNING value
 """
 
 _ARRIVALS = """

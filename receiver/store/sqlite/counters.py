@@ -9,7 +9,6 @@ from collections.abc import Collection, Mapping
 from contextlib import suppress
 
 from receiver.metrics import OTHER, Key, of_arrivals
-from receiver.store.contract import Totals
 from receiver.store.sqlite.connections import Connections
 
 #: Events that are counted at once: reading them holds nobody up, but must end.
@@ -38,9 +37,9 @@ class Counters(Connections):
         # seen, so none is added among those that are there.
         with self._reading() as connection:
             counted, last = connection.execute(_UNCOUNTED).fetchone()
-            until = min(last, counted + _COUNTED_AT_ONCE)
-            if until <= counted:
+            if last <= counted:
                 return False
+            (until,) = connection.execute(_UNTIL, (counted, _COUNTED_AT_ONCE - 1, last)).fetchone()
             rows = connection.execute(
                 _ARRIVALS,
                 {
@@ -58,18 +57,18 @@ class Counters(Connections):
                 add(connection, of_arrivals(rows))
         return bool(until < last)
 
-    def totals(self) -> Totals:
+    def counters(self) -> dict[Key, int]:
         with self._reading() as connection:
-            counters = connection.execute("SELECT name, labels, value FROM counters").fetchall()
+            found = connection.execute("SELECT name, labels, value FROM counters").fetchall()
+        return {(name, *json.loads(labels)): value for name, labels, value in found}
+
+    def kept(self) -> tuple[dict[str, int], int]:
+        with self._reading() as connection:
             messages = connection.execute(_MESSAGES).fetchall()
             (size,) = connection.execute(_SIZE).fetchone()
         with suppress(OSError):
             size += os.stat(self._log).st_size
-        return Totals(
-            {(name, *json.loads(labels)): value for name, labels, value in counters},
-            dict(messages),
-            size,
-        )
+        return dict(messages), size
 
 
 def add(connection: sqlite3.Connection, counts: Mapping[Key, int]) -> None:
@@ -83,6 +82,10 @@ def add(connection: sqlite3.Connection, counts: Mapping[Key, int]) -> None:
 
 _UNCOUNTED = """
 SELECT (SELECT value FROM marks WHERE name = 'counted'), (SELECT coalesce(max(seq), 0) FROM events)
+"""
+
+_UNTIL = """
+SELECT coalesce((SELECT seq FROM events WHERE seq > ? ORDER BY seq LIMIT 1 OFFSET ?), ?)
 """
 
 _ARRIVALS = """
