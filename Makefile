@@ -40,7 +40,7 @@ clean:  ## remove the virtual environment and the tools' caches; data and .env s
 
 # Fresh random secrets, readable by nobody else. An existing file is never touched.
 .env:
-	@umask 077 && $(BIN)/python -c "import secrets; print('ZIMSEND_WEBHOOK_SECRET=whsec_' + secrets.token_hex(32))" > $@.new
+	@umask 077 && $(BIN)/python -c "import secrets; print('ZIMSEND_WEBHOOK_SECRET=whsec_' + secrets.token_hex(32)); print('METRICS_TOKEN=' + secrets.token_hex(24))" > $@.new
 	@mv $@.new $@
 
 $(VENV)/bin/python:

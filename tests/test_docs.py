@@ -22,7 +22,7 @@ from receiver.providers.zimsend.samples import SAMPLES, sample
 from tests.server import ROOT
 
 README = (ROOT / "README.md").read_text()
-DOCUMENTS = ("README.md", "CHANGELOG.md", "docs/design.md", "docs/providers.md")
+DOCUMENTS = ("README.md", "CHANGELOG.md", "docs/design.md", "docs/metrics.md", "docs/providers.md")
 
 
 def section(heading: str) -> str:
