@@ -11,6 +11,7 @@ import logging
 import os
 import threading
 import uuid
+from bisect import bisect_left
 
 from receiver import metrics
 from receiver.errors import ReceiverError
@@ -47,6 +48,8 @@ class Counting(Uncounted):
         #: Guards the counts; never held while the store works.
         self._guard = threading.Lock()
         self._counts: dict[Key, int] = {}
+        #: By histogram: how many there were in each bucket, and all their seconds.
+        self._cells: dict[Key, list[float]] = {}
         self._process: int | None = None
         #: Held while a batch is added; and that batch, until it is known to be.
         self._adding = threading.Lock()
@@ -56,21 +59,29 @@ class Counting(Uncounted):
 
     def count(self, *key: str, by: int = 1) -> None:
         with self._guard:
-            self._counts[key] = self._counts.get(key, 0) + by
             if self._process != os.getpid():
-                self._start(key, by)
+                self._start()
+            self._counts[key] = self._counts.get(key, 0) + by
         if not self._heard.is_set():
             self._heard.set()
 
     def observe(self, name: str, seconds: float, *labels: str) -> None:
-        (bucket, one), (total, took) = metrics.observed(name, labels, seconds)
-        self.count(*bucket, by=one)
-        self.count(*total, by=took)
+        bounds = metrics.BOUNDS[name]
+        with self._guard:
+            if self._process != os.getpid():
+                self._start()
+            cells = self._cells.get((name, *labels))
+            if cells is None:
+                cells = self._cells[name, *labels] = [0] * (len(bounds) + 2)
+            cells[bisect_left(bounds, seconds)] += 1
+            cells[-1] += seconds
+        if not self._heard.is_set():
+            self._heard.set()
 
-    def _start(self, key: Key, by: int) -> None:
+    def _start(self) -> None:
         """In this process, which may be a fork: what had been counted is the other's to tell."""
         self._process = os.getpid()
-        self._counts, self._batch = {key: by}, None
+        self._counts, self._cells, self._batch = {}, {}, None
         self._adding, self._heard = threading.Lock(), threading.Event()
         threading.Thread(target=self._run, name="counting", daemon=True).start()
 
@@ -110,8 +121,12 @@ class Counting(Uncounted):
             with self._guard:
                 if self._process != os.getpid():
                     return False
-                if self._batch is None and self._counts:
-                    self._batch, self._counts = (uuid.uuid4().hex, self._counts), {}
+                if self._batch is None and (self._counts or self._cells):
+                    counts, self._counts = self._counts, {}
+                    for key, cells in self._cells.items():
+                        counts |= metrics.of_observations(key, cells)
+                    self._cells = {}
+                    self._batch = uuid.uuid4().hex, counts
             if self._batch is None:
                 return False
             self._store.add_counts(*self._batch, self.PATIENCE)

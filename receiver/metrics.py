@@ -6,8 +6,7 @@ kept under a key: a metric's name and the values of its labels, in their order.
 
 from __future__ import annotations
 
-from bisect import bisect_left
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from itertools import accumulate
@@ -158,7 +157,8 @@ METRICS = (
     ),
     Metric("build_info", "gauge", ("version", "python"), "state", "1; by its labels, what runs."),
 )
-BY_NAME = {metric.name: metric for metric in METRICS}
+#: Of each histogram.
+BOUNDS = {metric.name: metric.bounds for metric in METRICS if metric.bounds}
 
 
 # --- histograms: a bucket and a sum are counters of whole numbers
@@ -166,16 +166,20 @@ BY_NAME = {metric.name: metric for metric in METRICS}
 
 @cache
 def _keys(name: str, labels: Key) -> tuple[list[Key], Key]:
-    bounds = [*map(str, BY_NAME[name].bounds), "+Inf"]
+    bounds = [*map(str, BOUNDS[name]), "+Inf"]
     return [(f"{name}_bucket", *labels, bound) for bound in bounds], (f"{name}_sum", *labels)
 
 
-def observed(name: str, labels: Key, seconds: float) -> tuple[tuple[Key, int], tuple[Key, int]]:
-    """What an observation adds: one to its bucket, which holds none of the others, and its
-    microseconds to the sum."""
-    buckets, total = _keys(name, labels)
-    place = bisect_left(BY_NAME[name].bounds, seconds)
-    return (buckets[place], 1), (total, int(seconds * SECOND))
+def of_observations(key: Key, cells: Sequence[float]) -> dict[Key, int]:
+    """What observations add: to each bucket, which holds none of the others, and to the sum.
+
+    :param key: a histogram's name, and the values of its labels.
+    :param cells: how many there were in each bucket, and all their seconds.
+    """
+    buckets, total = _keys(key[0], key[1:])
+    *numbers, seconds = cells
+    counts = {bucket: int(n) for bucket, n in zip(buckets, numbers, strict=True) if n}
+    return counts | {total: round(seconds * SECOND)}
 
 
 def histogram(
@@ -183,7 +187,7 @@ def histogram(
 ) -> tuple[list[tuple[str, float]], float]:
     """The buckets as Prometheus wants them, each with all that are below it, and the sum.
 
-    :param counts: what `observed` has added up to.
+    :param counts: what `of_observations` has added up to.
     """
     buckets, total = _keys(name, labels)
     numbers = accumulate(counts.get(key, 0) for key in buckets)
