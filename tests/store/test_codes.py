@@ -179,9 +179,7 @@ def test_what_of_metadata_is_indexed() -> None:
 def old_rows(path: Path, count: int) -> Database:
     """A database of the release before, with failures, tests and metadata."""
     db = Database(str(path))
-    names = [migration.name for migration in migrations.pending(db)]
     migrations.apply(db, stop_before="failures_are_counted_by_code")
-    assert names[-1] == "failures_are_counted_by_code"
     cells: Counter[tuple[int, str, str]] = Counter()
     db.execute("BEGIN")
     for number in range(count):
@@ -231,7 +229,7 @@ def recount(store: Store) -> tuple[Counter[Any], Counter[Any]]:
 def test_sqlite_counts_what_it_has_by_code_at_the_start(tmp_path: Path) -> None:
     old_rows(tmp_path / "r.db", 1_000).close()
     store = open_store(f"sqlite:///{tmp_path / 'r.db'}")
-    assert store.migrate() == ["failures_are_counted_by_code"]
+    assert store.migrate()[0] == "failures_are_counted_by_code"
     days, codes = recount(store)
     days[NOW // DAY, "failed"] += 7
     assert totals(store) == days

@@ -508,6 +508,7 @@ def test_a_database_of_the_first_schema_is_brought_along(tmp_path: Path) -> None
         "leases_have_owners",
         "errors_have_tracebacks",
         "failures_are_counted_by_code",
+        "numbers_only_grow",
     ]
     assert (store.history(Search(), 0, 10), all_statistics(store)) == expected
     assert store.history(Search(text="bonjour"), 0, 10)[0] == 1
