@@ -242,6 +242,21 @@ def test_all_services_tell_the_same_also_after_one_was_killed(
     assert not fallen(before, after)
 
 
+def test_of_two_processes_the_one_that_is_asked_later_tells_no_less(
+    service: Callable[..., SimpleNamespace],
+) -> None:
+    """However old the figures of each are: a balancer sends one scrape here and the next there."""
+    one, other = service(), service()
+    told = [read(made.client.get("/metrics").text) for made in (one, other)]
+    for number in range(3):
+        assert one.post(event(f"{number}")).status_code == 200
+        assert one.receiver.counting.flush()
+        for made in (one, other):
+            told.append(read(made.client.get("/metrics").text))
+            assert told[-1][metrics.ACCEPTED, "zimsend", "sms.sent"] == number + 1
+            assert not fallen(told[-2], told[-1])
+
+
 def fallen(before: Samples, after: Samples) -> set[tuple[str, ...]]:
     """The counters that are less than they were, or are no longer told."""
     names = {metric.name for metric in METRICS if metric.kind != "gauge"}

@@ -231,7 +231,7 @@ class Front:
             items = step()
         except StopIteration as end:
             connection.answer(*json_answer(200, end.value))
-            self._receiver.counting.observe(ACKNOWLEDGED, time.monotonic() - request.ended)
+            self._receiver.counting.observe(ACKNOWLEDGED, self._clock() - request.ended)
             return
         except Exception as error:
             connection.answer(*refusal(_WEBHOOKS, error))
@@ -270,6 +270,11 @@ class Front:
 
     def answered(self, connection: Connection, request: Request, status: int, size: int) -> None:
         self.answers += 1
+        if status == 400 and request.ended == request.began:  # it never came whole
+            receiving = self._receiver.receiving
+            found = receiving.find(path_of(request))
+            if found is not None and found.accepts(request.method):
+                receiving.cut_short()
         if self._log_access is not None:
             self._log_access(connection, request, status, size)
 
