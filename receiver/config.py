@@ -16,6 +16,7 @@ from receiver.event import TEXT_MODES
 from receiver.misspelt import meant
 from receiver.setting_values import (
     address,
+    bearer_token,
     bind,
     country,
     credential,
@@ -121,6 +122,7 @@ class Config:
     v1_client_id: bytes | None = field(repr=False)
     v1_read_key: bytes | None = field(repr=False)
     default_country: str | None
+    metrics_token: bytes | None = field(repr=False)
     log_format: str
     log_level: str
 
@@ -456,6 +458,15 @@ SETTINGS = (
         "",
         "two letters, like `FR`: whose phone numbers you write without their country",
         country,
+    ),
+    Setting(
+        "METRICS_TOKEN",
+        "metrics_token",
+        "",
+        "the bearer token that `/metrics` asks for; without it, only this machine itself is "
+        "answered, and only while `PUBLIC_URL` is not set",
+        bearer_token,
+        secret=True,
     ),
     Setting(
         "LOG_FORMAT", "log_format", "text", "`json`: one object a line", one_of("text", "json")

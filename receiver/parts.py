@@ -11,6 +11,7 @@ from flask import Flask, current_app
 
 from receiver import ids
 from receiver.config import Config
+from receiver.counting import Counting
 from receiver.environment import Environment
 from receiver.ingest import Ingest
 from receiver.polling import Polling
@@ -35,6 +36,7 @@ class Receiver:
     receiving: Receiving
     worker: Worker
     upkeep: Upkeep
+    counting: Counting
     #: What SMS can be sent through, by provider: what its `Sending.open` made.
     senders: Mapping[str, Sender]
     #: Of those, whom a request is sent through that names none; each only where the one before

@@ -31,7 +31,7 @@ from receiver.upkeep import patiently
 log = logging.getLogger(__name__)
 
 _TURN = "polling"
-_NOTE = "polling"
+NOTE = "polling"
 #: How often a call is made at most, and seconds that it may take with its repetitions.
 _TRIES, _PATIENCE = 3, 90
 #: For how long a process that says nothing keeps the turn; more than a call takes.
@@ -126,7 +126,7 @@ class Polling:
 
     def went(self) -> Went | None:
         """How the last passes went; `None` if there was none yet."""
-        note = self._store.note(_NOTE)
+        note = self._store.note(NOTE)
         if note is None:
             return None
         names = {field.name for field in dataclasses.fields(Went)}
@@ -221,7 +221,7 @@ class Polling:
         went.tried_at, went.calls = self._now(), self._calls
         try:
             self._keep_turn()
-            self._store.write_note(_NOTE, json.dumps(dataclasses.asdict(went)))
+            self._store.write_note(NOTE, json.dumps(dataclasses.asdict(went)))
         except ReceiverError as error:  # then a pass is made too soon
             log.warning("how polling went could not be written down: %s", error)
 

@@ -13,13 +13,14 @@ from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from functools import partial
 from typing import NamedTuple
 
-from receiver import event, ids, times
+from receiver import event, ids, metrics, times
 from receiver.config import Config
+from receiver.counting import Uncounted
 from receiver.errors import Refused, StoreUnavailable, Unusable
 from receiver.event import Incoming
 from receiver.logs import Sparingly
 from receiver.providers import Door, Item, Provider
-from receiver.refusals import LARGEST, Refusals
+from receiver.refusals import BODY, LARGEST, STORE, Refusals
 from receiver.store import Outcome, stored_as
 
 log = logging.getLogger(__name__)
@@ -54,12 +55,18 @@ class Receiving:
 
     :param providers: those that are set up.
     :param now: the wall clock, in microseconds.
+    :param counting: told of what leaves no row.
     """
 
     def __init__(
-        self, config: Config, providers: Iterable[Provider], now: Callable[[], int]
+        self,
+        config: Config,
+        providers: Iterable[Provider],
+        now: Callable[[], int],
+        counting: Uncounted | None = None,
     ) -> None:
         self._config = config
+        self._counting = counting or Uncounted()
         self._now = now
         self._retries = Sparingly()
         self._collisions = Sparingly()
@@ -71,6 +78,7 @@ class Receiving:
                 known = self._secret if provider.door.header is None else self._fixed
                 known[provider.door.path] = Visit(provider, provider.door)
         self.refusals = Refusals([*self._fixed, *self._secret])
+        self.refusals.on_refusal = partial(self._counting.count, metrics.REFUSED)
 
     @property
     def largest_body(self) -> int:
@@ -109,6 +117,10 @@ class Receiving:
         look = partial(visit.door.likely_cause, self._config, body[: LARGEST + 1], headers)
         self.refusals.signature(look)
 
+    def cut_short(self) -> None:
+        """Count a webhook whose body did not come whole, or cannot be read."""
+        self._counting.count(metrics.REFUSED, BODY)
+
     def receive(self, provider: Provider, body: bytes, claimed: str | None) -> Steps:
         """Authenticate the raw bytes, parse them, let them be stored, and say so.
 
@@ -120,22 +132,40 @@ class Receiving:
             yield ELSEWHERE
         items = self._items(provider, body, now)
         try:
-            outcomes = yield items
+            try:
+                outcomes = yield items
+            except StoreUnavailable:
+                raise
+            except Exception:
+                # Whatever is authenticated is kept, also where this program has a defect.
+                log.exception("an event could not be stored and goes into quarantine")
+                items, outcomes = yield from self._one_by_one(provider, items, now)
         except StoreUnavailable:
+            self._counting.count(metrics.REFUSED, STORE)
             raise
-        except Exception:
-            # Whatever is authenticated is kept, also where this program has a defect.
-            log.exception("an event could not be stored and goes into quarantine")
-            items, outcomes = yield from self._one_by_one(provider, items, now)
         assert outcomes is not None
         if any(outcome.endswith("apart") for outcome in outcomes):
             items, outcomes = self._apart(items, outcomes)
-        if provider.tries is not None:
-            for item, outcome in zip(items, outcomes, strict=True):
-                if outcome == "duplicate" and isinstance(item, Incoming):
-                    self._tell_of_a_retry(provider, item.id)
+        if "duplicate" in outcomes:
+            self._count_duplicates(provider, items, outcomes)
         assert provider.door is not None
-        return provider.door.answer(items, outcomes)
+        try:
+            return provider.door.answer(items, outcomes)
+        except Refused:
+            self._counting.count(metrics.REFUSED, BODY)
+            raise
+
+    def _count_duplicates(
+        self, provider: Provider, items: Sequence[Item], outcomes: Sequence[Outcome]
+    ) -> None:
+        number = outcomes.count("duplicate")
+        self._counting.count(metrics.DUPLICATES, by=number)
+        if provider.tries is None:
+            return
+        self._counting.count(metrics.RETRIES, by=number)
+        for item, outcome in zip(items, outcomes, strict=True):
+            if outcome == "duplicate" and isinstance(item, Incoming):
+                self._tell_of_a_retry(provider, item.id)
 
     def _items(self, provider: Provider, body: bytes, now: int) -> Sequence[Item]:
         """What a body says; where it says nothing of use, what quarantine keeps of it."""

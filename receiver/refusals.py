@@ -20,8 +20,8 @@ from receiver.times import MINUTE
 
 log = logging.getLogger(__name__)
 
-#: Why a request was refused.
-SIGNATURE, SIZE, PATH = "signature", "size", "path"
+#: Why a request was refused; the last two are not told of here.
+SIGNATURE, SIZE, PATH, BODY, STORE = "signature", "size", "path", "body", "store"
 
 #: Bytes of a refused body that are looked at; of a larger one, so many and one more are kept.
 LARGEST = 64 * 1024
@@ -65,6 +65,8 @@ class Refusals:
     def __init__(self, right: Sequence[str], clock: Callable[[], float] = time.monotonic) -> None:
         self._right = right
         self._clock = clock
+        #: Called with the cause of each.
+        self.on_refusal: Callable[[str], None] = lambda cause: None
         self._guard = threading.Lock()
         #: In all; and since the last line.
         self.counts: Counter[str] = Counter()
@@ -109,6 +111,7 @@ class Refusals:
             return self.counts.total()
 
     def _count(self, cause: str) -> None:
+        self.on_refusal(cause)
         with self._guard:
             self._last = self._clock()
             self.counts[cause] += 1

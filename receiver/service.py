@@ -13,6 +13,7 @@ from flask import Flask
 
 from receiver import commands, refusals, times
 from receiver.config import Config
+from receiver.counting import Counting
 from receiver.environment import Environment
 from receiver.errors import ConfigError
 from receiver.event import Incoming
@@ -29,7 +30,7 @@ from receiver.reconciliation.passes import Reconciliation
 from receiver.registry import Registry
 from receiver.store import Store, open_store
 from receiver.upkeep import Upkeep
-from receiver.web import dashboard, ops, paths, problems, webhook
+from receiver.web import dashboard, metrics, ops, paths, problems, webhook
 from receiver.web.proxies import behind
 from receiver.web.v1 import gateway, reconciliation
 from receiver.web.v1 import messages as mirror
@@ -53,7 +54,8 @@ def create_app(
     store = open_store(config.database_url)
     registry = Registry()
     register_handlers(registry, config.handlers)
-    worker = Worker(store, registry, now, inside=app.app_context)
+    counting = Counting(store)
+    worker = Worker(store, registry, now, inside=app.app_context, counting=counting)
     upkeep = Upkeep(store, config.retention, now)
     ingest = Ingest(store, registry.wanting, bell(environ, WORK) or worker.wake)
     set_up = [provider for provider in PROVIDERS.values() if provider.is_set_up(config)]
@@ -71,7 +73,7 @@ def create_app(
         if account is not None
     }
 
-    receiving = Receiving(config, set_up, now)
+    receiving = Receiving(config, set_up, now, counting)
     receiving.refusals.keep = lambda line: refusals.note(store, now(), line)
 
     app.url_map.merge_slashes = False  # an id may hold any of them
@@ -85,6 +87,7 @@ def create_app(
         receiving,
         worker,
         upkeep,
+        counting,
         senders,
         send_with(config),
         waiting,
@@ -105,6 +108,7 @@ def create_app(
     app.register_blueprint(reconciliation.blueprint)
     app.register_blueprint(ops.blueprint)
     app.register_blueprint(dashboard.routes(config))
+    app.register_blueprint(metrics.blueprint)
     problems.register_errors(app)
     commands.register(app)
     return app

@@ -158,6 +158,16 @@ def credential(text: str) -> bytes | None:
     return None if credential is None else credential.encode()
 
 
+def bearer_token(text: str) -> bytes | None:
+    token = credential(text)
+    if token is not None and len(token) < SHORTEST_SECRET:
+        raise ValueError(
+            f"is shorter than {SHORTEST_SECRET} characters, so it can be guessed; "
+            "`openssl rand -hex 24` makes one"
+        )
+    return token
+
+
 def token_id(text: str) -> bytes | None:
     token_id = credential(text)
     if token_id is not None and b":" in token_id:

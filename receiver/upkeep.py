@@ -15,6 +15,7 @@ from typing import TypeVar
 from receiver import times
 from receiver.errors import ReceiverError, StoreUnavailable
 from receiver.logs import Sparingly
+from receiver.providers import TYPES
 from receiver.store import Expired, Store
 
 Result = TypeVar("Result")
@@ -52,6 +53,8 @@ def expire(
     :param stopped: asked after each batch whether to leave the rest to another time.
     """
     total = Expired()
+    while not stopped() and patiently(lambda: store.count_arrivals(TYPES, _PATIENCE)):
+        pass  # each event is counted before it can go
     while not stopped():
         batch = patiently(lambda: store.expire(before, _PATIENCE))
         if not any(batch):
@@ -111,6 +114,8 @@ class Upkeep:
     LOOK = 1.0
     #: How often everything is looked through for what has expired.
     EVERY = 10 * times.MINUTE
+    #: Seconds between two looks for events that nobody has counted.
+    COUNT_EVERY = 5.0
     #: What quarantine may take. All that is in it was answered 400.
     QUARANTINE_BYTES = 256 * 1024 * 1024
 
@@ -123,6 +128,7 @@ class Upkeep:
         self._full = self._warned = False
         #: The last look, by `time.monotonic`.
         self._looked = time.monotonic()
+        self._count_at = 0.0
         self._stopped = threading.Event()
         self._thread: threading.Thread | None = None
 
@@ -149,6 +155,10 @@ class Upkeep:
         self._store.tidy()
         while not self._stopped.is_set() and patiently(lambda: self._store.index_texts(_PATIENCE)):
             pass
+        if (looked := time.monotonic()) >= self._count_at:
+            self._count_at = looked + self.COUNT_EVERY
+            while patiently(lambda: self._store.count_arrivals(TYPES, _PATIENCE)):
+                pass
         self._bound_quarantine()
         self._warn()
         before = self._expirable(now)

@@ -69,6 +69,7 @@ def work(receiver: Receiver, environ: Mapping[str, str]) -> None:
     receiver.start()
     receiver.worker.run()
     receiver.stop()
+    receiver.counting.flush()
     receiver.store.close()
     if pipes.given:
         logging.shutdown()

@@ -166,6 +166,8 @@ def app(environ: dict[str, str], clock: Clock) -> Iterator[Flask]:
     receiver: Receiver = app.extensions["receiver"]
     receiver.store.migrate()
     yield app
+    receiver.counting.stop()
+    app.extensions["metrics"].stop()
     receiver.store.close()
 
 

@@ -14,6 +14,7 @@ from receiver.providers.contract import Asked, Door, Item, Provider, Sender, Sen
 __all__ = [
     "PROVIDERS",
     "SENDING",
+    "TYPES",
     "Asked",
     "Door",
     "Item",
@@ -30,6 +31,9 @@ __all__ = [
 PROVIDERS: Mapping[str, Provider] = {
     each.name: each for each in (zimsend.PROVIDER, smscx.PROVIDER, sipgate.PROVIDER)
 }
+
+#: The types of events that any of them documents.
+TYPES = frozenset(kind for each in PROVIDERS.values() for kind in each.samples)
 
 #: Those that can be sent through, in the same order.
 SENDING: Mapping[str, Sending] = {

@@ -13,6 +13,7 @@ from contextlib import AbstractContextManager
 from typing import Any, Literal, NamedTuple, Protocol
 
 from receiver.event import Incoming, Rejected, under_own_id
+from receiver.metrics import Key
 from receiver.mirror import Search
 from receiver.status import Row
 from receiver.store.views import DeliveryState, Selection, Views
@@ -405,6 +406,32 @@ class Marks(Protocol):
         """Write texts down by their names, in one durable transaction; `None` takes one away."""
 
 
+class Counters(Protocol):
+    """Numbers that only grow, whatever becomes of the rows that they were counted by."""
+
+    def add_counts(self, token: str, counts: Mapping[Key, int], patience: float) -> None:
+        """Add to counters, in one durable transaction.
+
+        :param token: of this batch. What has been added under it before is not added again, unless
+            a thousand other batches were since.
+        """
+
+    def count_arrivals(self, types: Collection[str], patience: float) -> bool:
+        """Count new events that are stored and that nobody has counted yet: each exactly once, by
+        whichever process, and before it can expire.
+
+        :param types: those with a counter of their own.
+        :returns: whether there may be more.
+        """
+
+    def counters(self) -> Mapping[Key, int]:
+        """What has been counted up to this moment, by whomever."""
+
+    def kept(self) -> tuple[Mapping[str, int], int]:
+        """How many messages are kept, by status, and how many bytes all takes on the disk. No
+        message is read for it."""
+
+
 class Records(Protocol):
     """What operators ask about what has arrived: events with their work, and quarantine."""
 
@@ -472,7 +499,7 @@ class Copy(Protocol):
         """Go on after the greatest event that was put."""
 
 
-class Store(Ingest, Work, Mirror, Upkeep, Marks, Records, Views, Copy, Protocol):
+class Store(Ingest, Work, Mirror, Upkeep, Marks, Counters, Records, Views, Copy, Protocol):
     """All that an engine must do. The same tests run against each of them."""
 
     def migrate(self) -> list[str]:

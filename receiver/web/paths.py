@@ -9,10 +9,11 @@ import re
 
 HEALTH = "/healthz"
 READINESS = "/readyz"
+METRICS = "/metrics"
 
 #: Paths that hold no id.
 _FIXED = {
-    *(HEALTH, READINESS, "/", "/v1/reconciliation"),
+    *(HEALTH, READINESS, METRICS, "/", "/v1/reconciliation"),
     *("/v1/sms/history", "/v1/sms/stats", "/v1/sms/verify-otp", "/v1/sms/send-otp"),
     *("/v1/sms/send", "/v1/sms/send-bulk", "/v1/sms/send-bulk-personalized"),
     *("/messages", "/events", "/failures", "/live", "/losses", "/quarantine", "/settings"),

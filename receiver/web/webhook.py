@@ -13,6 +13,7 @@ from werkzeug.exceptions import MethodNotAllowed
 
 from receiver.errors import Refused
 from receiver.ingest import deadline_for
+from receiver.metrics import ACKNOWLEDGED
 from receiver.parts import parts
 from receiver.providers import Provider
 from receiver.receiving import Visit, blocking
@@ -69,8 +70,11 @@ def _receive(found: Visit) -> Response:
     except Refused as error:
         if error.status == 413:
             receiver.receiving.refusals.size()
+        else:
+            receiver.receiving.cut_short()
         raise
-    deadline = deadline_for(began, time.monotonic())
+    ended = time.monotonic()
+    deadline = deadline_for(began, ended)
     steps = receiver.receiving.receive(found.provider, body, claimed)
     try:
         text = blocking(steps, lambda items: receiver.ingest.submit_all(items, deadline))
@@ -79,4 +83,5 @@ def _receive(found: Visit) -> Response:
             headers = {name.lower(): value for name, value in request.headers.items()}
             receiver.receiving.refused(found, body, headers)
         raise
+    receiver.counting.observe(ACKNOWLEDGED, time.monotonic() - ended)
     return response(json_answer(200, text))

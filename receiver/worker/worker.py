@@ -11,10 +11,11 @@ import mmap
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext, suppress
 
-from receiver import times
+from receiver import metrics, times
+from receiver.counting import Uncounted
 from receiver.errors import ReceiverError
 from receiver.registry import Handler, Registry
 from receiver.store import Claim, Settlement, Store, Want
@@ -43,6 +44,7 @@ class Worker:
     :param executor: makes what runs the calls of a handler.
     :param clock: seconds that no wall clock can turn back, as the executors measure them, too.
     :param inside: what each handler is called inside of, as an application's context.
+    :param counting: told of calls and their ends.
     """
 
     #: Seconds between two looks at whether other processes have committed.
@@ -66,8 +68,10 @@ class Worker:
         executor: Executors = Threads,
         clock: Callable[[], float] = time.monotonic,
         inside: Surroundings = nullcontext,
+        counting: Uncounted | None = None,
     ) -> None:
         self._inside = inside
+        self._counting = counting or Uncounted()
         self._store = store
         self._now = now
         self._clock = clock
@@ -161,6 +165,9 @@ class Worker:
     def run(self) -> None:
         """The loop: until `stop`, and then until what runs has ended or patience has."""
         pause = self.LOOK
+        for name in self._handlers:
+            for end in metrics.ENDS:  # what has never happened shows as 0
+                self._counting.count(metrics.DELIVERIES, name, end, by=0)
         while not self._stopping:
             pause = self._round(pause)
         self._patience_ends = min(self._patience_ends, self._clock() + self.DRAIN)
@@ -226,10 +233,9 @@ class Worker:
             self._waits = is_held(self._store)
         wants = [] if self._stopping or self._careful or self._waits else self._wants(now)
         if self._settlements or wants:
-            claims = self._store.work(
-                now, self._settlements, wants, self.PATIENCE, self._deaths.given_up
-            )
+            claims = self._store.work(now, self._settlements, wants, self.PATIENCE, self._given_up)
             self._deaths.settled(self._settlements)
+            self._count(self._settlements)
             self._settlements = []
             self._hand_out(claims, wants, now)
         if not self._stopping:
@@ -240,6 +246,18 @@ class Worker:
             self._store.unpark(now)
         self._stuck_note.tell(now, self.stuck)
         self._heartbeat.beat(now)
+
+    def _given_up(self, handler: str, seqs: Sequence[int]) -> None:
+        self._deaths.given_up(handler, seqs)
+        if seqs:
+            self._counting.count(metrics.DELIVERIES, handler, "dead", by=len(seqs))
+
+    def _count(self, settlements: Sequence[Settlement]) -> None:
+        """Their ends are written down. What was only given back is none."""
+        for ended in settlements:
+            if ended.state != "pending" or ended.error is not None:
+                end = "failed" if ended.state == "pending" else ended.state
+                self._counting.count(metrics.DELIVERIES, ended.claim.handler, end)
 
     def _held(self) -> list[Claim]:
         calls = [call.claim for lane in self._lanes.values() for call in lane.calls]
@@ -266,6 +284,7 @@ class Worker:
                 log.warning("handler %s is no longer stuck", lane.handler.name)
             lane.look_at = 0
             if not call.settled:
+                self._counting.observe(metrics.HANDLED, call.took, lane.handler.name)
                 self._settlements.append(settlement(lane.handler, call.claim, call.failure, now))
 
     def _time_out(self, now: int) -> None:
@@ -276,6 +295,7 @@ class Worker:
                 if call.state is not State.RUNNING or clock < call.started + timeout:
                     continue
                 call.change(State.RUNNING, State.OVERTAKEN)
+                self._counting.observe(metrics.HANDLED, clock - call.started, lane.handler.name)
                 error = TimeoutError(f"no answer within {timeout:g} s")
                 self._settlements.append(
                     settlement(lane.handler, call.claim, failure_of(error), now)

@@ -510,6 +510,7 @@ def test_a_database_of_the_first_schema_is_brought_along(tmp_path: Path) -> None
         "failures_are_counted_by_code",
         "dead_work_is_found_by_its_cause",
         "what_is_rare_is_found",
+        "numbers_only_grow",
     ]
     assert (store.history(Search(), 0, 10), all_statistics(store)) == expected
     assert store.history(Search(text="bonjour"), 0, 10)[0] == 1

@@ -9,6 +9,7 @@ import psycopg
 from receiver.errors import StoreUnavailable
 from receiver.store.postgres import schema
 from receiver.store.postgres.copy import Copy
+from receiver.store.postgres.counters import Counters
 from receiver.store.postgres.group import Ingest
 from receiver.store.postgres.marks import Marks
 from receiver.store.postgres.mirror import Mirror
@@ -28,7 +29,7 @@ _HINTS: dict[str | None, str] = {
 }
 
 
-class PostgresStore(Ingest, Work, Mirror, Upkeep, Marks, Views, Copy):
+class PostgresStore(Ingest, Work, Mirror, Upkeep, Marks, Counters, Views, Copy):
     """See `receiver.store.Store`."""
 
     def migrate(self) -> list[str]:

@@ -122,3 +122,8 @@ class Copy(Transactions):
             connection.execute(
                 "SELECT setval('event_seqs', max(seq)) FROM events HAVING count(*) > 0"
             )
+            # Whoever has written them has counted them.
+            connection.execute(
+                "UPDATE marks SET value = (SELECT coalesce(max(seq), 0) FROM events)"
+                " WHERE name = 'counted'"
+            )

@@ -10,8 +10,10 @@ import json
 from collections import Counter
 from typing import Any
 
+from receiver import metrics
 from receiver.store.contract import Expired
 from receiver.store.group import UNDATED, spared
+from receiver.store.postgres import counters
 from receiver.store.postgres.codes import Codes, Move, cell, count
 from receiver.store.postgres.pool import Connection
 
@@ -46,6 +48,8 @@ def expire_batch(connection: Connection, before: int, spread: int, codes: Codes)
     # They count on in the totals.
     count(connection, {one: Move(live=-number) for one, number in gone.items()}, spread, codes)
     expired = Expired(len(messages), len(events), quarantined.rowcount)
+    if messages:
+        counters.add(connection, {(metrics.EXPIRED,): len(messages)})
     if not any(expired):
         connection.execute(_OLD_QUESTIONS, (before,))
     return expired

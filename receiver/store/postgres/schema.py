@@ -168,6 +168,11 @@ def _find_what_is_rare(connection: Connection) -> None:
         connection.execute(statement)
 
 
+def _keep_counters(connection: Connection) -> None:
+    # Additive: events that an older release writes are counted by this one, from their rows.
+    connection.execute(_COUNTERS)
+
+
 _STEPS_TAKEN = """
 CREATE TABLE IF NOT EXISTS schema_steps (
     number   integer PRIMARY KEY,
@@ -373,6 +378,25 @@ _RARE = (
 )
 
 
+_COUNTERS = """
+-- Numbers that only grow (receiver/metrics.py): a name, and the values of its labels as JSON.
+CREATE TABLE counters (
+    name   text   COLLATE "C" NOT NULL,
+    labels text   COLLATE "C" NOT NULL,
+    value  bigint NOT NULL,
+    PRIMARY KEY (name, labels)
+);
+
+-- The batches that were added last, so that none is added twice.
+CREATE TABLE counted_batches (
+    number bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    token  text   NOT NULL UNIQUE
+);
+
+-- Up to which event all have been counted. Those that are here already happened before.
+INSERT INTO marks SELECT 'counted', coalesce(max(seq), 0) FROM events;
+"""
+
 STEPS = (
     Step("create_tables", _create_tables),
     Step("park_items_behind_others", _park_items_behind_others),
@@ -381,4 +405,5 @@ STEPS = (
     Step("count_failures_by_code", codes.take),
     Step("find_dead_work_by_its_cause", _find_dead_work_by_its_cause),
     Step("find_what_is_rare", _find_what_is_rare),
+    Step("keep_counters", _keep_counters),
 )

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import psycopg
 
 from receiver.causes import GIVEN_UP, NO_HANDLER, cause_of
+from receiver.metrics import DELIVERIES
 from receiver.store.claiming import (
     AGAIN,
     FARTHEST,
@@ -30,6 +32,7 @@ from receiver.store.contract import (
     Want,
     tell_given_up,
 )
+from receiver.store.postgres import counters
 from receiver.store.postgres.pool import Connection
 from receiver.store.postgres.transactions import LOCK_OF_QUEUE, Transactions
 
@@ -112,7 +115,10 @@ class Work(Transactions):
         with self._transaction() as connection:
             asked = {"known": list(known), "before": now - wait, "now": now}
             buried = connection.execute(_BURY, asked)
-        return buried.rowcount
+            of = Counter(name for (name,) in buried.fetchall())
+            if of:
+                counters.add(connection, {(DELIVERIES, name, "dead"): n for name, n in of.items()})
+        return of.total()
 
     def unpark(self, now: int) -> int:
         (found,) = self._row(_LEFT_PARKED, {"now": now})
@@ -433,6 +439,7 @@ WHERE (event_seq, handler) IN (
     WHERE handler <> ALL (%(known)s) AND state = 'pending'
       AND (due_at <= %(before)s OR due_at = {NEVER} AND due_since <= %(before)s)
     FOR UPDATE SKIP LOCKED)
+RETURNING handler
 """
 
 # The messages of which something is parked, found by going from each to the next; and those of

@@ -7,6 +7,7 @@ import sqlite3
 from receiver.errors import StoreUnavailable
 from receiver.store.sqlite.connections import SHORT_PATIENCE
 from receiver.store.sqlite.copy import Copy
+from receiver.store.sqlite.counters import Counters
 from receiver.store.sqlite.files import make_private
 from receiver.store.sqlite.group import Ingest
 from receiver.store.sqlite.listing import Listing
@@ -18,7 +19,7 @@ from receiver.store.sqlite.views import Views
 from receiver.store.sqlite.work import Work
 
 
-class SqliteStore(Ingest, Work, Mirror, Listing, Upkeep, Marks, Views, Copy):
+class SqliteStore(Ingest, Work, Mirror, Listing, Upkeep, Marks, Counters, Views, Copy):
     """See `receiver.store.Store`."""
 
     def migrate(self) -> list[str]:

@@ -98,3 +98,8 @@ class Copy(Connections):
                 "UPDATE marks SET value = max(value, (SELECT coalesce(max(seq), 0) FROM events))"
                 " WHERE name = 'seq'"
             )
+            # Whoever has written them has counted them.
+            connection.execute(
+                "UPDATE marks SET value = (SELECT coalesce(max(seq), 0) FROM events)"
+                " WHERE name = 'counted'"
+            )

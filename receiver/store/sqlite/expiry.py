@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import sqlite3
 
+from receiver import metrics
 from receiver.store.contract import Expired
 from receiver.store.group import UNDATED, spared
+from receiver.store.sqlite import counters
 from receiver.store.sqlite.codes import COUNTED_CODE, DAY_OF_AT
 
 #: Messages and events in one batch: it bounds what a webhook may have to wait for.
@@ -46,6 +48,8 @@ def expire_batch(connection: sqlite3.Connection, before: int) -> Expired:
     )
     connection.executemany("DELETE FROM quarantine WHERE digest = ?", quarantined)
     expired = Expired(len(messages), len(events), len(quarantined))
+    if messages:
+        counters.add(connection, {(metrics.EXPIRED,): len(messages)})
     if not any(expired):
         connection.execute(_OLD_QUESTIONS, (before,))
     return expired

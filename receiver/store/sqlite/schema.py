@@ -111,6 +111,11 @@ def what_is_rare_is_found(db: Database) -> None:
     _run(db, _RARE)
 
 
+@migrations()
+def numbers_only_grow(db: Database) -> None:
+    _run(db, _COUNTERS)
+
+
 @cache
 def step_names() -> set[str]:
     """All steps that this release knows: those that an empty database lacks."""
@@ -457,4 +462,20 @@ _CAUSES_INDEX = """
 -- With the state, or SQLite would read the rows for it.
 CREATE INDEX deliveries_by_cause ON deliveries (handler, cause, due_at, event_seq, state)
     WHERE state = 'dead';
+"""
+
+_COUNTERS = """
+-- Numbers that only grow (receiver/metrics.py): a name, and the values of its labels as JSON.
+CREATE TABLE counters (
+    name   TEXT    NOT NULL,
+    labels TEXT    NOT NULL,
+    value  INTEGER NOT NULL,
+    PRIMARY KEY (name, labels)
+) WITHOUT ROWID;
+
+-- The batches that were added last, so that none is added twice.
+CREATE TABLE counted_batches (number INTEGER PRIMARY KEY, token TEXT NOT NULL UNIQUE);
+
+-- Up to which event all have been counted. Those that are here already happened before.
+INSERT INTO marks SELECT 'counted', coalesce(max(seq), 0) FROM events;
 """

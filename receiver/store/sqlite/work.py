@@ -8,6 +8,7 @@ from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 from receiver.causes import GIVEN_UP, NO_HANDLER, cause_of
+from receiver.metrics import DELIVERIES
 from receiver.store.claiming import (
     AGAIN,
     FARTHEST,
@@ -27,6 +28,7 @@ from receiver.store.contract import (
     Want,
     tell_given_up,
 )
+from receiver.store.sqlite import counters
 from receiver.store.sqlite.connections import Connections, as_unavailable, item_of, placeholders
 
 #: An item's number, handler, fence and attempt.
@@ -121,6 +123,10 @@ class Work(Connections):
         with self._transaction() as connection:
             for items in (due, parked):
                 table, _, which = items.partition(" WHERE ")
+                of = connection.execute(
+                    f"SELECT handler, count(*) FROM {items} GROUP BY handler", waited
+                ).fetchall()
+                counters.add(connection, {(DELIVERIES, name, "dead"): n for name, n in of})
                 query = f"UPDATE {table} {dead} WHERE {which}"
                 buried += connection.execute(query, (now, *waited)).rowcount
         return buried

@@ -23,6 +23,7 @@ from werkzeug.exceptions import NotFound
 from receiver.errors import Refused, StoreUnavailable
 from receiver.ingest import Ticket, deadline_for
 from receiver.logs import Sparingly
+from receiver.metrics import ACKNOWLEDGED
 from receiver.parts import Receiver
 from receiver.receiving import ELSEWHERE, Steps
 from receiver.web import ops
@@ -187,6 +188,7 @@ class Front:
             request.limit = receiving.largest_body
         elif found is None and receiving.needs_secret(path):
             # Before a byte of the body is asked for.
+            receiving.refusals.path(path, signed=False)
             raise Refuse(404, str(NotFound.description))
         else:
             request.limit = max(LARGEST_FOR_FLASK, self._receiver.config.max_body_bytes + 1)
@@ -229,6 +231,7 @@ class Front:
             items = step()
         except StopIteration as end:
             connection.answer(*json_answer(200, end.value))
+            self._receiver.counting.observe(ACKNOWLEDGED, self._clock() - request.ended)
             return
         except Exception as error:
             connection.answer(*refusal(_WEBHOOKS, error))
@@ -267,6 +270,11 @@ class Front:
 
     def answered(self, connection: Connection, request: Request, status: int, size: int) -> None:
         self.answers += 1
+        if status == 400 and request.ended == request.began:  # it never came whole
+            receiving = self._receiver.receiving
+            found = receiving.find(path_of(request))
+            if found is not None and found.accepts(request.method):
+                receiving.cut_short()
         if self._log_access is not None:
             self._log_access(connection, request, status, size)
 

@@ -26,3 +26,9 @@ class ThreadsWorker(ThreadWorker):  # type: ignore[misc]
                 socket.SOL_SOCKET, socket.SO_RCVTIMEO, struct.pack("ll", _RECEIVE_TIMEOUT, 0)
             )
         super().init_process()
+
+    def run(self) -> None:
+        super().run()
+        from receiver.parts import parts
+
+        parts(self.wsgi).counting.flush()

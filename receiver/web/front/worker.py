@@ -143,7 +143,9 @@ class LoopWorker(Worker):  # type: ignore[misc]
             self.loop.add_reader(listening, self._accept, front, listening)
 
     async def _end(self, front: Front, deadline: float) -> None:
-        """Answer what is in hand, and close what is not."""
+        """Answer what is in hand, and close what is not; add to the store what was counted."""
+        from receiver.parts import parts
+
         began = time.monotonic()
         front.stop()
         while front.open and not self._at_once:
@@ -160,6 +162,8 @@ class LoopWorker(Worker):  # type: ignore[misc]
             await asyncio.sleep(0.05)
         front.abort()
         await asyncio.sleep(0)  # closing is the loop's work, too
+        if not self._at_once:
+            parts(self.wsgi).counting.flush()
 
     def _connections(self) -> int:
         """How many this process may have; as many files as the system allows are made available."""
