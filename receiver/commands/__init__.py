@@ -11,6 +11,7 @@ def register(app: Flask) -> None:
         backup,
         config,
         copy,
+        doctor,
         events,
         handlers,
         messages,
@@ -42,5 +43,6 @@ def register(app: Flask) -> None:
         reconcile.reconcile,
         webhooks.webhooks,
         config.config,
+        doctor.doctor,
     ):
         app.cli.add_command(command)

@@ -472,6 +472,19 @@ class Copy(Protocol):
         """Go on after the greatest event that was put."""
 
 
+class Engine(NamedTuple):
+    """What a store is on.
+
+    :param title: the engine with its version.
+    :param file: of SQLite; `None` for a server.
+    :param clock: the server's wall clock, in microseconds; `None` where it is this machine's.
+    """
+
+    title: str
+    file: str | None = None
+    clock: int | None = None
+
+
 class Store(Ingest, Work, Mirror, Upkeep, Marks, Records, Views, Copy, Protocol):
     """All that an engine must do. The same tests run against each of them."""
 
@@ -490,6 +503,9 @@ class Store(Ingest, Work, Mirror, Upkeep, Marks, Records, Views, Copy, Protocol)
 
         :raises SchemaMismatch: if it has another.
         """
+
+    def engine(self) -> Engine:
+        """What this store is on, asked now."""
 
     def close(self) -> None:
         """Close this process's connections."""

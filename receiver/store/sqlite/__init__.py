@@ -5,6 +5,7 @@ from __future__ import annotations
 import sqlite3
 
 from receiver.errors import StoreUnavailable
+from receiver.store.contract import Engine
 from receiver.store.sqlite.connections import SHORT_PATIENCE
 from receiver.store.sqlite.copy import Copy
 from receiver.store.sqlite.files import make_private
@@ -51,6 +52,9 @@ class SqliteStore(Ingest, Work, Mirror, Listing, Upkeep, Marks, Views, Copy):
                     "process write the file and its folder"
                 ) from error
             return pending
+
+    def engine(self) -> Engine:
+        return Engine(f"SQLite {sqlite3.sqlite_version}", self.path)
 
     def prove_writable(self) -> None:
         with self._transaction(SHORT_PATIENCE) as connection:
