@@ -13,6 +13,7 @@ def register(app: Flask) -> None:
         copy,
         doctor,
         events,
+        export,
         handlers,
         messages,
         quarantine,
@@ -44,5 +45,6 @@ def register(app: Flask) -> None:
         webhooks.webhooks,
         config.config,
         doctor.doctor,
+        export.export,
     ):
         app.cli.add_command(command)

@@ -414,6 +414,9 @@ class Records(Protocol):
     def body(self, event_id: str) -> bytes | None:
         """The stored body of an event."""
 
+    def bodies(self, event_ids: Sequence[str]) -> Mapping[str, bytes]:
+        """The stored bodies of some events, by their ids."""
+
     def tracebacks(self, event_id: str) -> Mapping[str, str]:
         """Where the last errors of an event's handlers came from, by the handlers' names."""
 
