@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from receiver import checks
-from receiver.checks import Finding
+from receiver.checks.found import Finding
 from receiver.commands.common import command, echo, echo_json, format_option
 from receiver.config import SETTINGS, Config
 from receiver.parts import parts
@@ -66,8 +66,8 @@ def _tell(finding: Finding, style: str) -> None:
         echo_json(finding._asdict())
         return
     state = finding.state.upper() if finding.state == "wrong" else finding.state
-    advice = f": {finding.advice}" if finding.advice else ""
-    told = " ".join(f"{finding.told}{advice}".split())
+    advice = finding.advice[:1].upper() + finding.advice[1:]
+    told = " ".join(f"{finding.told}{'. ' if advice else ''}{advice}".split())
     echo(f"{state:<8} {finding.check:<18} {told}")
 
 

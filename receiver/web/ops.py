@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from flask import Blueprint, Response, current_app
 from flask.blueprints import BlueprintSetupState
 
-from receiver.checks import try_to_store
+from receiver.checks.here import try_to_store
 from receiver.errors import FileReplaced, SchemaMismatch, StoreUnavailable
 from receiver.logs import Sparingly
 from receiver.parts import Receiver, parts

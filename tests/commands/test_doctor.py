@@ -17,7 +17,8 @@ from flask.testing import FlaskCliRunner
 
 from app import create_app
 from receiver import checks, times
-from receiver.checks import Finding, look
+from receiver.checks import here, look, network
+from receiver.checks.found import Check, Finding
 from receiver.errors import StoreUnavailable
 from receiver.parts import Receiver
 from receiver.providers.zimsend.webhook import sign
@@ -54,11 +55,11 @@ def make(environ: dict[str, str], canned: Canned, clock: Clock) -> Iterator[Make
             reconciliation.account.client.close()  # type: ignore[attr-defined]
 
 
-def found(receiver: Receiver, check: checks.Check, limit: float = 10) -> list[Finding]:
+def found(receiver: Receiver, check: Check, limit: float = 10) -> list[Finding]:
     return list(look(receiver, [("it", check)], limit))
 
 
-def only(receiver: Receiver, check: checks.Check) -> Finding:
+def only(receiver: Receiver, check: Check) -> Finding:
     (finding,) = found(receiver, check)
     return finding
 
@@ -156,7 +157,7 @@ def test_a_check_that_fails_shows_no_value(make: Make) -> None:
 
 
 def test_settings(make: Make) -> None:
-    finding = found(make(ZIMSEND_SPEED="1"), checks.settings)[0]
+    finding = found(make(ZIMSEND_SPEED="1"), here.settings)[0]
     assert (finding.state, "ZIMSEND_SPEED" in finding.told) == ("warning", True)
 
 
@@ -164,9 +165,9 @@ def test_settings(make: Make) -> None:
     ("free", "state"), [(1 << 20, "wrong"), (100 << 20, "warning"), (1 << 40, "ok")]
 )
 def test_room(make: Make, monkeypatch: pytest.MonkeyPatch, free: int, state: str) -> None:
-    usage = checks.shutil._ntuple_diskusage(2 << 40, 0, free)  # type: ignore[attr-defined]
-    monkeypatch.setattr(checks.shutil, "disk_usage", lambda _: usage)
-    assert only(make(), checks.disk).state == state
+    usage = here.shutil._ntuple_diskusage(2 << 40, 0, free)  # type: ignore[attr-defined]
+    monkeypatch.setattr(here.shutil, "disk_usage", lambda _: usage)
+    assert only(make(), here.disk).state == state
 
 
 @pytest.mark.parametrize(("ahead", "state"), [(0, "ok"), (-10, "warning"), (3_600, "wrong")])
@@ -176,18 +177,18 @@ def test_the_servers_clock(
     receiver = make()
     engine = Engine("PostgreSQL", clock=clock() + ahead * times.SECOND)
     monkeypatch.setattr(receiver.store, "engine", lambda: engine)
-    assert only(receiver, checks.clock).state == state
+    assert only(receiver, here.clock).state == state
 
 
 def test_a_clock_before_this_release(make: Make, clock: Clock) -> None:
     clock.time = times.RELEASED - 1
-    assert only(make(), checks.clock).state == "wrong"
+    assert only(make(), here.clock).state == "wrong"
 
 
 @pytest.mark.each_engine
 def test_the_database_tells_its_own_time(make: Make, clock: Clock) -> None:
     clock.time = times.now()
-    assert only(make(), checks.clock).state == "ok"
+    assert only(make(), here.clock).state == "ok"
 
 
 @pytest.mark.parametrize(("ahead", "state"), [(0, "ok"), (30, "warning"), (-7_200, "wrong")])
@@ -200,7 +201,7 @@ def test_a_providers_clock(
     state: str,
 ) -> None:
     date = format_datetime(times.to_datetime(clock() + ahead * times.SECOND), usegmt=True)
-    monkeypatch.setattr(checks, "is_loopback", lambda _: False)
+    monkeypatch.setattr(network, "is_loopback", lambda _: False)
     canned.answers(status(404, b"", f"Date: {date}"))
     check = dict(checks.checks_of(make(**KEYS)))["clock of zimsend"]
     assert only(make(**KEYS), check).state == state
@@ -220,19 +221,19 @@ def test_the_public_address(make: Make, canned: Canned, answer: Any, state: str,
     canned.answers(answer)
     receiver = make()
     receiver = replace(receiver, config=replace(receiver.config, public_url=canned.url))
-    finding = only(receiver, checks.public_address)
+    finding = only(receiver, network.public_address)
     assert (finding.state, said in finding.told) == (state, True)
 
 
 def test_a_public_address_where_nobody_is_or_answers(
     make: Make, canned: Canned, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(checks, "_REQUEST", 0.2)
+    monkeypatch.setattr(network, "REQUEST", 0.2)
     canned.answers(silent)
     receiver = make()
     for url in ("http://127.0.0.1:9", canned.url):
         receiver = replace(receiver, config=replace(receiver.config, public_url=url))
-        finding = only(receiver, checks.public_address)
+        finding = only(receiver, network.public_address)
         assert (finding.state, "cannot be reached" in finding.told) == ("wrong", True)
     canned.released.set()
     canned.released = threading.Event()
@@ -284,18 +285,18 @@ MADE = {"webhook_id": "wh_1", "url": HOOK, "status": "active", "events": []}
 def test_the_webhook(make: Make, canned: Canned, there: Any, state: str, said: str) -> None:
     canned.answers(ok({"webhooks": there}))
     receiver = make(PUBLIC_URL="https://sms.example.com", **KEYS)
-    finding = found(receiver, checks.webhook)[0]
+    finding = found(receiver, network.webhook)[0]
     assert (finding.state, said in finding.told) == (state, True)
 
 
 def test_the_handlers_and_the_last_refusals(make: Make, clock: Clock) -> None:
     receiver = make()
     receiver.worker.step(clock())
-    assert found(receiver, checks.handlers)[0].state == "ok"
+    assert found(receiver, here.handlers)[0].state == "ok"
     clock.time += times.MINUTE
-    assert "since" in found(receiver, checks.handlers)[0].told
-    assert only(receiver, checks.refusals).state == "ok"
+    assert "since" in found(receiver, here.handlers)[0].told
+    assert only(receiver, here.refusals).state == "ok"
     receiver.receiving.refusals.keep("webhooks were refused: 1 for their signature")
-    assert "1 for their signature" in only(receiver, checks.refusals).told
+    assert "1 for their signature" in only(receiver, here.refusals).told
     clock.time += 2 * times.DAY
-    assert only(receiver, checks.refusals).state == "ok"
+    assert only(receiver, here.refusals).state == "ok"
