@@ -12,12 +12,12 @@ import httpx
 
 from receiver import times
 from receiver.checks.found import Check, Found, compared
-from receiver.config import is_loopback
 from receiver.outgoing import http_client, read_at_most, time_limit
 from receiver.parts import Receiver
 from receiver.providers import PROVIDERS
 from receiver.providers.errors import ProviderError, TryLater
 from receiver.providers.zimsend.api.answers import Webhook
+from receiver.setting_values import is_loopback
 
 #: Seconds that one request may take.
 REQUEST = 5.0

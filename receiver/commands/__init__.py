@@ -21,6 +21,7 @@ def register(app: Flask) -> None:
         replay,
         run,
         simulate,
+        tail,
         trigger,
         webhooks,
     )
@@ -35,6 +36,7 @@ def register(app: Flask) -> None:
         trigger.trigger,
         simulate.simulate,
         events.events,
+        tail.tail,
         handlers.handlers,
         handlers.try_handler,
         messages.messages,

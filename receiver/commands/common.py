@@ -6,7 +6,11 @@ import errno
 import io
 import json
 import logging
+import os
+import select
+import signal
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC
@@ -283,3 +287,33 @@ def echo_exactly(text: str) -> None:
 def binary_output() -> BinaryIO:
     """Standard output for bytes, many and in a hurry: it is not flushed at each line."""
     return sys.stdout.buffer
+
+
+@contextmanager
+def until_ended() -> Iterator[None]:
+    """For what has no end of its own: SIGINT and SIGTERM are one, and a reader that has left."""
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    except KeyboardInterrupt:
+        pass
+    except BrokenPipeError:
+        # Or Python tries again at its end, and tells of it.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def wait_while_read(seconds: float) -> None:
+    """
+    :raises BrokenPipeError: if nobody reads the output any more, also where there is none.
+    """
+    try:
+        output = sys.stdout.fileno()
+    except (OSError, ValueError):  # not a file
+        time.sleep(seconds)
+        return
+    poller = select.poll()
+    poller.register(output, 0)
+    if any(seen & (select.POLLERR | select.POLLNVAL) for _, seen in poller.poll(seconds * 1000)):
+        raise BrokenPipeError
