@@ -24,10 +24,10 @@ from receiver.commands.common import (
     progress,
 )
 from receiver.commands.messages import KEYS, shown_message
-from receiver.commands.tables import csv_line
 from receiver.errors import Unusable
 from receiver.mirror import Search
 from receiver.parts import parts
+from receiver.sheets import csv_line
 from receiver.store import Selection, Store
 from receiver.strict_json import read_signed
 from receiver.visible import visible_json
