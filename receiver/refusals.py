@@ -44,10 +44,13 @@ def note(store: Store, now: int, line: str) -> None:
         log.debug("refusals are not written down: %s", error)
 
 
-def last_noted(store: Store, now: int) -> tuple[int, str] | None:
-    """When a process has last told of refusals, and what; `None` if that is not lately."""
+def last_noted(store: Store, now: int, within: int = _TOLD_FOR) -> tuple[int, str] | None:
+    """When a process has last told of refusals, and what; `None` if that is not lately.
+
+    :param within: so many microseconds ago at most.
+    """
     at, line = json.loads(store.note(_NOTE) or '[0, ""]')
-    return (at, line) if now - _TOLD_FOR < at <= now + MINUTE else None
+    return (at, line) if now - within < at <= now + MINUTE else None
 
 
 class Refusals:

@@ -15,7 +15,7 @@ LEVELS = (
     {"app"},
     {"receiver.service", "receiver.welcome", "receiver.demo"},
     {"receiver.web", "receiver.commands"},
-    {"receiver.working"},
+    {"receiver.working", "receiver.checks"},
     {"receiver.parts"},
     {
         "receiver.worker",

@@ -11,7 +11,9 @@ def register(app: Flask) -> None:
         backup,
         config,
         copy,
+        doctor,
         events,
+        export,
         handlers,
         messages,
         quarantine,
@@ -19,6 +21,7 @@ def register(app: Flask) -> None:
         replay,
         run,
         simulate,
+        tail,
         trigger,
         webhooks,
     )
@@ -33,6 +36,7 @@ def register(app: Flask) -> None:
         trigger.trigger,
         simulate.simulate,
         events.events,
+        tail.tail,
         handlers.handlers,
         handlers.try_handler,
         messages.messages,
@@ -42,5 +46,7 @@ def register(app: Flask) -> None:
         reconcile.reconcile,
         webhooks.webhooks,
         config.config,
+        doctor.doctor,
+        export.export,
     ):
         app.cli.add_command(command)

@@ -6,12 +6,16 @@ import errno
 import io
 import json
 import logging
+import os
+import select
+import signal
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC
 from difflib import get_close_matches
-from typing import Any
+from typing import Any, BinaryIO
 
 import click
 from flask.cli import ScriptInfo, with_appcontext
@@ -210,9 +214,12 @@ def patterns_without_a_type(registry: Registry) -> Iterator[str]:
 
 
 @contextmanager
-def progress() -> Iterator[Callable[[str], None]]:
-    """What tells how far it has come: on a terminal only, in one line that is gone at the end."""
-    terminal = sys.stderr.isatty()
+def progress(*, of_output: bool = False) -> Iterator[Callable[[str], None]]:
+    """What tells how far it has come: on a terminal only, in one line that is gone at the end.
+
+    :param of_output: of what goes to standard output, so not where both are on one terminal.
+    """
+    terminal = sys.stderr.isatty() and not (of_output and sys.stdout.isatty())
 
     def show(told: str) -> None:
         if terminal:
@@ -242,12 +249,19 @@ def echo_json(value: Any, *, indent: int | None = None) -> None:
     click.echo(text)
 
 
-def for_people(event: dict[str, Any], store: Store) -> dict[str, Any]:
-    """An event of the store's with its ids as people write them, read as its provider tells it."""
+def for_people(event: dict[str, Any], store: Store, body: bytes | None = None) -> dict[str, Any]:
+    """An event of the store's with its ids as people write them, read as its provider tells it.
+
+    :param body: its own, where that was read already.
+    """
     key, message_id = event["event_id"], event["message_id"]
     told: dict[str, Any] = {}
     provider = ids.split(key)[0]
-    if provider != ids.FIRST and provider in PROVIDERS and (body := store.body(key)) is not None:
+    if provider != ids.FIRST and provider in PROVIDERS:
+        body = store.body(key) if body is None else body
+    else:
+        body = None
+    if body:
         _, fields = PROVIDERS[provider].read(body)
         error = read_error(event["type"], fields)
         told = {"to": fields.get("to"), "error_code": error["code"] if error else None}
@@ -268,3 +282,38 @@ def echo_columns(*columns: tuple[object, int]) -> None:
 def echo_exactly(text: str) -> None:
     """For a file, or another program: in UTF-8, whatever the terminal is, and nothing hidden."""
     click.echo(text.encode("utf-8", "replace"), nl=False)
+
+
+def binary_output() -> BinaryIO:
+    """Standard output for bytes, many and in a hurry: it is not flushed at each line."""
+    return sys.stdout.buffer
+
+
+@contextmanager
+def until_ended() -> Iterator[None]:
+    """For what has no end of its own: SIGINT and SIGTERM are one, and a reader that has left."""
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    except KeyboardInterrupt:
+        pass
+    except BrokenPipeError:
+        # Or Python tries again at its end, and tells of it.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def wait_while_read(seconds: float) -> None:
+    """
+    :raises BrokenPipeError: if nobody reads the output any more, also where there is none.
+    """
+    try:
+        output = sys.stdout.fileno()
+    except (OSError, ValueError):  # not a file
+        time.sleep(seconds)
+        return
+    poller = select.poll()
+    poller.register(output, 0)
+    if any(seen & (select.POLLERR | select.POLLNVAL) for _, seen in poller.poll(seconds * 1000)):
+        raise BrokenPipeError

@@ -73,25 +73,10 @@ def list_events(
         handler=handler,
     )
     if style == "table":
-        _echo_row("RECEIVED", "TYPE", "NUMBER", "ERROR", "EVENT", "MESSAGE", "DELIVERIES")
+        echo_head()
     store = parts().store
     for found in islice(store.events(selection), limit):
-        event = for_people(found, store)
-        if style == "jsonl":
-            echo_json(event)
-        else:
-            marks = [mark for mark in ("late", "repeat", "test") if event[mark]]
-            if event["receipts"] > 1:
-                marks.append(f"received {event['receipts']} times")
-            _echo_row(
-                shown(event["received_at"]),
-                event["type"],
-                event["to"],
-                event["error_code"],
-                event["event_id"],
-                event["message_id"],
-                ", ".join([*map(_in_words, event["deliveries"]), *marks]),
-            )
+        echo_event(for_people(found, store), style)
 
 
 @command(events, name="show")
@@ -114,6 +99,33 @@ def show_event(event_id: str) -> None:
         return
     raise click.ClickException(
         f"there is no event {ids.written(event_id)!r}; see `flask events list`"
+    )
+
+
+def echo_head() -> None:
+    """The head of a table of events."""
+    _echo_row("RECEIVED", "TYPE", "NUMBER", "ERROR", "EVENT", "MESSAGE", "DELIVERIES")
+
+
+def echo_event(event: dict[str, Any], style: str) -> None:
+    """One event in a row, or as JSON.
+
+    :param event: as `for_people` has it.
+    """
+    if style == "jsonl":
+        echo_json(event)
+        return
+    marks = [mark for mark in ("late", "repeat", "test") if event[mark]]
+    if event["receipts"] > 1:
+        marks.append(f"received {event['receipts']} times")
+    _echo_row(
+        shown(event["received_at"]),
+        event["type"],
+        event["to"],
+        event["error_code"],
+        event["event_id"],
+        event["message_id"],
+        ", ".join([*map(_in_words, event["deliveries"]), *marks]),
     )
 
 

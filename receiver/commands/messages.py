@@ -38,7 +38,8 @@ _COLUMNS = (
     Column("message_id", "MESSAGE", 24),
     Column("marks", "", 0),
 )
-_KEYS = (
+#: What is known of a message, in the order of a CSV.
+KEYS = (
     *("message_id", "status", "to", "error_code", "error_message", "device_id"),
     *(f"{state}_at" for state in status.STATES),
     *("message", "metadata", "priority", "test"),
@@ -101,11 +102,11 @@ def messages(
         code=None if code is None else clean_id(code),
         metadata=pairs,
     )
-    rows = (_shown(*found) for found in parts().store.messages(search))
+    rows = (shown_message(*found) for found in parts().store.messages(search))
     if style == "table":
         rows = (_with_marks(row) for row in rows)
     columns = [Column("time", "TIME", width_of_times()), *_COLUMNS]
-    echo_rows(rows, style, columns, _KEYS)
+    echo_rows(rows, style, columns, KEYS)
 
 
 @command(messages, name="show")
@@ -125,10 +126,13 @@ def show_message(message_id: str) -> None:
         timeline.append({key: event[key] for key in event if key not in _OF_THE_MESSAGE})
         if len(timeline) == MOST_EVENTS:
             break
-    echo_json(_shown(message_id, row) | {"events_total": count, "events": timeline}, indent=2)
+    echo_json(
+        shown_message(message_id, row) | {"events_total": count, "events": timeline}, indent=2
+    )
 
 
-def _shown(message_id: str, row: status.Row) -> dict[str, Any]:
+def shown_message(message_id: str, row: status.Row) -> dict[str, Any]:
+    """A message as programs read it, with `KEYS`."""
     view = status.describe(row)
     error = view.pop("error") or {}
     view |= {"error_code": error.get("code"), "error_message": error.get("message")}
@@ -136,7 +140,7 @@ def _shown(message_id: str, row: status.Row) -> dict[str, Any]:
         name: times.iso(value) if name.endswith("_at") and value is not None else value
         for name, value in view.items()
     }
-    known = {key: told[key] for key in _KEYS if key in told}
+    known = {key: told[key] for key in KEYS if key in told}
     return {"message_id": ids.written(message_id), **known}
 
 

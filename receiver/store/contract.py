@@ -441,6 +441,9 @@ class Records(Protocol):
     def body(self, event_id: str) -> bytes | None:
         """The stored body of an event."""
 
+    def bodies(self, event_ids: Sequence[str]) -> Mapping[str, bytes]:
+        """The stored bodies of some events, by their ids."""
+
     def tracebacks(self, event_id: str) -> Mapping[str, str]:
         """Where the last errors of an event's handlers came from, by the handlers' names."""
 
@@ -499,6 +502,19 @@ class Copy(Protocol):
         """Go on after the greatest event that was put."""
 
 
+class Engine(NamedTuple):
+    """What a store is on.
+
+    :param title: the engine with its version.
+    :param file: of SQLite; `None` for a server.
+    :param clock: the server's wall clock, in microseconds; `None` where it is this machine's.
+    """
+
+    title: str
+    file: str | None = None
+    clock: int | None = None
+
+
 class Store(Ingest, Work, Mirror, Upkeep, Marks, Counters, Records, Views, Copy, Protocol):
     """All that an engine must do. The same tests run against each of them."""
 
@@ -517,6 +533,9 @@ class Store(Ingest, Work, Mirror, Upkeep, Marks, Counters, Records, Views, Copy,
 
         :raises SchemaMismatch: if it has another.
         """
+
+    def engine(self) -> Engine:
+        """What this store is on, asked now."""
 
     def close(self) -> None:
         """Close this process's connections."""

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import logging
+from pathlib import Path
 
 import pytest
 from flask.testing import FlaskClient
 
+from receiver import times
 from receiver.parts import Receiver
 from receiver.providers.zimsend.webhook import sign
-from receiver.refusals import PATH, SIGNATURE, SIZE, Refusals
+from receiver.refusals import PATH, SIGNATURE, SIZE, Refusals, last_noted, note
+from receiver.store import Store, open_store
 from tests.conftest import SECRET, Provider
+from tests.conftest import Clock as Now
 from tests.payloads import envelope, sms
 from tests.server import eventually
 
@@ -90,3 +94,25 @@ def test_each_refusal_at_the_door_is_counted(
     assert told == "4 webhooks were refused by this process; its log says why"
     eventually(lambda: any("webhooks were refused" in line for line in caplog.messages))
     assert SECRET not in caplog.text
+
+
+def test_the_last_line_is_found_by_whoever_has_the_store(store: Store, clock: Now) -> None:
+    assert last_noted(store, clock()) is None
+    refusals = Quiet(["/right"])
+    refusals.keep = lambda line: note(store, clock(), line)
+    refusals.size()
+    line = refusals.tell()
+    assert last_noted(store, clock()) == (clock(), line)
+    assert last_noted(store, clock() + times.DAY) is None
+    assert last_noted(store, clock() + times.DAY - 1, times.DAY) == (clock(), line)
+    refusals.path("/webhook", signed=False)
+    refusals.tell()
+    assert "path that does not exist" in str(last_noted(store, clock()))
+
+
+def test_a_store_that_takes_nothing_hides_no_line(tmp_path: Path, clock: Now) -> None:
+    refusals = Quiet(["/right"])
+    store = open_store(f"sqlite:///{tmp_path}/none.db")
+    refusals.keep = lambda line: note(store, clock(), line)
+    refusals.size()
+    assert refusals.tell() == "webhooks were refused: 1 larger than MAX_BODY_BYTES"

@@ -42,8 +42,8 @@ PROVIDER = Provider(
             webhook.SIGNATURE: webhook.sign(config.webhook_secret, body),
         },
         address=lambda config: webhook.PATH,
-        likely_cause=lambda config, body, headers: diagnosis.likely_cause(
-            body, headers, config.webhook_secrets
+        likely_cause=lambda config, body, headers: (
+            diagnosis.diagnose(body, headers, config.webhook_secrets).told
         ),
     ),
     parse=webhook.parse_all,

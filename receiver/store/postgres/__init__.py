@@ -7,6 +7,7 @@ import logging
 import psycopg
 
 from receiver.errors import StoreUnavailable
+from receiver.store.contract import Engine
 from receiver.store.postgres import schema
 from receiver.store.postgres.copy import Copy
 from receiver.store.postgres.counters import Counters
@@ -49,6 +50,14 @@ class PostgresStore(Ingest, Work, Mirror, Upkeep, Marks, Counters, Views, Copy):
                 except psycopg.Error as error:
                     hint = _HINTS.get(error.sqlstate, "")
                     raise StoreUnavailable(f"DATABASE_URL: {told(error)}{hint}") from error
+
+    def engine(self) -> Engine:
+        version, clock = self._row(
+            "SELECT current_setting('server_version'),"
+            " (extract(epoch FROM clock_timestamp()) * 1000000)::bigint",
+            (),
+        )
+        return Engine(f"PostgreSQL {version.partition(' ')[0]}", clock=clock)
 
     def prove_writable(self) -> None:
         with self._transaction(lock_patience=SHORT_PATIENCE) as connection:

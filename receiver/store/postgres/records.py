@@ -84,6 +84,14 @@ class Records(Transactions):
         found = self._read("SELECT body FROM events WHERE id = %s", (event_id,))
         return found[0] if found else None
 
+    def bodies(self, event_ids: Sequence[str]) -> Mapping[str, bytes]:
+        with self._reader() as connection:
+            return dict(
+                connection.execute(
+                    "SELECT id, body FROM events WHERE id = ANY (%s)", (list(event_ids),)
+                ).fetchall()
+            )
+
     def tracebacks(self, event_id: str) -> Mapping[str, str]:
         with self._reader() as connection:
             return dict(connection.execute(_TRACEBACKS, (event_id,)).fetchall())

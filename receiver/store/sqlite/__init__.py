@@ -5,6 +5,7 @@ from __future__ import annotations
 import sqlite3
 
 from receiver.errors import StoreUnavailable
+from receiver.store.contract import Engine
 from receiver.store.sqlite.connections import SHORT_PATIENCE
 from receiver.store.sqlite.copy import Copy
 from receiver.store.sqlite.counters import Counters
@@ -52,6 +53,9 @@ class SqliteStore(Ingest, Work, Mirror, Listing, Upkeep, Marks, Counters, Views,
                     "process write the file and its folder"
                 ) from error
             return pending
+
+    def engine(self) -> Engine:
+        return Engine(f"SQLite {sqlite3.sqlite_version}", self.path)
 
     def prove_writable(self) -> None:
         with self._transaction(SHORT_PATIENCE) as connection:

@@ -90,6 +90,15 @@ class Records(Connections):
             ).fetchone()
         return found[0] if found else None
 
+    def bodies(self, event_ids: Sequence[str]) -> Mapping[str, bytes]:
+        with as_unavailable():
+            return dict(
+                self._reader.execute(
+                    f"SELECT id, body FROM events WHERE id IN ({placeholders(event_ids)})",
+                    event_ids,
+                ).fetchall()
+            )
+
     def tracebacks(self, event_id: str) -> Mapping[str, str]:
         with as_unavailable():
             return dict(self._reader.execute(_TRACEBACKS, (event_id,)).fetchall())
