@@ -35,7 +35,7 @@ SHORTEST_SECRET = 16
 PREFIXES = ("ZIMSEND_", "SMSCX_", "SIPGATE_", "FORWARD_")
 
 #: What the built-in handlers read by themselves.
-OF_HANDLERS = ("FORWARD_URL", "FORWARD_SECRET")
+OF_HANDLERS = ("FORWARD_URL", "FORWARD_SECRET", "EMAIL_URL", "EMAIL_TO", "EMAIL_EVENTS")
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +94,9 @@ class Config:
     #: Names of providers; empty: the first that can send.
     send_with: tuple[str, ...]
     public_url: str | None
+    #: Of apprise; they hold secrets.
+    alert_urls: tuple[str, ...] = field(repr=False)
+    heartbeat_url: str | None = field(repr=False)
     timezone: ZoneInfo
     v1_api_key: bytes | None = field(repr=False)
     v1_client_id: bytes | None = field(repr=False)
@@ -361,6 +364,29 @@ def _public_url(text: str) -> str | None:
     return address
 
 
+def _alert_urls(text: str) -> tuple[str, ...]:
+    # A comma may also be inside of an address: then no scheme follows.
+    urls = re.split(r",\s*(?=['\"]?[A-Za-z][A-Za-z0-9+.-]*://)", text) if text else []
+    urls = [clean(url) for url in urls]
+    if not all(re.fullmatch(r"[A-Za-z][A-Za-z0-9+.-]*://[!-~]+", url) for url in urls):
+        raise ValueError(
+            "must be addresses of apprise like mailto://… or slack://…, separated by commas, "
+            "without blanks; `flask alerts test` tries them"
+        )
+    return tuple(urls)
+
+
+def _heartbeat_url(text: str) -> str | None:
+    try:
+        parts = urlsplit(text)
+        usable = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        usable = False
+    if text and not (usable and re.fullmatch(r"[!-~]+", text)):
+        raise ValueError("must be an address like https://hc-ping.com/...")
+    return text or None
+
+
 def _zone(text: str) -> ZoneInfo:
     try:
         return ZoneInfo(text)
@@ -571,6 +597,22 @@ SETTINGS = (
         "",
         "this service's own https address, as ZimSend reaches it",
         _public_url,
+    ),
+    Setting(
+        "ALERT_URLS",
+        "alert_urls",
+        "",
+        "where to say that something is wrong: addresses of apprise, separated by commas",
+        _alert_urls,
+        secret=True,
+    ),
+    Setting(
+        "HEARTBEAT_URL",
+        "heartbeat_url",
+        "",
+        "an address that is asked each minute while events are stored and handled",
+        _heartbeat_url,
+        secret=True,
     ),
     Setting(
         "TIMEZONE",

@@ -17,6 +17,8 @@ LEVELS = (
     {"receiver.web", "receiver.commands"},
     {"receiver.working"},
     {"receiver.parts"},
+    {"receiver.alerts", "receiver.heartbeat"},
+    {"receiver.readiness"},
     {
         "receiver.worker",
         "receiver.ingest",

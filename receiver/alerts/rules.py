@@ -259,8 +259,8 @@ RULES = (
         "silent",
         "a phone is silent longer than usual",
         _silent,
-        "See that it has power, network and credit, and that the provider's app runs on it. A phone "
-        "that stays silent for 4 weeks is not looked after any more.",
+        "See that it has power, network and credit, and that the provider's app runs. A phone that "
+        "stays silent for 4 weeks is not looked after any more.",
     ),
     Rule(
         "failing",
@@ -300,7 +300,9 @@ def judge(seen: Seen, state: State, now: int) -> tuple[list[Message], State]:
             key = rule.name, subject
             old = before.pop(key, None)
             # What lies ahead was written by a clock that was wrong.
-            trouble = Trouble(min(old.since, now) if old else now, now, fact, old and old.told)
+            trouble = Trouble(
+                min(old.since, now) if old else now, now, fact, old.told if old else None
+            )
             if trouble.told is not None and trouble.told > now:
                 trouble.told = now
             if trouble.told is None:

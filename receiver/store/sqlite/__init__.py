@@ -12,13 +12,14 @@ from receiver.store.sqlite.files import make_private
 from receiver.store.sqlite.group import Ingest
 from receiver.store.sqlite.marks import Marks
 from receiver.store.sqlite.mirror import Mirror
+from receiver.store.sqlite.phones import Phones
 from receiver.store.sqlite.records import Records
 from receiver.store.sqlite.schema import migrations, refuse_newer
 from receiver.store.sqlite.upkeep import Upkeep
 from receiver.store.sqlite.work import Work
 
 
-class SqliteStore(Ingest, Work, Mirror, Upkeep, Marks, Counters, Records, Copy):
+class SqliteStore(Ingest, Work, Mirror, Phones, Upkeep, Marks, Counters, Records, Copy):
     """See `receiver.store.Store`."""
 
     def migrate(self) -> list[str]:
