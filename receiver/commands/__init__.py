@@ -8,6 +8,7 @@ from flask import Flask
 def register(app: Flask) -> None:
     """Add all of them to the application."""
     from receiver.commands import (
+        alerts,
         backup,
         config,
         copy,
@@ -42,5 +43,6 @@ def register(app: Flask) -> None:
         reconcile.reconcile,
         webhooks.webhooks,
         config.config,
+        alerts.alerts,
     ):
         app.cli.add_command(command)
