@@ -180,7 +180,7 @@ def make_alerts(
     if not config.alert_urls:
         return None
     refuse_without_apprise()
-    looking = Looking(store, reconciliations, polling, lambda: 0)
+    looking = Looking(store, reconciliations, polling)
     return Alerts(config.alert_urls, looking, store, now, where=config.public_url)
 
 

@@ -6,12 +6,12 @@ import logging
 from collections.abc import Callable, Mapping
 from typing import TypeVar
 
-from receiver import times
+from receiver import metrics, times
 from receiver.alerts import habits
 from receiver.alerts.rules import Seen
 from receiver.errors import ReceiverError
+from receiver.metrics import Key
 from receiver.polling import Polling
-from receiver.reconciliation import losses
 from receiver.reconciliation.passes import Reconciliation
 from receiver.store import Store
 from receiver.worker import is_held, stuck_handlers
@@ -20,34 +20,32 @@ log = logging.getLogger(__name__)
 
 Value = TypeVar("Value")
 
-_MISSED = tuple(f"sms.{kind}" for kind in losses.KINDS)
+#: As each process adds it to the store, every 10 s.
+_REFUSED = (metrics.REFUSED, "signature")
 
 
 class Looking:
-    """
-    :param refused: how many signatures were refused so far, in all processes.
-    """
+    """One service's eyes."""
 
     def __init__(
         self,
         store: Store,
         reconciliations: Mapping[str, Reconciliation],
         polling: Polling | None,
-        refused: Callable[[], int],
     ) -> None:
         self._store = store
         self._reconciliations = reconciliations
         self._polling = polling
-        self._refused = refused
 
     def look(self, now: int) -> Seen:
         """What cannot be found out is left out; the next look may."""
+        counters = self._try(self._store.counters)
         return Seen(
-            missed=self._try(self._missed),
+            missed=None if counters is None else self._missed(counters),
             dead=self._try(lambda: dict(self._store.dead())),
             stuck=self._try(lambda: stuck_handlers(self._store, now)),
             oldest=self._try(lambda: self._oldest(now)),
-            refused=self._try(self._refused),
+            refused=None if counters is None else counters.get(_REFUSED, 0),
             silent=self._try(lambda: self._silent(now)),
             failing=self._try(self._failing),
             room=self._try(self._store.room),
@@ -62,12 +60,13 @@ class Looking:
             log.exception("what alerts are told of cannot be looked at")
         return None
 
-    def _missed(self) -> dict[str, int]:
-        found = {}
-        for name, reconciliation in self._reconciliations.items():
-            missed, _, _ = self._store.missed(_MISSED, losses.TOGETHER, 0, name)
-            found[reconciliation.account.title] = sum(missed.counts) if missed else 0
-        return found
+    def _missed(self, counters: Mapping[Key, int]) -> dict[str, int]:
+        return {
+            reconciliation.account.title: sum(
+                counters.get((metrics.MISSED, name, kind), 0) for kind in metrics.KINDS
+            )
+            for name, reconciliation in self._reconciliations.items()
+        }
 
     def _oldest(self, now: int) -> int:
         """Of all handlers for which there is work, also those that nobody has."""
