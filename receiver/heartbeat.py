@@ -67,7 +67,7 @@ class Heartbeat:
 
         :returns: whether it was asked, and answered with 2xx.
         """
-        until = now + int((self.EVERY - self.LOOK) * SECOND)  # looks come late, not early
+        until = now + int((self.EVERY - self.LOOK / 2) * SECOND)  # looks come a little late
         if not self._store.claim_turn(_TURN, now, until):
             return False
         if self._readiness.failing(self._readiness.look()):

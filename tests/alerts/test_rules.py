@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from receiver.alerts.rules import RULES, Message, Seen, State, judge
@@ -201,6 +201,7 @@ looks = st.lists(
 )
 
 
+@settings(max_examples=40)
 @given(looks)
 def test_it_opens_at_once_ends_after_a_minute_and_is_never_told_twice(
     looks: list[tuple[int, str]],
@@ -221,6 +222,7 @@ def test_it_opens_at_once_ends_after_a_minute_and_is_never_told_twice(
             assert messages == []
 
 
+@settings(max_examples=40)
 @given(st.lists(st.tuples(st.integers(-2 * DAY, 2 * DAY), st.booleans()), max_size=40))
 def test_whatever_the_clock_does_openings_and_ends_alternate(
     looks: list[tuple[int, bool]],
