@@ -40,7 +40,6 @@ class Heartbeat:
         self._store = store
         self._readiness = readiness
         self._now = now
-        self._client: httpx.Client | None = None
         #: What was told in the log last; `None`: all is well.
         self._told: str | None = None
         self._stopped = threading.Event()
@@ -82,12 +81,13 @@ class Heartbeat:
 
     def _ask(self) -> str | None:
         """What went wrong, without the address: it is a secret."""
-        if self._client is None:
-            self._client = http_client(
-                timeout=_WITHIN, most_connections=1, headers={"User-Agent": "zimsend-receiver"}
-            )
+        headers = {"User-Agent": "zimsend-receiver"}
         try:
-            with time_limit(_WITHIN), self._client.stream("GET", self._url) as answer:
+            with (
+                time_limit(_WITHIN),
+                http_client(timeout=_WITHIN, headers=headers) as client,
+                client.stream("GET", self._url) as answer,
+            ):
                 read_at_most(answer, 4_096)
         except (httpx.HTTPError, httpx.InvalidURL) as error:
             return f"could not be asked ({type(error).__name__})"

@@ -21,8 +21,8 @@ from flask import Flask
 from flask.testing import FlaskClient
 
 from app import create_app
-from handlers import forward
 from receiver import Event, Registry, config, readiness, sqlite_file
+from receiver.config import OF_HANDLERS
 from receiver.parts import Receiver
 from receiver.readiness import Readiness
 from receiver.times import HOUR, MINUTE, SECOND
@@ -36,7 +36,7 @@ from tests.test_docs import anchors, commands_of
 DEPLOY = (ROOT / "docs" / "deploy.md").read_text()
 APP = json.loads((ROOT / "app.json").read_text())
 HOSTS = ("Heroku", "Dokku", "Render", "Railway", "Fly", "At home, with ngrok")
-SETTINGS = {setting.name for setting in config.SETTINGS} | set(forward.SETTINGS)
+SETTINGS = {setting.name for setting in config.SETTINGS} | set(OF_HANDLERS)
 
 GUNICORN = ["-m", "gunicorn", "-c", str(ROOT / "gunicorn.conf.py"), "wsgi:app"]
 MIGRATE = ["-m", "flask", "--app", str(ROOT / "wsgi.py"), "migrate"]
