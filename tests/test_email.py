@@ -47,7 +47,7 @@ class Mailbox:
                 connection, _ = server.accept()
             except OSError:
                 return
-            with connection, connection.makefile("rwb") as stream, suppress(OSError):
+            with suppress(OSError), connection, connection.makefile("rwb") as stream:
                 self.talk(stream)
 
     def talk(self, stream: Any) -> None:

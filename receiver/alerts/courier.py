@@ -49,27 +49,35 @@ def main() -> None:
     by_target: dict[int, list[tuple[int, str, str, bool]]] = {}
     for number, (target, *message) in enumerate(asked["parcels"]):
         by_target.setdefault(target, []).append((number, *message))
-
-    def deliver(url: str, messages: list[tuple[int, str, str, bool]]) -> None:
-        try:
-            target = apprise.Apprise.instantiate(url, suppress_exceptions=True)
-        except Exception:
-            target = None
-        for number, title, text, bad in messages:
-            if target is None:
-                _tell(number, "apprise does not understand its address")
-                continue
-            _tell(number, _deliver(apprise, target, status, title, text, bad))
-
-    threads = [
-        threading.Thread(target=deliver, args=(asked["targets"][target], messages), daemon=True)
-        for target, messages in by_target.items()
-    ]
-    for thread in threads:
-        thread.start()
+    threads = []
+    for number, messages in by_target.items():
+        target = _target(apprise, asked["targets"][number])
+        if target is None:
+            for parcel, *_ in messages:
+                _tell(parcel, "apprise does not understand its address")
+            continue
+        arguments = (apprise, target, status, messages)
+        threads.append(threading.Thread(target=_deliver_all, args=arguments, daemon=True))
     signal.setitimer(signal.ITIMER_REAL, within)
     for thread in threads:
+        thread.start()
+    for thread in threads:
         thread.join()
+
+
+def _target(apprise: Any, url: str) -> Any:
+    """What sends to an address; `None` if apprise knows none."""
+    try:
+        return apprise.Apprise.instantiate(url, suppress_exceptions=True)
+    except Exception:
+        return None
+
+
+def _deliver_all(
+    apprise: Any, target: Any, status: _Status, messages: list[tuple[int, str, str, bool]]
+) -> None:
+    for number, *message in messages:
+        _tell(number, _deliver(apprise, target, status, *message))
 
 
 def _deliver(
