@@ -76,8 +76,8 @@ def _target(apprise: Any, url: str) -> Any:
 def _deliver_all(
     apprise: Any, target: Any, status: _Status, messages: list[tuple[int, str, str, bool]]
 ) -> None:
-    for number, *message in messages:
-        _tell(number, _deliver(apprise, target, status, *message))
+    for number, title, text, bad in messages:
+        _tell(number, _deliver(apprise, target, status, title, text, bad))
 
 
 def _deliver(
