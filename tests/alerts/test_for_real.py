@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib.util
 import json
 import logging
 import os
 import socket
+import subprocess
 from collections.abc import Iterator
 from types import SimpleNamespace
 from typing import Any
@@ -15,14 +17,15 @@ import pytest
 from flask import Flask
 from flask.testing import FlaskCliRunner
 
-from receiver import ids
+from app import create_app
+from receiver import ConfigError, ids
 from receiver.alerts import habits, sending
 from receiver.alerts.looking import Looking
 from receiver.alerts.rules import RULES
 from receiver.alerts.sending import Parcel
 from receiver.alerts.watching import Alerts
 from receiver.event import Incoming
-from receiver.parts import Receiver
+from receiver.parts import Receiver, parts
 from receiver.providers.zimsend.webhook import parse
 from receiver.reconciliation.planning import State
 from receiver.store import Selection, Settlement, Store, Want
@@ -31,6 +34,7 @@ from receiver.worker.notes import StuckNote
 from tests.canned import Canned, ok, status
 from tests.conftest import Clock, Provider
 from tests.payloads import body_of, envelope, sms
+from tests.server import ROOT
 
 TITLES = {f"zimsend-receiver: {rule.title[0].upper()}{rule.title[1:]}" for rule in RULES}
 TOKEN = "s3cret-t0ken"
@@ -297,6 +301,39 @@ def test_who_is_killed_before_sending_leaves_it_to_the_next(
     assert [parcel.title for parcel in post.parcels] == [
         "zimsend-receiver: The disk is nearly full"
     ]
+
+
+def test_without_apprise_the_start_says_what_to_install(
+    environ: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(ConfigError, match=r"^ALERT_URLS: .*requirements-alerts.txt") as caught:
+        create_app(environ)
+    assert TOKEN not in str(caught.value)
+    unset = create_app({**environ, "ALERT_URLS": ""})
+    assert parts(unset).alerts is None
+    assert (ROOT / "requirements-alerts.txt").exists()
+
+
+def test_the_targets_are_in_no_environment_and_no_argument(
+    target: Canned, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Others on the machine see the arguments, and a library may tell its environment."""
+    started: list[Any] = []
+
+    def run(arguments: list[str], **options: Any) -> Any:
+        started.append((arguments, options["env"]))
+        raise OSError
+
+    monkeypatch.setattr(subprocess, "run", run)
+    monkeypatch.setenv("ALERT_URLS", url(target))
+    monkeypatch.setenv("ZIMSEND_WEBHOOK_SECRET", "whsec_hunter2hunter2")
+    monkeypatch.setenv("https_proxy", "http://proxy:3128")
+    (end,) = sending.send([url(target)], [Parcel(0, "t", "x", True)])
+    assert end == "no process could be started (OSError)"
+    assert TOKEN not in str(started)
+    assert "hunter2" not in str(started)
+    assert started[0][1]["https_proxy"] == "http://proxy:3128"
 
 
 def test_the_command_tries_each_target(
