@@ -13,27 +13,25 @@ import re
 import signal
 import sys
 import threading
+from contextvars import ContextVar
 from typing import Any
 
 _STATUS = re.compile(r"error=(\d{3})\b")
 _output = threading.Lock()
 
 
-class _Status(logging.Handler):
-    """What the last warning of each thread says of an HTTP status."""
+#: What was answered to the message that is being sent: apprise hands its context on to its threads.
+_answered: ContextVar[list[str]] = ContextVar("_answered")
 
-    def __init__(self) -> None:
-        super().__init__(logging.WARNING)
-        self._of = threading.local()
+
+class _Status(logging.Handler):
+    """Finds the HTTP status in apprise's warnings."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        if found := _STATUS.search(record.getMessage()):
-            self._of.status = found[1]
-
-    def take(self) -> str | None:
-        status: str | None = getattr(self._of, "status", None)
-        self._of.status = None
-        return status
+        found = _STATUS.search(record.getMessage())
+        answered = _answered.get(None)
+        if found and answered is not None:
+            answered.append(found[1])
 
 
 def main() -> None:
@@ -44,8 +42,7 @@ def main() -> None:
     signal.setitimer(signal.ITIMER_REAL, within + 4)
     import apprise
 
-    status = _Status()
-    logging.getLogger("apprise").addHandler(status)
+    logging.getLogger("apprise").addHandler(_Status(logging.WARNING))
     by_target: dict[int, list[tuple[int, str, str, bool]]] = {}
     for number, (target, *message) in enumerate(asked["parcels"]):
         by_target.setdefault(target, []).append((number, *message))
@@ -56,7 +53,7 @@ def main() -> None:
             for parcel, *_ in messages:
                 _tell(parcel, "apprise does not understand its address")
             continue
-        arguments = (apprise, target, status, messages)
+        arguments = (apprise, target, messages)
         threads.append(threading.Thread(target=_deliver_all, args=arguments, daemon=True))
     signal.setitimer(signal.ITIMER_REAL, within)
     for thread in threads:
@@ -67,30 +64,30 @@ def main() -> None:
 
 def _target(apprise: Any, url: str) -> Any:
     """What sends to an address; `None` if apprise knows none."""
+    target = apprise.Apprise()
     try:
-        return apprise.Apprise.instantiate(url, suppress_exceptions=True)
+        return target if target.add(url) else None
     except Exception:
         return None
 
 
-def _deliver_all(
-    apprise: Any, target: Any, status: _Status, messages: list[tuple[int, str, str, bool]]
-) -> None:
+def _deliver_all(apprise: Any, target: Any, messages: list[tuple[int, str, str, bool]]) -> None:
     for number, title, text, bad in messages:
-        _tell(number, _deliver(apprise, target, status, title, text, bad))
+        _tell(number, _deliver(apprise, target, title, text, bad))
 
 
-def _deliver(
-    apprise: Any, target: Any, status: _Status, title: str, text: str, bad: bool
-) -> str | None:
+def _deliver(apprise: Any, target: Any, title: str, text: str, bad: bool) -> str | None:
     kind = apprise.NotifyType.WARNING if bad else apprise.NotifyType.SUCCESS
+    # Said to be text, so that where it becomes HTML its lines stay lines.
+    plain = apprise.NotifyFormat.TEXT
+    answered: list[str] = []
+    _answered.set(answered)
     try:
-        if target.notify(body=text, title=title, notify_type=kind):
+        if target.notify(body=text, title=title, notify_type=kind, body_format=plain):
             return None
     except Exception as error:
         return f"it failed ({type(error).__name__})"
-    answered = status.take()
-    return f"it answered {answered}" if answered else "it could not be reached, or refused"
+    return f"it answered {answered[-1]}" if answered else "it could not be reached, or refused"
 
 
 def _tell(number: int, end: str | None) -> None:
