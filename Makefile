@@ -61,7 +61,7 @@ $(VENV)/.run: $(VENV)/.dotenv requirements.txt
 	@$(BIN)/pip install --quiet --disable-pip-version-check -r requirements.txt
 	@touch $@
 
-$(VENV)/.test: $(VENV)/.dotenv requirements.txt requirements-dev.txt
+$(VENV)/.test: $(VENV)/.dotenv requirements.txt requirements-alerts.txt requirements-dev.txt
 	@echo "Installing requirements-dev.txt into $(VENV) ..."
 	@$(BIN)/pip install --quiet --disable-pip-version-check -r requirements-dev.txt
 	@touch $@ $(VENV)/.run

@@ -1,10 +1,10 @@
 """The built-in handlers, one module each. They come in by the same door as yours."""
 
-from handlers import forward, log
+from handlers import email, forward, log
 from receiver import Registry
 
 
 def register(registry: Registry) -> None:
     """Register all of them: what `HANDLERS` is by default."""
-    for module in (log, forward):
+    for module in (log, forward, email):
         module.register(registry)

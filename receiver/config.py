@@ -16,6 +16,7 @@ from receiver.event import TEXT_MODES
 from receiver.misspelt import meant
 from receiver.setting_values import (
     address,
+    alert_urls,
     bearer_token,
     bind,
     country,
@@ -25,6 +26,7 @@ from receiver.setting_values import (
     extension,
     flag,
     header,
+    heartbeat_url,
     keys,
     module_names,
     names,
@@ -53,7 +55,7 @@ OF_PROVIDERS = (
 PREFIXES = ("ZIMSEND_", "SMSCX_", "SIPGATE_", "FORWARD_")
 
 #: What the built-in handlers read by themselves.
-OF_HANDLERS = ("FORWARD_URL", "FORWARD_SECRET")
+OF_HANDLERS = ("FORWARD_URL", "FORWARD_SECRET", "EMAIL_URL", "EMAIL_TO", "EMAIL_EVENTS")
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,6 +119,9 @@ class Config:
     #: `None` where the dashboard is off; the keys are then empty.
     admin_password: str | None = field(repr=False)
     secret_keys: tuple[bytes, ...] = field(repr=False)
+    #: Of apprise; they hold secrets.
+    alert_urls: tuple[str, ...] = field(repr=False)
+    heartbeat_url: str | None = field(repr=False)
     timezone: ZoneInfo
     v1_api_key: bytes | None = field(repr=False)
     v1_client_id: bytes | None = field(repr=False)
@@ -418,6 +423,22 @@ SETTINGS = (
         "while one is rotated; the first signs",
         keys,
         only_with="ADMIN_PASSWORD",
+        secret=True,
+    ),
+    Setting(
+        "ALERT_URLS",
+        "alert_urls",
+        "",
+        "where to say that something is wrong: addresses of apprise, separated by commas",
+        alert_urls,
+        secret=True,
+    ),
+    Setting(
+        "HEARTBEAT_URL",
+        "heartbeat_url",
+        "",
+        "an address that is asked each minute while events are stored and handled",
+        heartbeat_url,
         secret=True,
     ),
     Setting(

@@ -10,13 +10,16 @@ from typing import cast
 from flask import Flask, current_app
 
 from receiver import ids
+from receiver.alerts.watching import Alerts
 from receiver.config import Config
 from receiver.counting import Counting
 from receiver.environment import Environment
+from receiver.heartbeat import Heartbeat
 from receiver.ingest import Ingest
 from receiver.polling import Polling
 from receiver.providers import Sender
 from receiver.providers.zimsend.api import ZimSend
+from receiver.readiness import Readiness
 from receiver.receiving import Receiving
 from receiver.reconciliation.passes import Reconciliation
 from receiver.registry import Registry
@@ -48,6 +51,11 @@ class Receiver:
     reconciliations: Mapping[str, Reconciliation]
     #: Where there is an account at sipgate.
     polling: Polling | None
+    #: What `/readyz` answers.
+    readiness: Readiness
+    #: Where there is somebody to tell that something is wrong, or that all is well.
+    alerts: Alerts | None
+    heartbeat: Heartbeat | None
     #: The wall clock, in microseconds.
     now: Callable[[], int]
     #: What the settings were read from.
@@ -64,8 +72,9 @@ class Receiver:
         self.upkeep.start()
         for reconciliation in self.reconciliations.values():
             reconciliation.start()
-        if self.polling is not None:
-            self.polling.start()
+        for part in (self.polling, self.alerts, self.heartbeat):
+            if part is not None:
+                part.start()
 
     def stop(self) -> None:
         """Begin nothing more, the worker included. Safe in a signal handler: it sets flags."""
@@ -73,8 +82,9 @@ class Receiver:
         self.upkeep.stop()
         for reconciliation in self.reconciliations.values():
             reconciliation.stop()
-        if self.polling is not None:
-            self.polling.stop()
+        for part in (self.polling, self.alerts, self.heartbeat):
+            if part is not None:
+                part.stop()
 
     def notice_gap(self) -> None:
         """Reports may have been missed, of every provider."""

@@ -12,11 +12,15 @@ from typing import Any
 from flask import Flask
 
 from receiver import commands, refusals, times
+from receiver.alerts.looking import Looking
+from receiver.alerts.sending import refuse_without_apprise
+from receiver.alerts.watching import Alerts
 from receiver.config import Config
 from receiver.counting import Counting
 from receiver.environment import Environment
 from receiver.errors import ConfigError
 from receiver.event import Incoming
+from receiver.heartbeat import Heartbeat
 from receiver.ingest import Ingest
 from receiver.parts import Receiver
 from receiver.pipes import GAP, WORK, bell
@@ -25,6 +29,7 @@ from receiver.providers import PROVIDERS, SENDING, send_with
 from receiver.providers.clock import clock_of
 from receiver.providers.contract import Account
 from receiver.providers.sipgate.api import Sipgate
+from receiver.readiness import Readiness
 from receiver.receiving import Receiving
 from receiver.reconciliation.passes import Reconciliation
 from receiver.registry import Registry
@@ -77,6 +82,10 @@ def create_app(
 
     receiving = Receiving(config, set_up, now, counting)
     receiving.refusals.keep = lambda line: refusals.note(store, now(), line)
+    polling = make_polling(config, clients.get("sipgate"), store, ingest, now)
+    readiness = Readiness(config, store, registry, polling, lambda: ingest.problem, now)
+    alerts = make_alerts(config, store, reconciliations, polling, now)
+    heartbeat = config.heartbeat_url and Heartbeat(config.heartbeat_url, store, readiness, now)
 
     app.url_map.merge_slashes = False  # an id may hold any of them
     app.url_map.converters["anytext"] = mirror.AnyText
@@ -94,7 +103,10 @@ def create_app(
         send_with(config),
         waiting,
         reconciliations,
-        make_polling(config, clients.get("sipgate"), store, ingest, now),
+        polling,
+        readiness,
+        alerts,
+        heartbeat or None,
         now,
         environ,
     )
@@ -158,6 +170,23 @@ def make_polling(
         retention=config.retention,
         text_mode=config.text_mode,
     )
+
+
+def make_alerts(
+    config: Config,
+    store: Store,
+    reconciliations: Mapping[str, Reconciliation],
+    polling: Polling | None,
+    now: Callable[[], int],
+) -> Alerts | None:
+    """
+    :raises ConfigError: if alerts are to be sent, and what sends them is not installed.
+    """
+    if not config.alert_urls:
+        return None
+    refuse_without_apprise()
+    looking = Looking(store, reconciliations, polling)
+    return Alerts(config.alert_urls, looking, store, now, where=config.public_url)
 
 
 def learning(

@@ -217,6 +217,29 @@ def public_url(text: str) -> str | None:
     return public
 
 
+def alert_urls(text: str) -> tuple[str, ...]:
+    # A comma may also be inside of an address: then no scheme follows.
+    urls = re.split(r",\s*(?=['\"]?[A-Za-z][A-Za-z0-9+.-]*://)", text) if text else []
+    urls = [clean(url) for url in urls]
+    if not all(re.fullmatch(r"[A-Za-z][A-Za-z0-9+.-]*://[!-~]+", url) for url in urls):
+        raise ValueError(
+            "must be addresses of apprise like mailto://… or slack://…, separated by commas, "
+            "without blanks; `flask alerts test` tries them"
+        )
+    return tuple(urls)
+
+
+def heartbeat_url(text: str) -> str | None:
+    try:
+        parts = urlsplit(text)
+        usable = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        usable = False
+    if text and not (usable and re.fullmatch(r"[!-~]+", text)):
+        raise ValueError("must be an address like https://hc-ping.com/...")
+    return text or None
+
+
 def zone(text: str) -> ZoneInfo:
     try:
         return ZoneInfo(text)

@@ -16,7 +16,7 @@ from flask import Flask
 from sqlite_utils import Database
 
 import handlers
-from handlers import forward
+from handlers import email, forward
 from receiver import ConfigError, Event, HandlerError, Registry, config
 from receiver.providers.zimsend.samples import SAMPLES, sample
 from tests.server import ROOT
@@ -65,7 +65,8 @@ def code(cell: str) -> str:
 
 def test_settings() -> None:
     expected: dict[str, str] = {s.name: s.default for s in config.SETTINGS}
-    expected |= dict.fromkeys(forward.SETTINGS, "")
+    expected |= dict.fromkeys((*forward.SETTINGS, *email.SETTINGS), "")
+    expected["EMAIL_EVENTS"] = email.DEFAULT_EVENTS
     words = {"not set": ""}
     documented = {
         code(name): words[default] if default in words else code(default)
@@ -101,6 +102,8 @@ def test_commands_and_their_options(app: Flask) -> None:
 def test_built_in_handlers(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FORWARD_URL", "https://example.com")
     monkeypatch.setenv("FORWARD_SECRET", "whsec_" + "QUJD" * 8)
+    monkeypatch.setenv("EMAIL_URL", "smtp://127.0.0.1")
+    monkeypatch.setenv("EMAIL_TO", "ops@example.com")
     registry = Registry()
     handlers.register(registry)
     documented = [
@@ -173,10 +176,10 @@ def event(event_type: str) -> Event:
 
 def test_the_example_handler(monkeypatch: pytest.MonkeyPatch) -> None:
     module, registry = example("my_handlers"), Registry()
-    monkeypatch.delenv("ALERT_URL", raising=False)
-    with pytest.raises(ConfigError, match="ALERT_URL"):
+    monkeypatch.delenv("TEAM_URL", raising=False)
+    with pytest.raises(ConfigError, match="TEAM_URL"):
         module["register"](registry)
-    monkeypatch.setenv("ALERT_URL", "https://alerts.example.com/sms")
+    monkeypatch.setenv("TEAM_URL", "https://team.example.com/sms")
     module["register"](registry)
     (handler,) = registry
     assert f"`{handler.name}`" in section("Which events it gets")

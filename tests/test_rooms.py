@@ -17,6 +17,8 @@ LEVELS = (
     {"receiver.web", "receiver.commands"},
     {"receiver.working", "receiver.checks"},
     {"receiver.parts"},
+    {"receiver.alerts", "receiver.heartbeat"},
+    {"receiver.readiness"},
     {
         "receiver.worker",
         "receiver.ingest",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import secrets
 import shutil
 from contextlib import suppress
 from pathlib import Path
@@ -10,9 +9,9 @@ from pathlib import Path
 from receiver import times
 from receiver.checks.found import SET_CLOCK, Found, compared
 from receiver.config import unknown_in
-from receiver.event import reject
 from receiver.parts import Receiver
 from receiver.providers import PROVIDERS
+from receiver.readiness import try_to_store
 from receiver.refusals import last_noted
 from receiver.worker import is_held, last_heartbeat, stuck_handlers, warnings_of_handlers
 
@@ -41,7 +40,7 @@ def database(receiver: Receiver) -> Found:
     store = receiver.store
     engine = store.engine()
     store.prove_writable()
-    try_to_store(receiver, receiver.now(), 2.5)
+    try_to_store(receiver.store, receiver.config.retention, receiver.now(), 2.5)
     yield "ok", f"{engine.title} takes events, and has the schema of this release"
     warning = store.warning()
     if warning is not None:
@@ -133,20 +132,3 @@ def _bytes(count: int) -> str:
 
 
 # --- for readiness as well
-
-
-def try_to_store(receiver: Receiver, now: int, patience: float) -> None:
-    """Prove that what ingest writes can be written, by an event that is taken back: a right may be
-    missing on one table, or somebody may hold a lock on it.
-
-    :param patience: seconds to wait for others' locks.
-    :raises StoreUnavailable: if it cannot.
-    """
-    name = f"readiness-{secrets.token_hex(8)}"
-    provider = next(iter(PROVIDERS.values()))
-    body = provider.sample("sms.sent", event_id=name, message_id=name, to="+33600000000", now=now)
-    (item,) = provider.parse(body, received_at=now, retention=receiver.config.retention)
-    unusable = reject(name.encode(), "a trial", received_at=now)
-    # Twice: a copy is counted, which is another statement.
-    items = (item, item, unusable)
-    receiver.store.try_ingest(items, lambda _: ["readiness"], patience)

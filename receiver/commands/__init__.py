@@ -8,6 +8,7 @@ from flask import Flask
 def register(app: Flask) -> None:
     """Add all of them to the application."""
     from receiver.commands import (
+        alerts,
         backup,
         config,
         copy,
@@ -48,5 +49,6 @@ def register(app: Flask) -> None:
         config.config,
         doctor.doctor,
         export.export,
+        alerts.alerts,
     ):
         app.cli.add_command(command)

@@ -80,6 +80,10 @@ class Missed(NamedTuple):
     counts: tuple[int, ...]
 
 
+#: The status of a message that a phone has sent, or failed to send.
+WAS_TRIED = "status IN ('sent', 'delivered', 'failed')"
+
+
 def missed_of(
     rows: Sequence[tuple[Any, ...]],
 ) -> tuple[Missed | None, int, list[Missed]]:
@@ -248,6 +252,9 @@ class Work(Protocol):
     def work_counts(self) -> list[tuple[str, int, int]]:
         """How many items of each handler wait or are leased, and how many are dead, by name."""
 
+    def dead_of_handlers(self) -> list[tuple[str, int]]:
+        """How much of the dead work belongs to each handler, by name: of the first `MOST_TOLD`."""
+
     def next_due(self, handler: str, after: int) -> int | None:
         """When the handler's first item that is due later than `after` is due; leases count.
 
@@ -360,6 +367,9 @@ class Upkeep(Protocol):
         :returns: how many were deleted; 0, if it is enough.
         """
 
+    def room(self) -> float | None:
+        """Which part of the database's disk is free; `None` if that is another machine's."""
+
     def warning(self) -> str | None:
         """What is not right with the database, and harms nobody yet. Touches no connection."""
 
@@ -367,6 +377,19 @@ class Upkeep(Protocol):
         """Give a little of the space that is free back to the disk.
 
         :returns: whether there is more to give.
+        """
+
+
+class Phones(Protocol):
+    """What alerts ask about the phones that send."""
+
+    def last_heard(self) -> Mapping[str, int]:
+        """By phone: the latest time of a message that it has sent, or failed to send."""
+
+    def heard(self, spans: Sequence[tuple[str, int, int]], most: int) -> list[int]:
+        """How many such messages there are in each span: a phone, after when, up to when.
+
+        :param most: no more than these are counted.
         """
 
 
@@ -515,7 +538,7 @@ class Engine(NamedTuple):
     clock: int | None = None
 
 
-class Store(Ingest, Work, Mirror, Upkeep, Marks, Counters, Records, Views, Copy, Protocol):
+class Store(Ingest, Work, Mirror, Phones, Upkeep, Marks, Counters, Records, Views, Copy, Protocol):
     """All that an engine must do. The same tests run against each of them."""
 
     def migrate(self) -> list[str]:

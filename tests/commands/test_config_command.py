@@ -77,6 +77,8 @@ def test_no_secret_is_shown(tmp_path: Path, style: str, url: str) -> None:
     secrets = {
         setting.name: "_".join(["long", *[HIDDEN] * 5]) for setting in SETTINGS if setting.secret
     }
+    secrets |= {"ALERT_URLS": f"json://u:{HIDDEN}@h", "HEARTBEAT_URL": f"https://h/{HIDDEN}"}
+    secrets |= {"EMAIL_URL": f"smtp://u:{HIDDEN}@h"}
     forward = {"FORWARD_URL": f"https://u:{HIDDEN}@example.com", "FORWARD_SECRET": HIDDEN}
     given = secrets | forward | {"DATABASE_URL": url, "HANDLERS": "handlers.log"}
     output = shown(tmp_path, style, **given)

@@ -41,6 +41,8 @@ DEFAULTS: dict[str, Any] = {
     "sipgate_api_url": "https://api.sipgate.com/v2",
     "send_with": (),
     "public_url": None,
+    "alert_urls": (),
+    "heartbeat_url": None,
     "timezone": ZoneInfo("UTC"),
     "log_format": "text",
     "log_level": "info",
@@ -109,6 +111,20 @@ GOOD: list[tuple[str, str, str, Any]] = [
     ("PUBLIC_URL", "http://127.0.0.2", "public_url", "http://127.0.0.2"),
     ("PUBLIC_URL", "http://[::1]:3000", "public_url", "http://[::1]:3000"),
     ("PUBLIC_URL", "https://[2001:db8::1]:8443", "public_url", "https://[2001:db8::1]:8443"),
+    ("ALERT_URLS", " json://h/p ", "alert_urls", ("json://h/p",)),
+    (
+        "ALERT_URLS",
+        "json://h, 'mailto://u:p@h?to=a,b' ,tgram://t/1",
+        "alert_urls",
+        ("json://h", "mailto://u:p@h?to=a,b", "tgram://t/1"),
+    ),
+    ("HEARTBEAT_URL", "https://hc-ping.com/0a1b", "heartbeat_url", "https://hc-ping.com/0a1b"),
+    (
+        "HEARTBEAT_URL",
+        "http://kuma:3001/api/push/x?status=up",
+        "heartbeat_url",
+        "http://kuma:3001/api/push/x?status=up",
+    ),
     ("V1_API_KEY", " own ", "v1_api_key", b"own"),
     ("V1_CLIENT_ID", "shop", "v1_client_id", b"shop"),
     ("V1_READ_KEY", "reads", "v1_read_key", b"reads"),
@@ -222,6 +238,11 @@ BAD: list[tuple[str, str]] = [
     ("SMSCX_WEBHOOK_TOKEN", f"{TOKEN}é"),
     ("SMSCX_API_KEY", "key_é"),
     ("SMSCX_FROM", "Café"),
+    *[("ALERT_URLS", text) for text in ("h/p", "json:h", "json://h json://i", "json://é", ",")],
+    *[
+        ("HEARTBEAT_URL", text)
+        for text in ("hc-ping.com/x", "ftp://h/x", "https://", "https://h/ x")
+    ],
     ("SIPGATE_TOKEN_ID", "token-ABC123:secret"),
     ("SIPGATE_TOKEN_ID", "token-é"),
     ("SIPGATE_TOKEN", "clé"),

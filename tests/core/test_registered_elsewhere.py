@@ -8,7 +8,7 @@ import pytest
 from flask.testing import FlaskClient
 
 from receiver import Registry, times
-from receiver.parts import Receiver
+from receiver.parts import Receiver, parts
 from receiver.providers.zimsend.webhook import parse
 from receiver.store import Selection, Store
 from receiver.times import DAY, HOUR, MINUTE
@@ -101,7 +101,7 @@ def test_readyz_warns_and_stays_ready(receiver: Receiver, client: FlaskClient) -
     assert client.get("/readyz").json["warnings"] == {}
     Worker(receiver.store, having("theirs")).step(now)
     owe(receiver.store, "old name")
-    client.application.extensions["readiness"].KEPT = 0
+    parts(client.application).readiness.KEPT = 0
     answer = client.get("/readyz")
     assert answer.status_code == 200
     told = answer.json["warnings"]["handlers"]

@@ -21,11 +21,11 @@ from flask import Flask
 from flask.testing import FlaskClient
 
 from app import create_app
-from handlers import forward
-from receiver import Event, Registry, config, sqlite_file
+from receiver import Event, Registry, config, readiness, sqlite_file
+from receiver.config import OF_HANDLERS
 from receiver.parts import Receiver
+from receiver.readiness import Readiness
 from receiver.times import HOUR, MINUTE, SECOND
-from receiver.web import ops
 from receiver.worker import Worker
 from tests.conftest import SECRET, Clock, Provider
 from tests.payloads import envelope, sms
@@ -36,7 +36,7 @@ from tests.test_docs import anchors, commands_of
 DEPLOY = (ROOT / "docs" / "deploy.md").read_text()
 APP = json.loads((ROOT / "app.json").read_text())
 HOSTS = ("Heroku", "Dokku", "Render", "Railway", "Fly", "At home, with ngrok")
-SETTINGS = {setting.name for setting in config.SETTINGS} | set(forward.SETTINGS)
+SETTINGS = {setting.name for setting in config.SETTINGS} | set(OF_HANDLERS)
 
 GUNICORN = ["-m", "gunicorn", "-c", str(ROOT / "gunicorn.conf.py"), "wsgi:app"]
 MIGRATE = ["-m", "flask", "--app", str(ROOT / "wsgi.py"), "migrate"]
@@ -120,7 +120,7 @@ def test_readyz_says_that_the_schema_is_missing(environ: dict[str, str]) -> None
 def test_readyz_says_that_nobody_works(
     environ: dict[str, str], clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(ops._Store, "KEPT", 0.0)
+    monkeypatch.setattr(Readiness, "KEPT", 0.0)
     app = create_app({**environ, "EMBEDDED_WORKER": "0"}, clock)
     receiver = app.extensions["receiver"]
     receiver.store.migrate()
@@ -143,7 +143,7 @@ def test_readyz_says_that_nothing_runs_the_handlers(
     """By what is seen to change, and not by what another machine's clock says."""
     passed = 0.0
     began = time.monotonic()
-    monkeypatch.setattr(ops, "time", SimpleNamespace(monotonic=lambda: began + passed))
+    monkeypatch.setattr(readiness, "time", SimpleNamespace(monotonic=lambda: began + passed))
 
     def failing() -> dict[str, str]:
         told: dict[str, str] = client.get("/readyz").get_json()["failing"]
@@ -151,7 +151,7 @@ def test_readyz_says_that_nothing_runs_the_handlers(
 
     assert failing() == {}  # a service that has just started
     for wrong in (0, -1, 1):  # hours
-        passed += ops.SILENT + 5
+        passed += readiness.SILENT + 5
         assert "flask work" in failing()["worker"]
         Worker(receiver.store, Registry()).step(clock.time + wrong * HOUR)
         passed += 5
@@ -161,7 +161,7 @@ def test_readyz_says_that_nothing_runs_the_handlers(
 def test_readyz_names_a_handler_that_is_stuck_in_another_process(
     environ: dict[str, str], clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(ops._Store, "KEPT", 0.0)
+    monkeypatch.setattr(Readiness, "KEPT", 0.0)
     app = create_app({**environ, "EMBEDDED_WORKER": "0"}, clock)
     receiver: Receiver = app.extensions["receiver"]
     receiver.store.migrate()
@@ -194,12 +194,12 @@ def test_readyz_names_a_handler_that_is_stuck_in_another_process(
 
 def test_readyz_holds_no_thread_while_another_looks(app: Flask) -> None:
     receiver: Receiver = app.extensions["receiver"]
-    look = ops._Store()
-    assert look.look(receiver).problem is None
+    look = receiver.readiness
+    assert look.look().problem is None
     assert look._looking.acquire()
-    assert "ask again" in str(look.look(receiver).problem)
+    assert "ask again" in str(look.look().problem)
     look._looking.release()
-    assert look.look(receiver).problem is None
+    assert look.look().problem is None
 
 
 # --- Procfile

@@ -12,10 +12,10 @@ from flask import Flask
 from flask.testing import FlaskClient
 
 from receiver.parts import parts
+from receiver.readiness import Readiness
 from receiver.store import Selection
 from receiver.store.contract import Settlement, Want
 from receiver.times import HOUR, MINUTE
-from receiver.web import ops
 from tests.conftest import Clock, Provider
 from tests.payloads import envelope, sms
 
@@ -29,9 +29,9 @@ def environ(environ: dict[str, str]) -> dict[str, str]:
 
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ops._Store, "KEPT", 0.0)
-    monkeypatch.setattr(ops._Store, "TRIED_FOR", 0.0)
-    monkeypatch.setattr(ops._Store, "PATIENCE", 0.3)
+    monkeypatch.setattr(Readiness, "KEPT", 0.0)
+    monkeypatch.setattr(Readiness, "TRIED_FOR", 0.0)
+    monkeypatch.setattr(Readiness, "PATIENCE", 0.3)
 
 
 @pytest.fixture

@@ -14,6 +14,7 @@ from receiver.store.postgres.counters import Counters
 from receiver.store.postgres.group import Ingest
 from receiver.store.postgres.marks import Marks
 from receiver.store.postgres.mirror import Mirror
+from receiver.store.postgres.phones import Phones
 from receiver.store.postgres.transactions import SHORT_PATIENCE, as_unavailable, told
 from receiver.store.postgres.upkeep import Upkeep
 from receiver.store.postgres.views import Views
@@ -30,7 +31,7 @@ _HINTS: dict[str | None, str] = {
 }
 
 
-class PostgresStore(Ingest, Work, Mirror, Upkeep, Marks, Counters, Views, Copy):
+class PostgresStore(Ingest, Work, Mirror, Phones, Upkeep, Marks, Counters, Views, Copy):
     """See `receiver.store.Store`."""
 
     def migrate(self) -> list[str]:

@@ -83,6 +83,10 @@ class Upkeep(Transactions):
         with self._transaction(patience) as connection:
             return connection.execute(_DELETE_OLDEST, (size - most,)).rowcount
 
+    def room(self) -> float | None:
+        """The server's operator looks after its disk."""
+        return None
+
     def warning(self) -> str | None:
         return None
 

@@ -99,6 +99,10 @@ class Work(Transactions):
         with self._reader() as connection:
             return connection.execute(_COUNTS).fetchall()
 
+    def dead_of_handlers(self) -> list[tuple[str, int]]:
+        with self._worker_reads() as connection:
+            return connection.execute(_DEAD).fetchall()
+
     def next_due(self, handler: str, after: int) -> int | None:
         (due_at,) = self._row(_NEXT_DUE, (handler, after))
         return None if due_at is None else int(due_at)
@@ -388,6 +392,12 @@ SELECT handler, sum(waiting)::bigint, sum(dead)::bigint FROM (
     SELECT handler, 0, count(*) FROM (
         SELECT handler FROM deliveries WHERE state = 'dead' ORDER BY handler, cause OFFSET 0
     ) AS dead GROUP BY handler) AS owed
+GROUP BY handler ORDER BY handler
+"""
+
+_DEAD = f"""
+SELECT handler, count(*) FROM (
+    SELECT handler FROM deliveries WHERE state = 'dead' LIMIT {MOST_TOLD}) AS dead
 GROUP BY handler ORDER BY handler
 """
 

@@ -14,13 +14,14 @@ from receiver.store.sqlite.group import Ingest
 from receiver.store.sqlite.listing import Listing
 from receiver.store.sqlite.marks import Marks
 from receiver.store.sqlite.mirror import Mirror
+from receiver.store.sqlite.phones import Phones
 from receiver.store.sqlite.schema import migrations, refuse_newer
 from receiver.store.sqlite.upkeep import Upkeep
 from receiver.store.sqlite.views import Views
 from receiver.store.sqlite.work import Work
 
 
-class SqliteStore(Ingest, Work, Mirror, Listing, Upkeep, Marks, Counters, Views, Copy):
+class SqliteStore(Ingest, Work, Mirror, Phones, Listing, Upkeep, Marks, Counters, Views, Copy):
     """See `receiver.store.Store`."""
 
     def migrate(self) -> list[str]:

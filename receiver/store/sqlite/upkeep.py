@@ -93,6 +93,13 @@ class Upkeep(Connections):
         with self._transaction(patience) as connection:
             return connection.execute(_DELETE_OLDEST, (size - most,)).rowcount
 
+    def room(self) -> float | None:
+        try:
+            disk = os.statvfs(os.path.dirname(os.path.abspath(self.path)))
+        except OSError:
+            return None
+        return disk.f_bavail / disk.f_blocks if disk.f_blocks else None
+
     def warning(self) -> str | None:
         with suppress(OSError):
             size = os.stat(self._log).st_size

@@ -86,6 +86,10 @@ class Work(Connections):
         with as_unavailable():
             return self._reader.execute(_COUNTS).fetchall()
 
+    def dead_of_handlers(self) -> list[tuple[str, int]]:
+        with as_unavailable():
+            return list(self._reader.execute(_DEAD).fetchall())
+
     def next_due(self, handler: str, after: int) -> int | None:
         with as_unavailable():
             found = self._reader.execute(_NEXT_DUE, (handler, after)).fetchone()
@@ -383,6 +387,13 @@ SELECT handler, sum(waiting), sum(dead) FROM (
     UNION ALL
     SELECT handler, 0, count(*) FROM deliveries INDEXED BY deliveries_by_cause
     WHERE state = 'dead' GROUP BY handler)
+GROUP BY handler ORDER BY handler
+"""
+
+_DEAD = f"""
+SELECT handler, count(*) FROM (
+    SELECT handler FROM deliveries INDEXED BY deliveries_dead WHERE state = 'dead'
+    LIMIT {MOST_TOLD})
 GROUP BY handler ORDER BY handler
 """
 

@@ -1,0 +1,1 @@
+"""It says when something is wrong, and what: `ALERT_URLS`."""
