@@ -151,7 +151,7 @@ class Refusals:
         if number := counts[SIZE]:
             parts.append(f"{number} larger than MAX_BODY_BYTES")
         if number := counts[PATH]:
-            right = " or ".join(self._right)
+            right = " or ".join(self._right) or "none, since no provider that is set up sends any"
             seen = f", like {', '.join(paths)}" if paths else ""
             parts.append(f"{number} to a path that does not exist{seen}: right is {right}")
         if not parts:

@@ -116,3 +116,9 @@ def test_a_store_that_takes_nothing_hides_no_line(tmp_path: Path, clock: Now) ->
     refusals.keep = lambda line: note(store, clock(), line)
     refusals.size()
     assert refusals.tell() == "webhooks were refused: 1 larger than MAX_BODY_BYTES"
+
+
+def test_where_no_provider_reports_there_is_no_right_path() -> None:
+    refusals = Quiet([], Clock())
+    refusals.path("/webhooks/zimsend", signed=False)
+    assert "right is none, since no provider that is set up sends any" in str(refusals.tell())
