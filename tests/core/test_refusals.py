@@ -55,6 +55,9 @@ def test_one_line_has_how_many_and_why(refusals: Refusals) -> None:
     )
     assert refusals.tell() is None
     assert refusals.counts == {SIGNATURE: 10, SIZE: 1, PATH: 3}
+    refusals.path("/hook/SMSCX/0123456789abcdef0123456789", signed=False)
+    assert refusals.counts[PATH] == 4
+    assert "0123456789" not in str(refusals.tell())
 
 
 def test_they_are_told_of_for_a_while() -> None:
