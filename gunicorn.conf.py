@@ -110,7 +110,9 @@ class _Logger(Logger):
 logger_class = _Logger
 # Where it is asked for: without the query, which may hold a number or a text, and the referer.
 access_log_format = '%(h)s %(l)s %(u)s %(t)s "%(m)s %(U)s %(H)s" %(s)s %(b)s "%(a)s"'
-logconfig_dict = logging_config(_config.log_format, _config.log_level, _config.handlers)
+logconfig_dict = logging_config(
+    _config.log_format, _config.log_level, _config.handlers, _config.in_addresses
+)
 
 
 def on_starting(server):

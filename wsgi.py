@@ -17,7 +17,9 @@ try:
 except ConfigError as error:
     sys.exit(f"zimsend-receiver cannot start. {error}")
 _config = app.extensions["receiver"].config
-logging.config.dictConfig(logging_config(_config.log_format, _config.log_level, _config.handlers))
+logging.config.dictConfig(
+    logging_config(_config.log_format, _config.log_level, _config.handlers, _config.in_addresses)
+)
 tell_at_the_start(unknown_in(_environ))
 # gunicorn looks for its settings in the folder where it is started, and says nothing without them.
 _settings = sys.modules.get("__config__")

@@ -137,6 +137,11 @@ class Config:
         return None if self.public_url is None else f"{self.public_url}/webhooks/zimsend"
 
     @property
+    def in_addresses(self) -> tuple[str, ...]:
+        """Secrets that are a part of an address, so that a log could show them."""
+        return tuple(token.decode() for token in self.smscx_tokens)
+
+    @property
     def local_url(self) -> str:
         """Where this machine itself reaches the service."""
         host = {None: "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}.get(self.bind, self.bind)  # noqa: S104

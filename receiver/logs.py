@@ -42,6 +42,7 @@ class Patient(logging.Handler):
     fork. At the exit `logging` flushes, which gives what waits a second.
 
     :param stream: where the lines go; standard error by default.
+    :param hidden: secrets that may stand in an address, and so in whatever is logged of one.
     """
 
     #: Lines that may wait.
@@ -49,9 +50,10 @@ class Patient(logging.Handler):
     #: Seconds for what waits at the exit.
     FLUSH_WITHIN = 1.0
 
-    def __init__(self, stream: TextIO | None = None) -> None:
+    def __init__(self, stream: TextIO | None = None, hidden: Iterable[str] = ()) -> None:
         super().__init__()
         self._stream = stream or sys.stderr
+        self._hidden = sorted(hidden, key=len, reverse=True)
         self._process: int | None = None
         self._begin()
 
@@ -67,6 +69,9 @@ class Patient(logging.Handler):
         except Exception:
             self.handleError(record)
             return
+        for secret in self._hidden:  # in whatever path it is, a wrong one as well
+            if secret in line:
+                line = line.replace(secret, "***")
         if _SECRET_PATHS in line:
             line = _SECRET_PATH.sub(r"\1***", line)
         if not line.isprintable():  # an id may hold what a terminal obeys
@@ -142,13 +147,19 @@ class _Json(JsonFormatter):
         return at.replace(tzinfo=None).isoformat(timespec="milliseconds") + "Z"
 
 
-def logging_config(log_format: str, log_level: str, handlers: Iterable[str] = ()) -> dict[str, Any]:
+def logging_config(
+    log_format: str,
+    log_level: str,
+    handlers: Iterable[str] = (),
+    hidden: Iterable[str] = (),
+) -> dict[str, Any]:
     """A configuration for `logging.config.dictConfig`, for gunicorn's loggers as well.
 
     Everything goes to standard error, where hosts collect it. What libraries have to say for
     their own debugging is kept out.
 
     :param handlers: the modules with handlers, whose lines are as ours.
+    :param hidden: see `Patient`.
     """
     level = log_level.upper()
     ours = {"receiver", *(name.partition(".")[0] for name in handlers)}
@@ -168,6 +179,7 @@ def logging_config(log_format: str, log_level: str, handlers: Iterable[str] = ()
             "stderr": {
                 "()": Patient,
                 "formatter": log_format,
+                "hidden": tuple(hidden),
             }
         },
         "root": {"level": "INFO" if level == "DEBUG" else level, "handlers": ["stderr"]},

@@ -77,7 +77,7 @@ class Receiving:
             if provider.door is not None:
                 known = self._secret if provider.door.header is None else self._fixed
                 known[provider.door.path] = Visit(provider, provider.door)
-        self.refusals = Refusals([*self._fixed, *self._secret])
+        self.refusals = Refusals([*self._fixed, *(f"{path}/TOKEN" for path in self._secret)])
         self.refusals.on_refusal = partial(self._counting.count, metrics.REFUSED)
 
     @property

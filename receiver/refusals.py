@@ -14,6 +14,7 @@ import time
 from collections import Counter, deque
 from collections.abc import Callable, Sequence
 
+from receiver import ids
 from receiver.errors import StoreUnavailable
 from receiver.store import Store
 from receiver.times import MINUTE
@@ -28,7 +29,7 @@ LARGEST = 64 * 1024
 
 #: A path that one may print: too short in each part to hold a secret or a number.
 _HARMLESS = re.compile(r"(?:/[A-Za-z_-]{0,12}){1,4}", re.ASCII)
-_NEARLY = re.compile(r"webhook|zimsend", re.IGNORECASE)
+_NEARLY = re.compile("|".join(("webhook", *ids.NAMES)), re.IGNORECASE)
 
 
 #: The note of the last line, of whichever process; and for how long it is told, in microseconds.
@@ -151,7 +152,7 @@ class Refusals:
         if number := counts[SIZE]:
             parts.append(f"{number} larger than MAX_BODY_BYTES")
         if number := counts[PATH]:
-            right = " or ".join(self._right)
+            right = " or ".join(self._right) or "none, since no provider that is set up sends any"
             seen = f", like {', '.join(paths)}" if paths else ""
             parts.append(f"{number} to a path that does not exist{seen}: right is {right}")
         if not parts:

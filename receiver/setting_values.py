@@ -11,7 +11,7 @@ from collections.abc import Callable
 from urllib.parse import urlsplit
 from zoneinfo import ZoneInfo, available_timezones
 
-from receiver import phone
+from receiver import ids, phone
 from receiver.environment import clean
 from receiver.times import DAY
 
@@ -212,8 +212,8 @@ def public_url(text: str) -> str | None:
     if not text.strip():
         return None
     public = address(text)
-    if public.endswith("/webhooks/zimsend"):
-        raise ValueError("must be the address of the whole service, without /webhooks/zimsend")
+    if found := re.search(rf"/webhooks/+(?:{'|'.join(ids.NAMES)})(?=/|$)", public):
+        raise ValueError(f"must be the address of the whole service, without {found[0]}")
     return public
 
 

@@ -261,6 +261,8 @@ BAD: list[tuple[str, str]] = [
     ],
     ("PUBLIC_URL", "https://sms.example.com/webhooks/zimsend"),
     ("PUBLIC_URL", "https://sms.example.com/webhooks/zimsend/"),
+    ("PUBLIC_URL", "https://sms.example.com/webhooks/smscx"),
+    ("PUBLIC_URL", f"https://sms.example.com/webhooks/smscx/{'t' * 24}"),
     *[
         ("TIMEZONE", text)
         for text in ("Paris", "Europe", "Europe/", "../etc/passwd", "/etc/localtime", "+01:00", "é")

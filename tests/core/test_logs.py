@@ -122,3 +122,26 @@ def test_a_secret_in_a_path_is_in_no_line(path: str, formatter: logging.Formatte
     assert "200 17" in pipe.read
     handler.close()
     pipe.close()
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/WEBHOOKS/smscx/{}",
+        "/webhooks/{}",
+        "/smscx/{}",
+        "/webhooks/smscx/other,{}",
+        "/webhooks/smscx/'{}'",
+        "/{}longer/x",
+    ],
+)
+def test_a_secret_is_in_no_line_of_a_path_that_is_nearly_right(pipe: Pipe, path: str) -> None:
+    config = logging_config("text", "info", hidden=["tok_1.~-", "tok_1.~-longer"])
+    told = config["handlers"]["stderr"]
+    handler = Patient(pipe.stream, hidden=told["hidden"])
+    handler.emit(record(f'"POST {path.format("tok_1.~-")} HTTP/1.1" 404 194'))
+    handler.flush()
+    assert pipe.lines() == [line for line in pipe.lines() if "404 194" in line]
+    assert "tok_1" not in pipe.read
+    assert "longer" not in pipe.read
+    handler.close()

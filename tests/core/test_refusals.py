@@ -55,6 +55,9 @@ def test_one_line_has_how_many_and_why(refusals: Refusals) -> None:
     )
     assert refusals.tell() is None
     assert refusals.counts == {SIGNATURE: 10, SIZE: 1, PATH: 3}
+    refusals.path("/hook/SMSCX/0123456789abcdef0123456789", signed=False)
+    assert refusals.counts[PATH] == 4
+    assert "0123456789" not in str(refusals.tell())
 
 
 def test_they_are_told_of_for_a_while() -> None:
@@ -116,3 +119,9 @@ def test_a_store_that_takes_nothing_hides_no_line(tmp_path: Path, clock: Now) ->
     refusals.keep = lambda line: note(store, clock(), line)
     refusals.size()
     assert refusals.tell() == "webhooks were refused: 1 larger than MAX_BODY_BYTES"
+
+
+def test_where_no_provider_reports_there_is_no_right_path() -> None:
+    refusals = Quiet([], Clock())
+    refusals.path("/webhooks/zimsend", signed=False)
+    assert "right is none, since no provider that is set up sends any" in str(refusals.tell())

@@ -20,6 +20,10 @@ RETENTION = 90 * times.DAY
 NOW = 1_795_162_542 * times.SECOND  # 2026-11-20T08:15:42Z
 
 
+#: Objects that are no envelope.
+_NO_ENVELOPES = (b"{}", b'{"event": 1, "data": []}', b'{"event": null, "data": []}')
+
+
 class Caller(NamedTuple):
     name: str
     parse: Callable[..., Sequence[Item]]
@@ -33,6 +37,8 @@ class Caller(NamedTuple):
     unknown: bytes
     #: The states that it reports.
     states: Sequence[str] = ("queued", "sent", "delivered", "failed")
+    #: JSON objects that are none of its reports, so that the body is `Unusable`.
+    useless: Sequence[bytes] = _NO_ENVELOPES
 
     def take(self, body: bytes, *, text_mode: str = "full") -> Sequence[Item]:
         return self.parse(body, received_at=NOW, retention=RETENTION, text_mode=text_mode)

@@ -34,6 +34,7 @@ _CODES = {
     **dict.fromkeys(("1104", "1207", "1210"), (400, "INVALID_PHONE_NUMBER")),
     "1103": (400, "TOO_MANY_RECIPIENTS"),
     **dict.fromkeys(("1108", "1116"), (400, "INVALID_SCHEDULED_DATE")),
+    **dict.fromkeys(("1113", "1114"), (402, "NO_CREDIT")),
     "1119": (403, "NO_COVERAGE"),
     "1118": (400, "CANNOT_CANCEL_MESSAGE"),
     "2021": (404, "OTP_NOT_FOUND"),
@@ -52,6 +53,9 @@ _REFUSED = {
     "REJECTED": ("BLOCKED_NUMBER", "The recipient has opted out"),
     "NO COVERAGE": ("NO_COVERAGE", "SMS.CX does not reach this number"),
 }
+
+
+_ASK_FIRST = "before you send it again"
 
 
 class End(NamedTuple):
@@ -76,6 +80,8 @@ def ends(
         if not_taken(answer).code == "NO_COVERAGE" and track_data is not None:
             return [_end(sms, [_uncovered(sms, track_data)], set()) for sms in batch]
         problem = not_taken(answer)
+        if problem.code == "MESSAGE_NOT_FOUND":  # nobody has asked for one
+            problem = NotTaken(502, "NETWORK_ERROR", problem.message)
         return [End(sms, None, problem) for sms in batch]
     rows: dict[str, list[Message]] = defaultdict(list)
     for message in answer.messages:
@@ -117,7 +123,7 @@ def _end(sms: Wanted, rows: list[Message], invalid: set[str]) -> End:
                 502,
                 "NETWORK_ERROR",
                 "SMS.CX's answer does not tell of this message. It may have been sent: look at "
-                "SMS.CX's reports before you send it again.",
+                f"SMS.CX's reports {_ASK_FIRST}.",
                 maybe_sent=True,
             )
         return End(sms, None, problem)
@@ -141,7 +147,7 @@ def not_taken(error: ProviderError) -> NotTaken:
     elif isinstance(error, CredentialsRefused):
         found = 502, "PROVIDER_REFUSED_US"
     elif found is None and isinstance(error, TryLater):
-        found = 429, "RATE_LIMIT_EXCEEDED"
+        found = (402, "NO_CREDIT") if error.status == 402 else (429, "RATE_LIMIT_EXCEEDED")
     elif found is None and isinstance(error, NotFound):
         found = 404, "MESSAGE_NOT_FOUND"
     elif found is None and isinstance(error, RequestRefused | NotPossible):
@@ -149,7 +155,10 @@ def not_taken(error: ProviderError) -> NotTaken:
         if isinstance(invalid, dict) and numbers_of(invalid.get("invalid")):
             found = 400, "INVALID_PHONE_NUMBER"
     status, code = found or (502, "NETWORK_ERROR")
-    message = f"SMS.CX: {error.message}. {error.advice}"
+    advice = error.advice
+    if error.maybe_sent and _ASK_FIRST not in advice:
+        advice = f"It may have been carried out: look at SMS.CX's reports {_ASK_FIRST}. {advice}"
+    message = f"SMS.CX: {error.message}. {advice}"
     return NotTaken(
         status, code, message, retry_after=error.retry_after, maybe_sent=error.maybe_sent
     )

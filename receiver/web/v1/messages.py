@@ -118,7 +118,7 @@ def sms_stats() -> Response:
         None if since is None else since // times.DAY,
         None if until is None else until // times.DAY,
         _device(),
-        _argument("provider"),
+        _provider(),
         by=("day", "provider", "code"),
     )
     told = by_report(counts)
@@ -177,7 +177,7 @@ def _search() -> Search:
         until=until,
         text=None if text is None else mirror.fold(text),
         code=None if (code := _argument("error")) is None else clean_id(code),
-        provider=_argument("provider"),
+        provider=_provider(),
         metadata=tuple(
             (mirror.storable(name.removeprefix(_METADATA)), mirror.storable(value))
             for name, value in request.args.items()
@@ -189,6 +189,16 @@ def _search() -> Search:
 def _device() -> str | None:
     device = _argument("device_id")
     return None if device is None else clean_id(device)
+
+
+def _provider() -> str | None:
+    text = _argument("provider")
+    name = None if text is None else text.strip().lower()
+    if name is not None and name not in ids.NAMES:
+        raise ApiError(
+            400, "INVALID_PARAMETER", f"provider must be one of {', '.join(sorted(ids.NAMES))}."
+        )
+    return name
 
 
 def _period() -> tuple[int | None, int | None]:

@@ -286,6 +286,8 @@ def test_one_request_of_several_that_did_not_come_through() -> None:
         (error("access_denied", 1118, 403), 400, "CANNOT_CANCEL_MESSAGE", None),
         (error("not_found", 1100, 404), 404, "MESSAGE_NOT_FOUND", None),
         (error("not_found", 2021, 404), 404, "OTP_NOT_FOUND", None),
+        (error("unheard_of", 1114), 402, "NO_CREDIT", None),
+        (errors.TryLater("x", status=402), 402, "NO_CREDIT", None),
         (error("otp_expired", 2025), 400, "OTP_EXPIRED", None),
         (error("otp_failed", 2026), 429, "OTP_MAX_ATTEMPTS", None),
         (error("server_error", None, 500), 502, "NETWORK_ERROR", None),
@@ -299,6 +301,24 @@ def test_errors_in_zimsends_words(
     not_taken = sent.not_taken(problem)
     assert (not_taken.status, not_taken.code, not_taken.retry_after) == (told, code, wait)
     assert not_taken.maybe_sent is problem.maybe_sent
+
+
+@pytest.mark.parametrize(
+    "kind", [errors.Unavailable, errors.NotUnderstood, errors.RequestRefused, errors.TryLater]
+)
+def test_what_may_have_been_sent_is_told(kind: Any) -> None:
+    """Whatever else is advised: who reads it must not send twice."""
+    not_taken = sent.not_taken(kind("x", maybe_sent=True))
+    assert "before you send it again" in not_taken.message
+    surely_not = sent.not_taken(kind("x", maybe_sent=False))
+    assert "before you send it again" not in surely_not.message
+
+
+def test_no_request_to_send_misses_a_message() -> None:
+    """`MESSAGE_NOT_FOUND` is for an id that the caller gave."""
+    (end,) = sent.ends([sending.one(ASKED)], error("not_found", 1100, 404))
+    assert end.problem is not None
+    assert (end.problem.status, end.problem.code) == (502, "NETWORK_ERROR")
 
 
 def test_metadata_that_is_nested_too_deep_to_be_kept() -> None:

@@ -19,6 +19,7 @@ ALIKE = [
     ("to=%2B33612345678", "to=0033%20(6)%2012-34-56-78"),
     ("to=%2B33612345678", "to=+33612345678"),
     ("to=ZimSend", "to=ZIMSEND"),
+    ("provider=zimsend", "provider=ZimSend"),
     ("search=votre%20CODE", "search=Vôtre+code"),
     ("from_date=2026-11-19", "from_date=2026-11-19T00:00:00Z"),
     ("from_date=2026-11-19", "from_date=20261119T000000Z"),
@@ -125,12 +126,15 @@ NO_DATES = (
     *("yesterday", "2026-13-01", "2026-11-31", "20", "0", "2026-11-19T25:00Z", "2" * 65),
     *("20261119", "1795101512345", "1795162542", "2026-11-19-0815", "2026-11-19T24:00Z"),
 )
-BAD_PERIODS = [f"{name}={text}" for name in ("from_date", "to_date") for text in NO_DATES]
+BAD_OF_BOTH = [
+    *(f"{name}={text}" for name in ("from_date", "to_date") for text in NO_DATES),
+    *(f"provider={text}" for text in ("zimsned", "zimsend,smscx", "null", "%00")),
+]
 
 
-@pytest.mark.parametrize("query", [*BAD, *BAD_PERIODS])
+@pytest.mark.parametrize("query", [*BAD, *BAD_OF_BOTH])
 def test_wrong_parameters(client: FlaskClient, query: str) -> None:
-    for path in (HISTORY, STATS) if query in BAD_PERIODS else (HISTORY,):
+    for path in (HISTORY, STATS) if query in BAD_OF_BOTH else (HISTORY,):
         response = client.get(f"{path}?{query}", headers=BOTH)
         message = refusal(response, 400, "INVALID_PARAMETER", path)
         assert message.startswith(query.partition("=")[0])
