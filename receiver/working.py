@@ -27,6 +27,9 @@ _SIGN_OF_LIFE = 1.0
 #: Seconds for which a handler that computes may keep Python's lock while the worker's loop waits,
 #: perhaps in the middle of a transaction, and with it the webhooks of other processes.
 SWITCH = 0.0005
+#: How much under gunicorn's master handlers leave to webhooks where both want the processor: an
+#: acknowledgement has seconds, a handler's call has time.
+NICENESS = 5
 #: Seconds after the worker's own patience until the kernel ends the process.
 _SPARE = 3.0
 
@@ -66,6 +69,9 @@ def work(receiver: Receiver, environ: Mapping[str, str]) -> None:
             threading.Thread(
                 target=target, args=(receiver, pipes), name=target.__name__, daemon=True
             ).start()
+    receiver.store.write_apart()
+    if pipes.given:
+        os.nice(NICENESS)
     receiver.start()
     receiver.worker.run()
     receiver.stop()

@@ -231,6 +231,10 @@ class Work(Protocol):
             attempts have ended without a word.
         """
 
+    def write_apart(self) -> None:
+        """From now on, let no lock of the database that others want wait for Python's lock of this
+        process, in which handlers compute. Before anything else is asked of this store."""
+
     def leases(self, owner: str, after: int) -> list[Claim]:
         """What an owner has leased and not ended: also where a lease has run out, as long as
         nobody else has taken the item.

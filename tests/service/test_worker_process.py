@@ -73,7 +73,7 @@ def test_nothing_is_left_where_the_master_is_killed(
     assert server.process is not None
     assert server.post(event(harm="fork")).status_code == 200
     eventually(lambda: handled(tmp_path, "hostile"))
-    eventually(lambda: len(server.processes()) == 5)  # with what was forked
+    eventually(lambda: len(server.processes()) == 6)  # with what was forked, and who writes
     server.process.kill()
     eventually(lambda: not server.processes(), within=25)
 

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Callable, Sequence
+from functools import partial
+from multiprocessing.connection import Connection
 
 from receiver.errors import StoreUnavailable
-from receiver.store.contract import Engine
+from receiver.store.contract import Claim, Engine, Settlement, Want, tell_given_up
 from receiver.store.sqlite.connections import SHORT_PATIENCE
 from receiver.store.sqlite.copy import Copy
 from receiver.store.sqlite.counters import Counters
@@ -19,10 +22,56 @@ from receiver.store.sqlite.schema import migrations, refuse_newer
 from receiver.store.sqlite.upkeep import Upkeep
 from receiver.store.sqlite.views import Views
 from receiver.store.sqlite.work import Work
+from receiver.store.sqlite.writer_process import WriterProcess, answer_calls
+
+#: What the worker's process writes again and again.
+_WRITTEN_APART = (
+    *("renew", "unpark", "bury", "index_texts", "tidy", "expire", "bound_quarantine", "shrink"),
+    *("date_undated", "claim_turn", "keep_turn", "take", "write_note", "write_notes"),
+    *("add_counts", "count_arrivals"),
+)
 
 
 class SqliteStore(Ingest, Work, Mirror, Phones, Listing, Upkeep, Marks, Counters, Views, Copy):
     """See `receiver.store.Store`."""
+
+    _writer_process: WriterProcess | None = None
+
+    def write_apart(self) -> None:
+        process = self._writer_process = WriterProcess(self.path)
+        for name in _WRITTEN_APART:
+            setattr(self, name, partial(process.call, name))
+
+    def work(
+        self,
+        now: int,
+        settlements: Sequence[Settlement],
+        wants: Sequence[Want],
+        patience: float,
+        given_up: Callable[[str, Sequence[int]], None] = tell_given_up,
+    ) -> list[Claim]:
+        if self._writer_process is None:
+            return super().work(now, settlements, wants, patience, given_up)
+        claims: list[Claim]
+        claims, dead = self._writer_process.call("work_apart", now, settlements, wants, patience)
+        for handler, items in dead:
+            given_up(handler, items)
+        return claims
+
+    def work_apart(
+        self, now: int, settlements: Sequence[Settlement], wants: Sequence[Want], patience: float
+    ) -> tuple[list[Claim], list[tuple[str, list[int]]]]:
+        """`work` for another process, which is told what was given up together with the claims."""
+        dead: list[tuple[str, list[int]]] = []
+        claims = super().work(
+            now, settlements, wants, patience, lambda name, items: dead.append((name, list(items)))
+        )
+        return claims, dead
+
+    def close(self) -> None:
+        if self._writer_process is not None:
+            self._writer_process.close()
+        super().close()
 
     def migrate(self) -> list[str]:
         # Inside BEGIN IMMEDIATE one process migrates and the others find it done; outside of
@@ -65,3 +114,11 @@ class SqliteStore(Ingest, Work, Mirror, Phones, Listing, Upkeep, Marks, Counters
 
 # On a full disk, and on a read-only file, a transaction that changes nothing succeeds.
 _WRITE = "UPDATE marks SET value = value + 1 WHERE name = 'checks'"
+
+
+def serve(line: str, path: str) -> None:
+    """Write into a file what another process asks for.
+
+    :param line: the number of the socket to that one.
+    """
+    answer_calls(Connection(int(line)), SqliteStore(path))

@@ -1,0 +1,132 @@
+"""A process that writes into the file for another one.
+
+A transaction holds the file's one lock while Python's lock is waited for, again and again. Where
+handlers compute, that makes milliseconds of each statement, and the webhooks of all processes wait
+meanwhile. So the process that runs handlers lets a second one write, in which nothing else runs.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import pickle
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import traceback
+from contextlib import suppress
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any, Protocol
+
+from receiver.errors import StoreUnavailable
+
+#: Seconds that a thread waits for what others of its process let write; each of them waits less.
+_PATIENCE = 10.0
+_ENDED = "the process that writes for this one has ended; the next call starts another"
+_SERVE = "import sys; from receiver.store import sqlite; sqlite.serve(*sys.argv[1:])"
+
+
+class WriterProcess:
+    """One child, started at once, and again by the first call after its end.
+
+    It ends with this process, however that ends: its end of the socket is then closed. Signals to
+    the group do not end it, for what is to be settled at the end is written by it.
+    """
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+        # As long as handlers have not changed it.
+        self._environ = dict(os.environ)
+        self._asking = threading.Lock()
+        self._child: subprocess.Popen[bytes] | None = None
+        self._line: Connection | None = None
+        self._start()
+        # What a handler forks must not keep the child alive, nor speak to it.
+        os.register_at_fork(after_in_child=self._hang_up)
+
+    def call(self, name: str, *args: object, **named: object) -> Any:
+        """Call a method of the store there.
+
+        :raises StoreUnavailable: also if the child ended meanwhile: nobody knows whether it wrote.
+        """
+        if not self._asking.acquire(timeout=_PATIENCE):
+            raise StoreUnavailable("another thread is writing")
+        try:
+            line = self._line or self._start()
+            line.send((name, args, named))
+            succeeded, answer = line.recv()
+        except (OSError, EOFError) as error:
+            self._end()
+            raise StoreUnavailable(_ENDED) from error
+        except BaseException:
+            self._end()  # the next answer would be the one to this call
+            raise
+        finally:
+            self._asking.release()
+        if not succeeded:
+            raise answer
+        return answer
+
+    def close(self) -> None:
+        """End the child, when it has written what it writes."""
+        with self._asking:
+            self._end()
+
+    def _start(self) -> Connection:
+        ours, theirs = socket.socketpair()
+        with theirs:
+            found = str(Path(__file__).parents[3])
+            paths = filter(None, (found, self._environ.get("PYTHONPATH")))
+            self._child = subprocess.Popen(  # noqa: S603 - our own program
+                [sys.executable, "-P", "-c", _SERVE, str(theirs.fileno()), self._path],
+                env=self._environ | {"PYTHONPATH": os.pathsep.join(paths)},
+                pass_fds=[theirs.fileno()],
+                stdin=subprocess.DEVNULL,
+            )
+        self._line = Connection(ours.detach())
+        return self._line
+
+    def _end(self) -> None:
+        self._hang_up()
+        child, self._child = self._child, None
+        if child is not None:
+            try:
+                child.wait(_PATIENCE)
+            except subprocess.TimeoutExpired:
+                child.kill()
+                child.wait()
+
+    def _hang_up(self) -> None:
+        line, self._line = self._line, None
+        if line is not None:
+            with suppress(OSError):
+                line.close()
+
+
+class Methods(Protocol):
+    """Whatever may be called."""
+
+    def __getattribute__(self, name: str, /) -> Any: ...
+
+
+def answer_calls(line: Connection, store: Methods) -> None:
+    """The child's whole life: until the other end is closed."""
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
+    # What goes wrong is told to who asks, and is logged there.
+    logging.getLogger().addHandler(logging.NullHandler())
+    with suppress(EOFError, OSError):
+        while True:
+            name, args, named = line.recv()
+            try:
+                answer = True, getattr(store, name)(*args, **named)
+            except Exception as error:
+                error.add_note(traceback.format_exc())
+                answer = False, error
+            try:
+                line.send(answer)
+            except (pickle.PicklingError, TypeError, AttributeError):
+                line.send((False, StoreUnavailable(repr(answer[1]))))
