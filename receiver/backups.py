@@ -13,7 +13,9 @@ from collections.abc import Callable
 from contextlib import closing, suppress
 from pathlib import Path
 
-from receiver.errors import CopyRefused, StoreUnavailable
+from receiver.erasing import forget_again
+from receiver.errors import CopyRefused, SchemaMismatch, StoreUnavailable
+from receiver.forgetting import Entry
 from receiver.store import Selection, Store, Table, copying, open_store
 from receiver.store.sqlite.files import BESIDE, copy_checked
 from receiver.worker import hold
@@ -71,11 +73,10 @@ def restore(file: Path, url: str, *, replace: bool, progress: Progress) -> dict[
             if place is None:
                 counts = _into_server(source, url, progress)
             else:
+                forget_again(source, _forgotten_at(place, url), progress)
                 counts = {table.name: _count(source, table) for table in copying.TABLES[:2]}
         if place is not None:
             _make_way(place, url, replace=replace)
-            # The list of what was forgotten (`flask forget`) has to come over from `place` here,
-            # and to be applied to `scratch`, before it gets the name.
             _put(scratch, place)
     finally:
         _remove(scratch)
@@ -93,11 +94,21 @@ def _prepare(source: Store) -> None:
     )
 
 
+def _forgotten_at(place: Path, url: str) -> list[Entry]:
+    """Whom the store that is replaced has forgotten: the backup may be from before that."""
+    if not place.exists():
+        return []
+    with closing(open_store(url)) as old, suppress(StoreUnavailable, SchemaMismatch):
+        return old.forgotten()
+    return []  # what is damaged, or of a release that could not forget
+
+
 def _into_server(source: Store, url: str, progress: Progress) -> dict[str, int]:
     with closing(open_store(url)) as target:
         if target.others():
             raise CopyRefused(_RUNS)
         target.migrate()
+        forget_again(source, target.forgotten(), progress)
         return copying.copy(source, target, lambda what, done: progress(f"{what}: {done:,}"))
 
 

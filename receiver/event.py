@@ -26,6 +26,18 @@ NOT_IN_AN_ID = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 TEXT_MODES = ("full", "masked", "none")
 
 
+class Came(NamedTuple):
+    """What an event had before a number was taken out of it: what was stored before is found by
+    these.
+
+    :param own_id: see `own_id`.
+    """
+
+    id: str
+    message_id: str | None
+    own_id: str
+
+
 class Incoming(NamedTuple):
     """An event on its way into the store. Times are microseconds."""
 
@@ -49,6 +61,8 @@ class Incoming(NamedTuple):
     original: tuple[str, int] | None = None
     #: Its id is `own_id`, because another event has the one that it came with.
     apart: bool = False
+    #: Set where it holds the number of somebody who was forgotten (`receiver.forgetting`).
+    came: Came | None = None
 
 
 class Rejected(NamedTuple):
@@ -104,7 +118,8 @@ def own_id(body: bytes) -> str:
 
 def under_own_id(item: Incoming) -> Incoming:
     """The same event under `own_id`, for where another one has its id."""
-    event_id = ids.key(ids.split(item.id)[0], own_id(item.body))
+    own = own_id(item.body) if item.came is None else item.came.own_id
+    event_id = ids.key(ids.split(item.id)[0], own)
     says = item.says
     if says is not None:
         says = {name: [order, event_id, value] for name, (order, _, value) in says.items()}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 from receiver import mirror
 
 #: A longer text is no phone number (E.164 has 15 digits).
@@ -38,6 +40,47 @@ def _international(text: str, typed: str, country: str | None) -> list[str]:
             forms.append(phonenumbers.PhoneNumberFormat.NATIONAL)
         return [mirror.number(phonenumbers.format_number(number, form)) for form in forms]
     return []
+
+
+class Number(NamedTuple):
+    """One subscriber's number, by the digits of its spellings.
+
+    :param international: with the country's code, as E.164 has it.
+    :param others: the same with a zero for the trunk behind the country's code; and, where they
+        are this number's, the forms without a country.
+    """
+
+    international: str
+    others: tuple[str, ...]
+
+
+def number(text: str, country: str | None) -> Number | None:
+    """Whose number somebody means who names it; `None` if that cannot be told.
+
+    A form without a country may be anybody's in another country. It counts as this number's unless
+    `country` says that it is not.
+
+    :param country: as for `forms`.
+    """
+    import phonenumbers
+
+    if len(text) > _LONGEST:
+        return None
+    typed = mirror.ascii_digits(text).strip()
+    if typed.startswith("00"):
+        typed = f"+{typed[2:]}"
+    try:
+        found = phonenumbers.parse(typed, country)
+    except phonenumbers.NumberParseException:
+        return None
+    if not phonenumbers.is_possible_number(found):
+        return None
+    code, own = str(found.country_code), phonenumbers.national_significant_number(found)
+    others = [f"{code}0{own}"]
+    if country is None or found.country_code == phonenumbers.country_code_for_region(country):
+        national = phonenumbers.format_number(found, phonenumbers.PhoneNumberFormat.NATIONAL)
+        others += [mirror.number(national), own]
+    return Number(code + own, tuple(others))
 
 
 def is_country(code: str) -> bool:

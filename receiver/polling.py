@@ -19,9 +19,11 @@ from functools import partial
 from receiver import times
 from receiver.errors import ReceiverError
 from receiver.event import Incoming
+from receiver.forgetting import Forgotten
 from receiver.providers.errors import ProviderError
 from receiver.providers.sipgate import polling
 from receiver.providers.sipgate.api import Sipgate
+from receiver.providers.sipgate.history import number
 from receiver.providers.sipgate.intents import Book
 from receiver.providers.sipgate.polling import EVERY, Found, InStore
 from receiver.store import Store
@@ -168,6 +170,7 @@ class Polling:
                 wall=self._wall,
                 retention=self._retention,
                 text_mode=self._text_mode,
+                shown=partial(_shown, Forgotten(1, self._store.forgotten())),
             )
             polling.keep(found, self._store_all, self._drop, self._write)
             if not found.entries:
@@ -256,3 +259,8 @@ class Polling:
         if not self._store.keep_turn(_TURN, self._until, later):
             raise _NotAnyMore("another process has taken over")
         self._until = later
+
+
+def _shown(whom: Forgotten, digits: str) -> str:
+    """A number as it stands in an intent: one that was forgotten is the same as any such."""
+    return number(whom.text(f"+{digits}")) if whom else digits

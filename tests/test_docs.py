@@ -26,6 +26,7 @@ DOCUMENTS = (
     "README.md",
     "CHANGELOG.md",
     "docs/design.md",
+    "docs/forget.md",
     "docs/metrics.md",
     "docs/providers.md",
     "docs/dashboard.md",

@@ -9,6 +9,7 @@ from functools import partial
 
 from receiver import ids, mirror
 from receiver.event import Incoming, clean_id
+from receiver.forgetting import FORGOTTEN_ID
 from receiver.mirror import PENDING, Search
 from receiver.providers.contract import Account, Shown
 from receiver.providers.errors import (
@@ -169,7 +170,9 @@ class CatchingUp:
         return [
             (own_id, now + max(HOUR, (now - at) // 2))
             for own_id, at in sorted(latest.items(), key=lambda item: -item[1])
-            if at <= before and own_id not in self._seen
+            if at <= before
+            and own_id not in self._seen
+            and not own_id.startswith(FORGOTTEN_ID)  # whose id only the provider knows
         ]
 
     # --- messages

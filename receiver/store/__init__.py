@@ -23,6 +23,7 @@ from receiver.store.contract import (
     stored_as,
     tell_given_up,
 )
+from receiver.store.erasing import PARTS
 from receiver.store.views import (
     MOST_COUNTED,
     DeliveryState,
@@ -38,6 +39,7 @@ OLDEST_SQLITE = (3, 34, 0)
 
 __all__ = [
     "MOST_COUNTED",
+    "PARTS",
     "SILENT_ATTEMPTS",
     "Claim",
     "DeliveryState",

@@ -16,6 +16,7 @@ from receiver.event import Incoming, Rejected, under_own_id
 from receiver.metrics import Key
 from receiver.mirror import Search
 from receiver.status import Row
+from receiver.store.erasing import Forgetting
 from receiver.store.views import DeliveryState, Selection, Views
 
 log = logging.getLogger(__name__)
@@ -542,7 +543,20 @@ class Engine(NamedTuple):
     clock: int | None = None
 
 
-class Store(Ingest, Work, Mirror, Phones, Upkeep, Marks, Counters, Records, Views, Copy, Protocol):
+class Store(
+    Ingest,
+    Work,
+    Mirror,
+    Phones,
+    Upkeep,
+    Marks,
+    Counters,
+    Records,
+    Views,
+    Copy,
+    Forgetting,
+    Protocol,
+):
     """All that an engine must do. The same tests run against each of them."""
 
     def migrate(self) -> list[str]:

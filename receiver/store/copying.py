@@ -51,11 +51,12 @@ TABLES = (
     Table("counters", 2, ("name", "labels", "value")),
     Table("marks", 1, ("name", "value")),
     Table("notes", 1, ("name", "text")),
+    Table("forgotten", 1, ("digest", "key", "length", "inside")),
 )  # fmt: skip
 #: Columns that are true or false, which one engine writes as 1 or 0.
 BOOLEANS = {"has_error", "late", "repeat", "redacted", "loose", "leased"}
 #: What has a meaning only where it is.
-_MARKS_LEFT = {"seq", "counted", "expiry", "expiries", "checks"}
+_MARKS_LEFT = {"seq", "counted", "expiry", "expiries", "checks", "wiped"}
 _NOTES_LEFT = {_COPYING, _COPIED, _IDENTITY}
 
 #: Told the table, and how many of its rows are done.

@@ -235,3 +235,18 @@ def eventually_warned(life: Life) -> str:
     """What `/readyz` tells; it looks at most once a second."""
     told: str = life.apps[0].test_client().get("/readyz").get_json()["warnings"].get("polling")
     return told or str(life.start() and life.get("/readyz")["warnings"]["polling"])
+
+
+@pytest.mark.each_engine
+def test_who_was_forgotten_is_found_in_the_history_all_the_same(life: Life) -> None:
+    """An SMS that is looked for when its number is forgotten, and one that is sent after that."""
+    life.send(text="Vorher")
+    told = life.apps[0].test_cli_runner().invoke(args=["forget", NUMBER, "--yes"])
+    assert told.exit_code == 0, told.output
+    life.send(text="Nachher")
+    life.look(30 * MINUTE)
+    assert sorted(life.states().values()) == ["sent", "sent"]
+    assert len(life.events()) == 4
+    assert NUMBER[1:] not in repr(
+        [life.receiver.store.body(event["event_id"]) for event in life.events()]
+    ) + repr(life.receiver.store.notes(""))

@@ -11,6 +11,8 @@ import httpx
 import pytest
 
 from receiver import status
+from receiver.forgetting import INSTEAD
+from receiver.mirror import Search
 from receiver.providers.zimsend.simulator.world import Post, Weather, World, view
 from receiver.reconciliation.losses import KINDS
 from receiver.store import Selection
@@ -344,3 +346,28 @@ def test_what_is_about_to_expire_is_not_learnt_again(
     assert learnt(life) == []
     assert life.store.statistics(None, None, None) == before
     assert not list(life.store.quarantined())
+
+
+@pytest.mark.each_engine
+def test_who_was_forgotten_does_not_come_back(live: Callable[..., Life]) -> None:
+    """Neither from the history, nor from a report that comes late; and nothing counts twice."""
+    life = live()
+    life.world.campaign(8, rate=8 / 600)
+    life.up = False
+    life.wait(11 * MINUTE)
+    life.up = True
+    numbers = {message.to for message in life.world.messages.values()}
+    forgotten = min(numbers)
+    assert life.store.history(Search(), 0, 100)[0] == 0
+    told = life.apps[0].test_cli_runner().invoke(args=["forget", forgotten, "--yes"])
+    assert told.exit_code == 0, told.output
+    life.start()
+    assert all(made.problem is None for made in life.look(80 * MINUTE))
+    total, rows = life.store.history(Search(), 0, 100)
+    assert total == len(life.world.messages)
+    shown = {row["to"][2] for _, row in rows}
+    assert shown == (numbers - {forgotten}) | {INSTEAD}
+    events = list(life.store.events(Selection()))
+    life.look(80 * MINUTE)
+    assert list(life.store.events(Selection())) == events
+    assert forgotten[1:] not in repr([life.store.body(e["event_id"]) for e in events])

@@ -511,6 +511,7 @@ def test_a_database_of_the_first_schema_is_brought_along(tmp_path: Path) -> None
         "dead_work_is_found_by_its_cause",
         "what_is_rare_is_found",
         "numbers_only_grow",
+        "numbers_are_forgotten",
     ]
     assert (store.history(Search(), 0, 10), all_statistics(store)) == expected
     assert store.history(Search(text="bonjour"), 0, 10)[0] == 1

@@ -146,6 +146,7 @@ def look(
     wall: Callable[[], int] | None = None,
     retention: int,
     text_mode: str = "full",
+    shown: Callable[[str], str] = str,
 ) -> Found:
     """Read the history, and tell what is new in it. Changes nothing.
 
@@ -155,6 +156,7 @@ def look(
         while a request is on its way.
     :param retention: microseconds that everything is kept.
     :param text_mode: see `receiver.providers.sipgate.events.parse`.
+    :param shown: what is left of a number where it was forgotten, as of an intent's.
     :raises ProviderError: if the history cannot be read whole.
     :raises StoreUnavailable: if what is known cannot be asked.
     """
@@ -176,6 +178,7 @@ def look(
             awaited[name] = entry.moment
             del entries[name]
 
+    entries = {name: entry._replace(number=shown(entry.number)) for name, entry in entries.items()}
     paired, late = _pair(waiting, entries, began)
     matched = {send.id for send, _ in paired.matches}
     events: list[Incoming] = []

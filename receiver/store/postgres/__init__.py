@@ -11,6 +11,7 @@ from receiver.store.contract import Engine
 from receiver.store.postgres import schema
 from receiver.store.postgres.copy import Copy
 from receiver.store.postgres.counters import Counters
+from receiver.store.postgres.forgetting import Forgetting
 from receiver.store.postgres.group import Ingest
 from receiver.store.postgres.marks import Marks
 from receiver.store.postgres.mirror import Mirror
@@ -31,7 +32,7 @@ _HINTS: dict[str | None, str] = {
 }
 
 
-class PostgresStore(Ingest, Work, Mirror, Phones, Upkeep, Marks, Counters, Views, Copy):
+class PostgresStore(Ingest, Work, Mirror, Phones, Upkeep, Marks, Counters, Views, Copy, Forgetting):
     """See `receiver.store.Store`."""
 
     def migrate(self) -> list[str]:

@@ -15,6 +15,7 @@ from functools import partial
 from receiver import mirror
 from receiver.event import Incoming, Rejected
 from receiver.store.contract import Outcome, Report
+from receiver.store.forgetting import FORGOTTEN, as_stored, ids_of
 from receiver.store.group import (
     EXPIRED,
     Decision,
@@ -28,6 +29,7 @@ from receiver.store.group import (
     undated_mark,
     unread,
 )
+from receiver.store.postgres import forgetting
 from receiver.store.postgres.codes import Codes, cell, count, moves, pairs_of
 from receiver.store.postgres.pool import Connection
 from receiver.store.postgres.transactions import Transactions
@@ -53,13 +55,18 @@ class Ingest(Transactions):
     ) -> list[Outcome]:
         reading_done()  # all that follows waits for the server
         deadline = time.monotonic() + patience
-        read = items
+        read = redacted = self._door.redact(items)
         while True:
             left = deadline - time.monotonic()
             with self._transaction(left, ids=_ids_of(read), first=True) as connection:
-                found = _known(connection, [i for i in read if isinstance(i, Incoming)])
-                apart = set_apart(items, found[0])
-                more = unread(apart, read) if apart is not items else ()
+                found, version = _known(connection, [i for i in read if isinstance(i, Incoming)])
+                if version != self._door.whom.version:  # somebody was forgotten
+                    forgetting.read(connection, self._door, version)
+                    read = redacted = self._door.redact(items)
+                    continue
+                stored = as_stored(redacted, found[0], self._door.whom)
+                apart = set_apart(stored, found[0])
+                more = unread(apart, read) if apart is not stored else ()
                 if not more:
                     outcomes = _write_group(
                         connection, apart, found, wanting, self._spread, self._codes
@@ -73,7 +80,7 @@ class Ingest(Transactions):
     def try_ingest(self, items: Items, wanting: Wanting, patience: float) -> None:
         with self._transaction(patience, ids=_ids_of(items)) as connection:
             connection.execute("SAVEPOINT trial")
-            read = _known(connection, [i for i in items if isinstance(i, Incoming)])
+            read, _ = _known(connection, [i for i in items if isinstance(i, Incoming)])
             _write_group(connection, items, read, wanting, self._spread, self._codes)
             connection.execute("ROLLBACK TO trial")
 
@@ -111,17 +118,15 @@ def _write_group(
 
 def _ids_of(items: Items) -> set[str]:
     """All that other transactions must not change between our reading and our writing."""
-    return {
-        name
-        for item in items
-        if isinstance(item, Incoming)
-        for name in (item.id, item.message_id)
-        if name is not None
-    }
+    event_ids, message_ids = ids_of(items)
+    return event_ids | message_ids
 
 
-def _known(connection: Connection, arrivals: Sequence[Incoming]) -> tuple[Known, list[int], Found]:
-    """What is known of the arrivals, a number for each, and what has their moments."""
+def _known(
+    connection: Connection, arrivals: Sequence[Incoming]
+) -> tuple[tuple[Known, list[int], Found], int]:
+    """What is known of the arrivals, a number for each, and what has their moments; and the version
+    of the list of whom to redact."""
     looks = [
         None
         if a.message_id is None or a.reported_at is None
@@ -138,9 +143,12 @@ def _known(connection: Connection, arrivals: Sequence[Incoming]) -> tuple[Known,
         }
         for a, look in zip(arrivals, looks, strict=True)
     ]
-    found = connection.execute(_KNOWN, {"asked": _ENCODE(asked), "number": len(asked)})
-    ids, messages, learnt, told, seqs, expired = found.fetchone() or ()
-    return (
+    asked += [{"id": a.came.id, "message_id": a.came.message_id} for a in arrivals if a.came]
+    found = connection.execute(_KNOWN, {"asked": _ENCODE(asked), "number": len(arrivals)})
+    ids, messages, learnt, told, seqs, marks = found.fetchone() or ()
+    version = dict(marks)[FORGOTTEN]
+    expired = [mark for mark in marks if mark[0] != FORGOTTEN]
+    known = (
         Known(
             {event_id: (kind, message_id) for event_id, kind, message_id in ids},
             {
@@ -155,6 +163,7 @@ def _known(connection: Connection, arrivals: Sequence[Incoming]) -> tuple[Known,
         seqs,
         (set(filter(None, looks)), [(message_id, Report(*rest)) for message_id, *rest in told]),
     )
+    return known, version
 
 
 def _look(connection: Connection, looks: list[Look], found: Found) -> Iterator[tuple[str, Report]]:
@@ -278,7 +287,7 @@ SELECT
          ORDER BY e.reported_at DESC LIMIT 1)) AS near),
     ARRAY(SELECT nextval('event_seqs') FROM generate_series(1, %(number)s)),
     (SELECT jsonb_agg(jsonb_build_array(name, value)) FROM marks
-     WHERE name IN ({", ".join(f"'{name}'" for name in EXPIRED)}))
+     WHERE name IN ({", ".join(f"'{name}'" for name in (*EXPIRED, FORGOTTEN))}))
 """
 
 

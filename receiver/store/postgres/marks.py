@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from receiver import bucket
+from receiver.store.forgetting import is_about_id, mark
+from receiver.store.postgres.forgetting import whom
 from receiver.store.postgres.transactions import SHORT_PATIENCE, Transactions
 from receiver.times import DAY
 
@@ -18,6 +20,8 @@ class Marks(Transactions):
         if held is not None and now < held <= now + DAY:
             return False
         with self._transaction(lock_patience=SHORT_PATIENCE) as connection:
+            if is_about_id(name):
+                name = mark(whom(connection, self._door), name)
             turn = connection.execute(
                 "INSERT INTO marks AS m VALUES (%(name)s, %(until)s) ON CONFLICT (name) DO UPDATE"
                 " SET value = %(until)s WHERE m.value <= %(now)s OR m.value > %(now)s + %(day)s",
@@ -67,9 +71,14 @@ class Marks(Transactions):
             return dict(found.fetchall())
 
     def write_notes(self, texts: Mapping[str, str | None]) -> None:
-        written = sorted((name, text) for name, text in texts.items() if text is not None)
         gone = sorted(name for name, text in texts.items() if text is None)
         with self._transaction() as connection:
+            forgotten = whom(connection, self._door)
+            written = sorted(
+                (forgotten.text(name), forgotten.json(text))
+                for name, text in texts.items()
+                if text is not None
+            )
             if gone:
                 connection.execute("DELETE FROM notes WHERE name = ANY(%s)", (gone,))
             if written:

@@ -24,6 +24,7 @@ from receiver.store.contract import (
     missed_of,
 )
 from receiver.store.postgres.codes import pair
+from receiver.store.postgres.forgetting import stored_name, whom
 from receiver.store.postgres.pool import Connection
 from receiver.store.postgres.transactions import Transactions
 from receiver.times import DAY
@@ -121,6 +122,7 @@ class Mirror(Transactions):
 
     def evidence(self, message_id: str, limit: int) -> Evidence | None:
         with self._reading() as connection:
+            message_id = stored_name(connection, self._door, message_id)
             row = connection.execute(
                 "SELECT registers, (SELECT count(*) FROM events WHERE message_id = messages.id)"
                 " FROM messages WHERE id = %s",
@@ -138,9 +140,12 @@ class Mirror(Transactions):
     def reports(self, message_ids: Collection[str]) -> Mapping[str, list[Report]]:
         found: dict[str, list[Report]] = {}
         with self._reader() as connection:
-            rows = connection.execute(_REPORTS, (list(message_ids),)).fetchall()
+            forgotten = whom(connection, self._door)
+            came = {forgotten.id(message_id): message_id for message_id in message_ids}
+            rows = connection.execute(_REPORTS, ([*{*came, *message_ids}],)).fetchall()
         for message_id, *report in rows:
-            found.setdefault(message_id, []).append(Report(*report))
+            name = came.get(message_id) or message_id
+            found.setdefault(name, []).append(Report(*report))
         return found
 
     def missed(

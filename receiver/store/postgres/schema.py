@@ -173,6 +173,11 @@ def _keep_counters(connection: Connection) -> None:
     connection.execute(_COUNTERS)
 
 
+def _forget_numbers(connection: Connection) -> None:
+    # Additive: an older release knows nobody who was forgotten. So it must have ended before.
+    connection.execute(_FORGOTTEN)
+
+
 _STEPS_TAKEN = """
 CREATE TABLE IF NOT EXISTS schema_steps (
     number   integer PRIMARY KEY,
@@ -397,6 +402,18 @@ CREATE TABLE counted_batches (
 INSERT INTO marks SELECT 'counted', coalesce(max(seq), 0) FROM events;
 """
 
+_FORGOTTEN = """
+-- Whom to redact, spelling by spelling: a keyed hash of the digits (receiver/forgetting.py). And
+-- how often that list has grown.
+CREATE TABLE forgotten (
+    digest text    COLLATE "C" PRIMARY KEY,
+    key    text    NOT NULL,
+    length integer NOT NULL,
+    inside integer NOT NULL
+);
+INSERT INTO marks VALUES ('forgotten', 0);
+"""
+
 STEPS = (
     Step("create_tables", _create_tables),
     Step("park_items_behind_others", _park_items_behind_others),
@@ -406,4 +423,5 @@ STEPS = (
     Step("find_dead_work_by_its_cause", _find_dead_work_by_its_cause),
     Step("find_what_is_rare", _find_what_is_rare),
     Step("keep_counters", _keep_counters),
+    Step("forget_numbers", _forget_numbers),
 )

@@ -19,6 +19,7 @@ import psycopg
 from psycopg import errors
 
 from receiver.errors import SchemaMismatch, StoreUnavailable
+from receiver.store.forgetting import Door
 from receiver.store.postgres import schema
 from receiver.store.postgres.codes import Codes
 from receiver.store.postgres.pool import LOCKED_READ, LONGEST_READ, Connection, Pool
@@ -43,6 +44,7 @@ class Transactions:
         self._spread = random.randrange(_SPREADS)
         self._codes = Codes()
         self._commits = 0
+        self._door = Door()
 
     def close(self) -> None:
         self._pool.close()

@@ -32,7 +32,9 @@ from receiver.store.contract import (
     Want,
     tell_given_up,
 )
+from receiver.store.forgetting import Door, ended, queues_of
 from receiver.store.postgres import counters
+from receiver.store.postgres.forgetting import whom
 from receiver.store.postgres.pool import Connection
 from receiver.store.postgres.transactions import LOCK_OF_QUEUE, Transactions
 
@@ -55,7 +57,7 @@ class Work(Transactions):
         with self._transaction(_WHOLE, lock_patience=patience) as connection:
             connection.execute(_PLANS)
             if settlements:
-                _settle(connection, now, settlements)
+                _settle(connection, now, settlements, self._door)
             found = _find(connection, now, wants)
             # Only now, with the locks, is it sure what may be leased.
             answers = [connection.execute(_LEASE, f.asked(now), binary=True) for f in found]
@@ -233,9 +235,15 @@ def _find(connection: Connection, now: int, wants: Sequence[Want]) -> list[_Foun
     return found
 
 
-def _settle(connection: Connection, now: int, settlements: Sequence[Settlement]) -> None:
+def _settle(
+    connection: Connection, now: int, settlements: Sequence[Settlement], door: Door
+) -> None:
     """Only who has the lock of a queue parks in it: nothing is parked between these statements."""
-    names = {(s.claim.message_id, s.claim.handler) for s in settlements if s.claim.message_id}
+    # It costs the way to the server: only where somebody's number may be written.
+    tells = any(settlement.error for settlement in settlements)
+    forgotten = whom(connection, door) if tells else door.whom
+    settlements = ended(forgotten, settlements)
+    names = {queue for queue in queues_of(forgotten, settlements) if queue[0]}
     queues = json.dumps([{"message_id": name, "handler": handler} for name, handler in names])
     if names:
         connection.execute(_LOCK_QUEUES, (queues,))

@@ -13,6 +13,7 @@ from receiver.store.sqlite.connections import SHORT_PATIENCE
 from receiver.store.sqlite.copy import Copy
 from receiver.store.sqlite.counters import Counters
 from receiver.store.sqlite.files import make_private
+from receiver.store.sqlite.forgetting import Forgetting
 from receiver.store.sqlite.group import Ingest
 from receiver.store.sqlite.listing import Listing
 from receiver.store.sqlite.marks import Marks
@@ -32,7 +33,9 @@ _WRITTEN_APART = (
 )
 
 
-class SqliteStore(Ingest, Work, Mirror, Phones, Listing, Upkeep, Marks, Counters, Views, Copy):
+class SqliteStore(
+    Ingest, Work, Mirror, Phones, Listing, Upkeep, Marks, Counters, Views, Copy, Forgetting
+):
     """See `receiver.store.Store`."""
 
     _writer_process: WriterProcess | None = None

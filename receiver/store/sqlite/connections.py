@@ -20,6 +20,7 @@ from typing import NoReturn, TypeVar
 from sqlite_utils import Database
 
 from receiver.errors import FileReplaced, SchemaMismatch, StoreUnavailable
+from receiver.store.forgetting import Door
 from receiver.store.sqlite.files import File, identity, prepare
 from receiver.store.sqlite.schema import migrations, refuse_newer
 
@@ -62,6 +63,7 @@ class Connections:
         self._lost = False
         #: SQLite's count of schema changes at which the schema was found to be ours.
         self._verified: int | None = None
+        self._door = Door()
 
     def _connect(self, cache_kib: int, patience: float, *, create: bool = False) -> Opened:
         if self._lost or (self._file is not None and identity(self.path) != self._file):
@@ -113,6 +115,8 @@ class Connections:
             # ones at a power cut.
             db.execute("PRAGMA synchronous = FULL")
             db.execute("PRAGMA foreign_keys = ON")
+            # What is deleted is overwritten: who was forgotten is in no free page either.
+            db.execute("PRAGMA secure_delete = ON").fetchone()
             db.execute(f"PRAGMA cache_size = -{cache_kib}")
             # Fewer checkpoints than every 1,000 pages: each one copies and syncs the whole file
             # while a request waits.

@@ -22,6 +22,7 @@ from typing import Any
 from receiver.event import Incoming, Rejected
 from receiver.mirror import Cell, Summary
 from receiver.store.contract import Outcome, Report
+from receiver.store.forgetting import Door, as_stored, ids_of
 from receiver.store.group import (
     Decision,
     Known,
@@ -33,6 +34,7 @@ from receiver.store.group import (
     undated_mark,
     unread,
 )
+from receiver.store.sqlite import forgetting
 from receiver.store.sqlite.connections import Connections, item_of, patiently
 from receiver.times import DAY, RELEASED
 
@@ -58,14 +60,14 @@ class Ingest(Connections):
         known_schema = self._verified is not None
         with self._exclusive_writer(deadline, any_schema=known_schema) as connection:
             assert self._verified is not None
-            group = Group(connection, items, wanting, self._verified)
+            group = Group(connection, items, wanting, self._verified, self._door)
             reading_done()
             if group.is_one_statement:
                 with suppress(sqlite3.IntegrityError):
                     patiently(lambda: group.write(connection), deadline)
                     return group.outcomes
         with self._transaction(deadline - time.monotonic()) as connection:
-            group = Group(connection, items, wanting, self._verified)
+            group = Group(connection, items, wanting, self._verified, self._door)
             group.write(connection)
         return group.outcomes
 
@@ -73,7 +75,7 @@ class Ingest(Connections):
         with self._transaction(patience) as connection:
             connection.execute("SAVEPOINT trial")
             assert self._verified is not None
-            Group(connection, items, wanting, self._verified).write(connection)
+            Group(connection, items, wanting, self._verified, self._door).write(connection)
             connection.execute("ROLLBACK TO trial")
 
 
@@ -81,16 +83,28 @@ class Group:
     """What to write of a group of arrivals, by what was known of them when it was made."""
 
     def __init__(
-        self, connection: sqlite3.Connection, items: Items, wanting: Wanting, schema: int
+        self,
+        connection: sqlite3.Connection,
+        came: Items,
+        wanting: Wanting,
+        schema: int,
+        door: Door,
     ) -> None:
         """
         :param schema: SQLite's count of schema changes at which the schema is ours.
+        :param door: who is redacted.
         """
-        known, seen = _known(connection, items)
+        while True:
+            items = door.redact(came)
+            known, seen, version = _known(connection, items)
+            if version == door.whom.version:
+                break
+            forgetting.read(connection, door, version)
+        items = as_stored(items, known, door.whom)
         apart, read = set_apart(items, known), items
         while apart is not items and (more := unread(apart, read)):  # ids that collide: rare
             read = [*read, *more]
-            known, seen = _known(connection, read)
+            known, seen, _ = _known(connection, read)
             apart = set_apart(items, known)
         self._decision = decision = decide(apart, known, partial(_look, connection), wanting)
         self._events = _arrivals(decision, seen, schema) if decision.accepted else None
@@ -133,15 +147,13 @@ class Group:
 # --- reading
 
 
-def _known(connection: sqlite3.Connection, items: Items) -> tuple[Known, tuple[int, int]]:
-    """What is known of the arrivals; and what tells later whether that has changed."""
-    arrivals = [item for item in items if isinstance(item, Incoming)]
-    ids, messages, learnt, expired, *seen = connection.execute(
+def _known(connection: sqlite3.Connection, items: Items) -> tuple[Known, tuple[int, int], int]:
+    """What is known of the arrivals; what tells later whether that has changed; and the version of
+    the list of whom to redact."""
+    event_ids, message_ids = ids_of(items)
+    ids, messages, learnt, expired, *seen, version = connection.execute(
         _KNOWN,
-        {
-            "ids": json.dumps([arrival.id for arrival in arrivals]),
-            "messages": json.dumps([a.message_id for a in arrivals if a.message_id is not None]),
-        },
+        {"ids": json.dumps(list(event_ids)), "messages": json.dumps(list(message_ids))},
     ).fetchone()
     known = Known(
         {event_id: (kind, message_id) for event_id, kind, message_id in json.loads(ids)},
@@ -152,7 +164,7 @@ def _known(connection: sqlite3.Connection, items: Items) -> tuple[Known, tuple[i
         expired_by_provider(json.loads(expired)),
         set(json.loads(learnt)),
     )
-    return known, (seen[0], seen[1])
+    return known, (seen[0], seen[1]), version
 
 
 def _look(connection: sqlite3.Connection, looks: list[Look]) -> Iterator[tuple[str, Report]]:
@@ -245,7 +257,8 @@ SELECT (SELECT json_group_array(json_array(id, type, message_id)) FROM events
        (SELECT json_group_array(json_array(name, value)) FROM marks
         WHERE name >= 'timestamp' AND name < 'timestamp;'),
        (SELECT coalesce(max(seq), 0) FROM events),
-       (SELECT value FROM marks WHERE name = 'expiries')
+       (SELECT value FROM marks WHERE name = 'expiries'),
+       (SELECT value FROM marks WHERE name = 'forgotten')
 """
 
 

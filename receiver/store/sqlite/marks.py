@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from receiver import bucket
+from receiver.store.forgetting import is_about_id, mark
 from receiver.store.sqlite.connections import SHORT_PATIENCE, Connections
+from receiver.store.sqlite.forgetting import whom
 from receiver.times import DAY
 
 
@@ -18,6 +20,8 @@ class Marks(Connections):
         if held is not None and now < held <= now + DAY:
             return False
         with self._transaction(SHORT_PATIENCE) as connection:
+            if is_about_id(name):
+                name = mark(whom(connection, self._door), name)
             turn = connection.execute(
                 "INSERT INTO marks VALUES (:name, :until) ON CONFLICT (name) DO UPDATE"
                 " SET value = :until WHERE value <= :now OR value > :now + :day",
@@ -65,7 +69,10 @@ class Marks(Connections):
 
     def write_notes(self, texts: Mapping[str, str | None]) -> None:
         with self._transaction() as connection:
+            forgotten = whom(connection, self._door)
             for name, text in texts.items():
+                if text is not None:
+                    name, text = forgotten.text(name), forgotten.json(text)
                 if text is None:
                     connection.execute("DELETE FROM notes WHERE name = ?", (name,))
                 else:

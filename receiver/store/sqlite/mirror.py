@@ -16,6 +16,7 @@ from receiver.mirror import Search
 from receiver.status import Row
 from receiver.store.contract import Evidence, MirrorRow, Missed, Report, missed_of
 from receiver.store.sqlite.connections import Connections, item_of, placeholders
+from receiver.store.sqlite.forgetting import stored_name
 from receiver.times import DAY
 
 #: The shortest text that the index knows.
@@ -92,6 +93,7 @@ class Mirror(Connections):
 
     def evidence(self, message_id: str, limit: int) -> Evidence | None:
         with self._reading() as connection:
+            message_id = stored_name(connection, self._door, message_id)
             row = connection.execute(
                 "SELECT registers FROM messages WHERE id = ?", (message_id,)
             ).fetchone()
@@ -113,7 +115,8 @@ class Mirror(Connections):
         found = {}
         with self._reading() as connection:
             for message_id in message_ids:
-                (rows,) = connection.execute(_REPORTS, {"message_id": message_id}).fetchone()
+                asked = {"message_id": stored_name(connection, self._door, message_id)}
+                (rows,) = connection.execute(_REPORTS, asked).fetchone()
                 if rows != "[]":
                     found[message_id] = [
                         Report(kind, at, bool(has_error), source)

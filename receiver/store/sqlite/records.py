@@ -148,10 +148,7 @@ class Records(Connections):
         if not dry_run:
             connection.executemany(
                 _REPLAY,
-                [
-                    (event["seq"], name, event["message_id"], event["occurred_at"], now)
-                    for name in names
-                ],
+                [(event["seq"], name, event["seq"], event["occurred_at"], now) for name in names],
             )
         return len(names)
 
@@ -269,7 +266,8 @@ WHERE event_seq = (SELECT seq FROM events WHERE id = ?) AND traceback IS NOT NUL
 
 # The fence grows so that whoever still runs the item from before no longer counts.
 _REPLAY = """
-INSERT INTO deliveries (event_seq, handler, message_id, occurred_at, due_at) VALUES (?, ?, ?, ?, ?)
+INSERT INTO deliveries (event_seq, handler, message_id, occurred_at, due_at)
+VALUES (?, ?, (SELECT message_id FROM events WHERE seq = ?), ?, ?)
 ON CONFLICT (event_seq, handler) DO UPDATE SET
     state = 'pending', due_at = excluded.due_at, leased = 0, fence = fence + 1, attempts = 0,
     last_error = NULL, traceback = NULL, cause = '', due_since = NULL

@@ -116,6 +116,11 @@ def numbers_only_grow(db: Database) -> None:
     _run(db, _COUNTERS)
 
 
+@migrations()
+def numbers_are_forgotten(db: Database) -> None:
+    _run(db, _FORGOTTEN)
+
+
 @cache
 def step_names() -> set[str]:
     """All steps that this release knows: those that an empty database lacks."""
@@ -478,4 +483,21 @@ CREATE TABLE counted_batches (number INTEGER PRIMARY KEY, token TEXT NOT NULL UN
 
 -- Up to which event all have been counted. Those that are here already happened before.
 INSERT INTO marks SELECT 'counted', coalesce(max(seq), 0) FROM events;
+"""
+
+_FORGOTTEN = """
+-- Whom to redact, spelling by spelling: a keyed hash of the digits (receiver/forgetting.py).
+CREATE TABLE forgotten (
+    digest TEXT    PRIMARY KEY,
+    key    TEXT    NOT NULL,
+    length INTEGER NOT NULL,
+    inside INTEGER NOT NULL
+) WITHOUT ROWID;
+
+-- `forgotten`: how often that list has grown. `wiped`: whether all that was ever deleted from the
+-- file has been overwritten, as earlier releases did not.
+INSERT INTO marks VALUES ('forgotten', 0);
+INSERT INTO marks SELECT 'wiped', NOT EXISTS (SELECT 1 FROM events)
+    AND NOT EXISTS (SELECT 1 FROM quarantine) AND NOT EXISTS (SELECT 1 FROM notes)
+    AND (SELECT value FROM marks WHERE name = 'seq') = 0;
 """

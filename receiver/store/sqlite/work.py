@@ -28,8 +28,10 @@ from receiver.store.contract import (
     Want,
     tell_given_up,
 )
+from receiver.store.forgetting import ended, queues_of
 from receiver.store.sqlite import counters
 from receiver.store.sqlite.connections import Connections, as_unavailable, item_of, placeholders
+from receiver.store.sqlite.forgetting import whom
 
 #: An item's number, handler, fence and attempt.
 _Lease = tuple[int, str, int, int]
@@ -50,10 +52,11 @@ class Work(Connections):
         dead: dict[str, list[int]] = {}
         with self._transaction(patience) as connection:
             if settlements:
-                connection.execute(_SETTLE, (json.dumps([_settled(s) for s in settlements]),))
-                _unpark(
-                    connection, now, {(s.claim.message_id, s.claim.handler) for s in settlements}
-                )
+                tells = any(settlement.error for settlement in settlements)
+                forgotten = whom(connection, self._door) if tells else self._door.whom
+                ends = [_settled(s) for s in ended(forgotten, settlements)]
+                connection.execute(_SETTLE, (json.dumps(ends),))
+                _unpark(connection, now, queues_of(forgotten, settlements))
             for want in wants:
                 found = _Found(connection, now, want)
                 found.write(connection)

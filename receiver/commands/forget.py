@@ -1,0 +1,80 @@
+"""`flask forget`."""
+
+from __future__ import annotations
+
+import secrets
+
+import click
+
+from receiver import erasing, phone
+from receiver.commands.common import command, echo, progress
+from receiver.errors import ReceiverError
+from receiver.forgetting import Forgotten, entries
+from receiver.parts import parts
+
+#: What is told of how many rows, in this order.
+_TOLD = {
+    "messages": ("message", "messages"),
+    "events": ("event", "events"),
+    "quarantine": ("body in quarantine", "bodies in quarantine"),
+    "deliveries": ("work item", "work items"),
+    "notes": ("note", "notes"),
+}
+
+
+class _StillThere(ReceiverError):
+    """A number is not wholly gone."""
+
+
+@command()
+@click.argument("number")
+@click.option("--dry-run", is_flag=True, help="only tell how much holds it")
+@click.option("--yes", is_flag=True, help="do not ask")
+def forget(number: str, dry_run: bool, yes: bool) -> None:
+    """Remove a phone number from everything that is stored, for good.
+
+    Ids, times, states and statistics stay. What comes later for the number is redacted. In backups,
+    logs, and with whoever was told, it stays: docs/forget.md says more."""
+    receiver = parts()
+    store, country = receiver.store, receiver.config.default_country
+    named = phone.number(number, country)
+    if named is None:
+        hint = "write it with its country's code, like +33612345678"
+        raise click.BadParameter(
+            f"this is no phone number: {hint}{'' if country else ', or set DEFAULT_COUNTRY'}",
+            param_hint=["NUMBER"],
+        )
+    if not dry_run and not yes:
+        click.confirm(
+            f"+{named.international} is removed from all that is stored. This cannot be undone. Go"
+            " on?",
+            abort=True,
+        )
+    with progress() as show:
+        go = erasing.count if dry_run else erasing.forget
+        found = go(store, named, show)
+    counts = [f"{found[part]:,} {words[found[part] != 1]}" for part, words in _TOLD.items()]
+    told = f"{', '.join(counts[:-1])} and {counts[-1]}"
+    if dry_run:
+        echo(f"{told} hold the number; nothing was changed")
+        return
+    echo(f"the number was in {told}, and is removed from them")
+    with progress() as show:
+        todo = erasing.rewrite(store, show)
+        show("reading the files")
+        spellings = Forgotten(1, entries(named, secrets.token_hex(32)))
+        files = store.traces(spellings, _inside(named))
+    if todo is not None:
+        raise _StillThere(todo)
+    if files:
+        raise _StillThere(
+            f"its digits are still in {', '.join(files)}: run this command again with the service "
+            "stopped; if they stay, they are part of another number, or of a time"
+        )
+    echo(store.proof())
+    echo("what comes for it from now on is redacted; backups and logs still hold it")
+
+
+def _inside(number: phone.Number) -> list[str]:
+    """Its spellings that are looked for inside of other digits, too: what is long enough."""
+    return [digits for digits in (number.international, *number.others) if len(digits) >= 10]
