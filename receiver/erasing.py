@@ -23,6 +23,10 @@ from receiver.upkeep import patiently
 _PATIENCE = 2.0
 #: How often it is tried to leave nothing of what was, while others write and read.
 _WIPES = 20_000
+#: How often what is found in files is overwritten.
+_SCRUBS = 5
+#: So many digits are looked for inside of others.
+_SURE = 10
 
 #: Told what is done, in a few words.
 Progress = Callable[[str], None]
@@ -77,6 +81,29 @@ def rewrite(store: Store, progress: Progress) -> str | None:
     progress("writing the file anew")
     store.rewrite()
     return None
+
+
+def prove(store: Store, number: Number, progress: Progress) -> str | None:
+    """See to it that no file holds a number any more, by reading them.
+
+    :returns: what has to be done for that; `None` if it is so.
+    """
+    whom = Forgotten(1, forgetting.entries(number, secrets.token_hex(32)))
+    spellings = (number.international, *number.others)
+    digits = [spelling for spelling in spellings if len(spelling) >= _SURE]
+    todo = rewrite(store, progress)
+    if todo is not None:
+        return todo
+    for number_of_try in range(_SCRUBS):
+        progress(f"reading the files{', again' if number_of_try else ''}")
+        files = store.traces(whom, digits)
+        if not files:
+            return None
+        patiently(lambda: store.scrub(whom, digits))
+    return (
+        f"its digits are still in {', '.join(files)}: run this command again when fewer write; if "
+        "they stay, they are part of another number, or of a time"
+    )
 
 
 def wipe(store: Store, progress: Progress) -> None:

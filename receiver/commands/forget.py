@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import secrets
-
 import click
 
 from receiver import erasing, phone
 from receiver.commands.common import command, echo, progress
 from receiver.errors import ReceiverError
-from receiver.forgetting import Forgotten, entries
 from receiver.parts import parts
 
 #: What is told of how many rows, in this order.
@@ -60,21 +57,8 @@ def forget(number: str, dry_run: bool, yes: bool) -> None:
         return
     echo(f"the number was in {told}, and is removed from them")
     with progress() as show:
-        todo = erasing.rewrite(store, show)
-        show("reading the files")
-        spellings = Forgotten(1, entries(named, secrets.token_hex(32)))
-        files = store.traces(spellings, _inside(named))
+        todo = erasing.prove(store, named, show)
     if todo is not None:
         raise _StillThere(todo)
-    if files:
-        raise _StillThere(
-            f"its digits are still in {', '.join(files)}: run this command again with the service "
-            "stopped; if they stay, they are part of another number, or of a time"
-        )
     echo(store.proof())
     echo("what comes for it from now on is redacted; backups and logs still hold it")
-
-
-def _inside(number: phone.Number) -> list[str]:
-    """Its spellings that are looked for inside of other digits, too: what is long enough."""
-    return [digits for digits in (number.international, *number.others) if len(digits) >= 10]

@@ -50,6 +50,9 @@ class Forgetting(Protocol):
     def rewrite(self) -> None:
         """Write all anew, without such traces. Nobody else may be connected."""
 
+    def scrub(self, whom: Forgotten, digits: Sequence[str]) -> None:
+        """Overwrite what `traces` has found where nothing is stored."""
+
     def traces(self, whom: Forgotten, digits: Sequence[str]) -> list[str]:
         """The files in which a number is found, by reading them.
 

@@ -22,6 +22,7 @@ from receiver.parts import Receiver
 from receiver.providers.sipgate.intents import Book, intent
 from receiver.providers.zimsend.webhook import parse
 from receiver.store import Selection, Settlement, Store, Want, copying, open_store
+from receiver.store.sqlite import scrubbing
 from receiver.times import DAY, SECOND, iso
 from tests.conftest import Provider
 
@@ -403,3 +404,33 @@ def test_the_index_of_texts_forgets_too(environ: dict[str, str]) -> None:
         forget(store)
         assert not blocks()
         assert store.history(Search(text="call"), 0, 50)[0] == 4
+
+
+def test_what_sqlite_leaves_between_the_cells_of_a_page(environ: dict[str, str]) -> None:
+    """Where it moves entries from page to page, `secure_delete` does not overwrite."""
+    url = environ["DATABASE_URL"]
+    path = Path(url.removeprefix("sqlite:///"))
+    with closing(open_store(url)) as store:
+        store.migrate()
+        fill(store)
+    content = bytearray(path.read_bytes())
+    left = 0
+    for start in range(0, len(content), 4096):
+        page = bytes(content[start : start + 4096])
+        room = scrubbing.unused(page, 4096, first=start == 0)
+        if room is not None and start != 4096 and room[1] - room[0] > 100:
+            content[start + room[0] + 30 : start + room[0] + 42] = b"+33699888777"
+            left += 1
+    assert left > 10
+    path.write_bytes(content)
+    with closing(open_store(url)) as service:
+        assert put(service, body("mine", "mm", to=OTHER)) == "accepted"
+        app = create_app(environ)
+        told = app.test_cli_runner().invoke(args=["forget", "+33699888777", "--yes"])
+        assert told.exit_code == 0, told.output
+        assert put(service, body("mine", "mm", to=OTHER)) == "duplicate"
+        assert put(service, body("more", "mm", "failed", to=OTHER)) == "accepted"
+        app.extensions["receiver"].store.close()
+    assert_not_in_files(url)
+    with closing(sqlite3.connect(path)) as reader:
+        assert reader.execute("PRAGMA integrity_check").fetchall() == [("ok",)]

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
 import sqlite3
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,7 @@ from receiver.store.sqlite.connections import (
     as_unavailable,
     placeholders,
 )
+from receiver.store.sqlite.scrubbing import scrub
 
 #: Pages of the index that are merged in one transaction.
 _MERGED = 16
@@ -36,6 +38,8 @@ _BRIEFLY = 20
 #: Bytes of a file that are read at once; and those of them that are read again with the next.
 _READ = 1 << 20
 _AGAIN = 256
+#: A number's last digits, by which it is looked for first.
+_END = 6
 #: The mark: whether all that was ever deleted from the file has been overwritten.
 _WIPED = "wiped"
 
@@ -128,13 +132,19 @@ class Forgetting(Connections):
         with self._transaction() as connection:
             connection.execute("INSERT OR REPLACE INTO marks VALUES (?, 1)", (_WIPED,))
 
+    def scrub(self, whom: Forgotten, digits: Sequence[str]) -> None:
+        self.close()
+        with as_unavailable():
+            scrub(self.path, self._log, _finder(whom, digits))
+
     def traces(self, whom: Forgotten, digits: Sequence[str]) -> list[str]:
-        inside = [one.encode() for one in digits]
+        holds = _finder(whom, digits)
         found = []
+        self.close()  # closing a file ends the locks that SQLite has on it
         for ending in ("", "-wal", "-shm"):
             path = Path(self.path + ending)
             with suppress(FileNotFoundError):
-                if any(_holds(chunk, whom, inside) for chunk in _chunks(path)):
+                if any(map(holds, _chunks(path))):
                     found.append(str(path))
         return found
 
@@ -150,10 +160,21 @@ def _chunks(path: Path) -> Iterator[bytes]:
             before = chunk[-_AGAIN:]
 
 
-def _holds(chunk: bytes, whom: Forgotten, inside: Sequence[bytes]) -> bool:
-    if any(digits in chunk for digits in inside):
-        return True
-    return whom.holds(chunk.decode("utf-8", "surrogateescape"))
+def _finder(whom: Forgotten, digits: Sequence[str]) -> Callable[[bytes], bool]:
+    """Whether bytes hold a number. Quick where not even its last digits are in them."""
+    inside = [one.encode() for one in digits]
+    ends = {one[-_END:] for one in digits}
+    gap = r"(?:[^0-9]|\\u[0-9a-f]{4}){0,8}"
+    may_be = re.compile("|".join(gap.join(end) for end in sorted(ends)).encode(), re.IGNORECASE)
+
+    def holds(chunk: bytes) -> bool:
+        if may_be.search(chunk) is None:
+            return False
+        if any(one in chunk for one in inside):
+            return True
+        return whom.holds(chunk.decode("utf-8", "surrogateescape"))
+
+    return holds
 
 
 # --- rows
