@@ -3,8 +3,8 @@
 PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
-# One more than there are processors: many tests wait for something.
-PROCESSES := $(shell echo $$(( $$(nproc 2>/dev/null || echo 1) + 1 )))
+# Two more than there are processors: many tests wait for something.
+PROCESSES := $(shell echo $$(( $$(nproc 2>/dev/null || echo 1) + 2 )))
 
 .DEFAULT_GOAL := help
 .PHONY: help run demo test torture simulate-seeds benchmark screenshots clean

@@ -10,6 +10,7 @@ import os
 import select
 import signal
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -289,10 +290,15 @@ def binary_output() -> BinaryIO:
     return sys.stdout.buffer
 
 
+_told_to_end = threading.Event()
+
+
 @contextmanager
 def until_ended() -> Iterator[None]:
     """For what has no end of its own: SIGINT and SIGTERM are one, and a reader that has left."""
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    _told_to_end.clear()
+    numbers = (signal.SIGINT, signal.SIGTERM)
+    before = [signal.signal(number, _end) for number in numbers]
     try:
         yield
     except KeyboardInterrupt:
@@ -301,13 +307,23 @@ def until_ended() -> Iterator[None]:
         # Or Python tries again at its end, and tells of it.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in zip(numbers, before, strict=True):
+            signal.signal(number, handler)
+
+
+def _end(number: int, frame: object) -> None:
+    # An exception in a callback of SQLite's, or in a destructor, goes no further.
+    _told_to_end.set()
+    raise KeyboardInterrupt
 
 
 def wait_while_read(seconds: float) -> None:
     """
+    :raises KeyboardInterrupt: if `until_ended` was told to end.
     :raises BrokenPipeError: if nobody reads the output any more, also where there is none.
     """
+    if _told_to_end.is_set():
+        raise KeyboardInterrupt
     try:
         output = sys.stdout.fileno()
     except (OSError, ValueError):  # not a file

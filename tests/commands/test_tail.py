@@ -111,11 +111,11 @@ def process(environ: dict[str, str]) -> Iterator[subprocess.Popen[str]]:
 def test_it_ends_at_a_signal_and_where_nobody_reads(receiver: Receiver, environ: Any) -> None:
     with process(environ) as running:
         running.send_signal(signal.SIGINT)
-        _, errors = running.communicate(timeout=10)
+        _, errors = running.communicate(timeout=30)
         assert (running.returncode, errors) == (0, "")
     with process(environ) as running:
         assert running.stdout is not None
         assert running.stderr is not None
         running.stdout.close()  # and nothing comes in
-        assert running.wait(10) == 0
+        assert running.wait(30) == 0
         assert running.stderr.read() == ""
