@@ -24,6 +24,7 @@ from receiver.providers import PROVIDERS
 from receiver.reconciliation import passes
 from receiver.store import Store
 from receiver.times import SECOND
+from receiver.worker import noted_handlers
 
 log = logging.getLogger(__name__)
 
@@ -44,7 +45,7 @@ class Figures:
 
     :param messages: how many are kept, by status.
     :param size: bytes of the store.
-    :param work: by handler, of all that have any.
+    :param work: by handler, also of those that have none.
     :param successes: when the history of each provider was last read to its end, in seconds.
     """
 
@@ -59,7 +60,7 @@ def look(store: Store, now: int) -> Figures:
     owed = set(store.owed())
     dead = {name: number for name, _, number in store.work_counts()}
     work = {}
-    for name in owed | dead.keys():
+    for name in {*noted_handlers(store), *owed, *dead}:
         due, age = store.backlog(now, [name]) if name in owed else (0, 0)
         work[name] = Work(due, max(0, age) / SECOND, dead.get(name, 0))
     return Figures(*store.kept(), work, _successes(store))

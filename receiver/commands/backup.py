@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import click
 
 from receiver import backups
-from receiver.commands.common import command, echo, progress
+from receiver.commands.common import command, echo, progress, refuse_to_replace
 from receiver.parts import parts
-from receiver.store.sqlite.files import BESIDE
 from receiver.worker import release
 
 _FILE = click.Path(dir_okay=False, path_type=Path)
@@ -22,17 +20,10 @@ def backup(file: Path) -> None:
     """Write a consistent copy of everything into FILE, while the service runs.
 
     It is a file of SQLite, also of a PostgreSQL database, and only you can read it."""
-    store, url = parts().store, parts().config.database_url
-    own = os.path.realpath(url.removeprefix("sqlite:///"))
-    if url.startswith("sqlite:///") and any(_same(file, own + ending) for ending in ("", *BESIDE)):
-        raise click.BadParameter("that is the database itself", param_hint=["FILE"])
+    refuse_to_replace(file, "FILE")
     with progress() as show:
-        backups.back_up(store, file, show)
+        backups.back_up(parts().store, file, show)
     echo(f"{file} holds everything, {file.stat().st_size:,} bytes")
-
-
-def _same(file: Path, name: str) -> bool:
-    return file.exists() and os.path.exists(name) and file.samefile(name)
 
 
 @command()

@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC
 from difflib import get_close_matches
+from pathlib import Path
 from typing import Any, BinaryIO
 
 import click
@@ -29,6 +30,7 @@ from receiver.providers import PROVIDERS
 from receiver.registry import Handler, Registry
 from receiver.status import read_error
 from receiver.store import Store
+from receiver.store.sqlite.files import BESIDE
 from receiver.visible import visible, visible_json
 
 
@@ -288,6 +290,24 @@ def echo_exactly(text: str) -> None:
 def binary_output() -> BinaryIO:
     """Standard output for bytes, many and in a hurry: it is not flushed at each line."""
     return sys.stdout.buffer
+
+
+def refuse_to_replace(file: Path, parameter: str) -> None:
+    """What a new file takes the place of must be a file, and not the database.
+
+    :raises click.BadParameter: if it is something else, as a device or a pipe.
+    """
+    if os.path.exists(file) and not file.is_file():
+        raise click.BadParameter(f"{file} is no file: name one", param_hint=[parameter])
+    url = parts().config.database_url
+    if url.startswith("sqlite:///"):
+        own = os.path.realpath(url.removeprefix("sqlite:///"))
+        if any(_same(file, own + ending) for ending in ("", *BESIDE)):
+            raise click.BadParameter("that is the database itself", param_hint=[parameter])
+
+
+def _same(file: Path, name: str) -> bool:
+    return os.path.exists(file) and os.path.exists(name) and file.samefile(name)
 
 
 _told_to_end = threading.Event()

@@ -22,6 +22,7 @@ from receiver.commands.common import (
     echo,
     for_people,
     progress,
+    refuse_to_replace,
 )
 from receiver.commands.messages import KEYS, shown_message
 from receiver.errors import Unusable
@@ -76,6 +77,9 @@ def export(
     numbers = () if to is None else phone.forms(to, parts().config.default_country)
     if to is not None and not numbers:
         raise click.BadParameter(f"{to!r} is no number", param_hint=["--to"])
+    if out is not None:
+        for file in (out, _digest_of(out)):
+            refuse_to_replace(file, "--out")
     store = parts().store
     if what == "messages":
         keys: tuple[str, ...] = KEYS

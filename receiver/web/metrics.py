@@ -109,7 +109,7 @@ class _Collector:
 
     def __init__(self, told: Told) -> None:
         self._counters, self._figures, self._age = told
-        # All that ever ran or have work: whoever is asked tells of the same.
+        # All that ever ran, or that a process has: whoever is asked tells of the same.
         ran = {key[1] for key in self._counters if key[0] == DELIVERIES}
         self._handlers: list[Key] = [(name,) for name in sorted(ran | self._figures.work.keys())]
 

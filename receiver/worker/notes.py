@@ -136,6 +136,12 @@ def warnings_of_handlers(
     return told
 
 
+def noted_handlers(store: Store) -> Collection[str]:
+    """Those that some process has had within `UNKNOWN_HANDLER_WAIT`, or for which there is work."""
+    noted: dict[str, int] = json.loads(store.note(_HANDLERS) or "{}")
+    return noted.keys()
+
+
 class Handlers:
     """What one process says of the handlers that it has, and does about those that nobody has."""
 

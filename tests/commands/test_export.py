@@ -19,6 +19,7 @@ from flask import Flask
 from flask.testing import FlaskCliRunner
 
 from receiver.commands import export
+from receiver.parts import Receiver
 from tests.conftest import Provider
 from tests.payloads import envelope, sms
 
@@ -137,3 +138,22 @@ def test_memory_does_not_grow_with_the_rows() -> None:
         count, _ = export._write(sink, (b"x" * 200 for _ in range(200_000)), lambda _: None)
     assert count == 200_000
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 10_000
+
+
+def test_neither_the_database_nor_a_device_is_replaced(
+    filled: FlaskCliRunner, receiver: Receiver, tmp_path: Path
+) -> None:
+    database = Path(receiver.config.database_url.removeprefix("sqlite:///"))
+    before = database.stat().st_ino
+    link = tmp_path / "link"
+    link.symlink_to(database)
+    for name in (database, Path(f"{database}-wal"), link):
+        assert "the database itself" in run(filled, "--out", str(name), status=2).stderr
+    assert database.stat().st_ino == before
+    assert not Path(f"{database}.sha256").exists()
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    for command in (["export", "--out", str(pipe)], ["backup", str(pipe)]):
+        result = filled.invoke(args=command)
+        assert (result.exit_code, "is no file" in result.stderr) == (2, True)
+    assert stat.S_ISFIFO(pipe.stat().st_mode)

@@ -18,7 +18,7 @@ from receiver import times
 from receiver.errors import FileReplaced, SchemaMismatch, StoreUnavailable
 from receiver.providers.zimsend.webhook import parse
 from receiver.store import SILENT_ATTEMPTS, Settlement, Want
-from receiver.store.sqlite import SqliteStore
+from receiver.store.sqlite import SqliteStore, writer_process
 from receiver.times import DAY, SECOND
 from tests.server import ROOT, eventually
 
@@ -142,7 +142,7 @@ def test_several_threads_each_get_their_own_answers(store: SqliteStore) -> None:
 
 LIVES = """
 import os, sys, time
-from receiver.store.sqlite import SqliteStore
+from receiver.store.sqlite import SqliteStore, writer_process
 store = SqliteStore(sys.argv[1])
 store.write_apart()
 store.write_note("a", "b")
@@ -173,3 +173,45 @@ def test_it_ends_with_its_process_also_where_that_was_forked(store: SqliteStore)
     finally:
         os.killpg(process.pid, signal.SIGKILL)
         process.stdout.close()
+
+
+def test_one_that_stands_still_is_ended_and_replaced(
+    store: SqliteStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    owe(store, 1)
+    store.close()
+    with monkeypatch.context() as patch:
+        patch.setattr(writer_process, "LONGEST", 0.1)
+        store.write_apart()
+    (child,) = writers(os.getpid())
+    os.kill(child, signal.SIGSTOP)
+    with pytest.raises(StoreUnavailable, match="stands still"):
+        store.work(NOW, [], [WANT], 5)
+    assert store.work(NOW, [], [WANT], 5)
+
+
+def test_one_that_stands_still_holds_up_no_stop(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(writer_process, "CLOSING", 0.1)
+    store = SqliteStore(str(tmp_path / "r.db"))
+    store.migrate()
+    store.write_apart()
+    store.write_note("a", "b")
+    (child,) = writers(os.getpid())
+    os.kill(child, signal.SIGSTOP)
+    problems: list[Exception] = []
+
+    def call() -> None:
+        try:
+            store.write_note("a", "c" * 10_000_000)  # more than a socket takes
+        except StoreUnavailable as error:
+            problems.append(error)
+
+    thread = threading.Thread(target=call)
+    thread.start()
+    store.close()
+    thread.join(5)
+    assert not thread.is_alive()
+    assert len(problems) == 1
+    assert not writers(os.getpid())

@@ -191,6 +191,16 @@ def test_what_happens_is_told(
     assert [value for key, value in told.items() if key[0] == "build_info"] == [1]
 
 
+def test_handlers_are_told_of_before_their_first_call(receiver: Receiver, clock: Clock) -> None:
+    """Nobody would see the first dead work otherwise: what begins with a 1 has not grown."""
+    receiver.worker.step(clock())
+    told = numbers(receiver)
+    for name in ("first", "second"):
+        assert [told[metrics.DELIVERIES, name, end] for end in metrics.ENDS] == [0, 0, 0]
+        assert told[f"{metrics.HANDLED}_count", name] == told["work_dead", name] == 0
+        assert told["work_due", name] == told["work_oldest_due_seconds", name] == 0
+
+
 @pytest.mark.each_engine
 def test_work_and_its_ends(receiver: Receiver, provider: Provider, clock: Clock) -> None:
     assert provider.post(event("1")).status_code == 200

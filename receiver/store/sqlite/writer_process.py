@@ -12,6 +12,7 @@ import os
 import pickle
 import signal
 import socket
+import struct
 import subprocess
 import sys
 import threading
@@ -25,7 +26,13 @@ from receiver.errors import StoreUnavailable
 
 #: Seconds that a thread waits for what others of its process let write; each of them waits less.
 _PATIENCE = 10.0
-_ENDED = "the process that writes for this one has ended; the next call starts another"
+#: Seconds until an answer, which is more than any call waits for the file; else it stands still.
+LONGEST = 15.0
+#: Seconds that its end waits for what it still writes.
+CLOSING = 4.0
+_ENDED = (
+    "the process that writes for this one has ended, or stands still; the next call starts another"
+)
 _SERVE = "import sys; from receiver.store import sqlite; sqlite.serve(*sys.argv[1:])"
 
 
@@ -72,11 +79,19 @@ class WriterProcess:
 
     def close(self) -> None:
         """End the child, when it has written what it writes."""
-        with self._asking:
-            self._end()
+        if self._asking.acquire(timeout=CLOSING):
+            try:
+                self._end(CLOSING)
+            finally:
+                self._asking.release()
+        elif (child := self._child) is not None:
+            child.kill()  # who waits for it is told
 
     def _start(self) -> Connection:
         ours, theirs = socket.socketpair()
+        longest = struct.pack("ll", int(LONGEST), int(LONGEST % 1 * 1_000_000))
+        for option in (socket.SO_SNDTIMEO, socket.SO_RCVTIMEO):
+            ours.setsockopt(socket.SOL_SOCKET, option, longest)
         with theirs:
             found = str(Path(__file__).parents[3])
             paths = filter(None, (found, self._environ.get("PYTHONPATH")))
@@ -89,12 +104,12 @@ class WriterProcess:
         self._line = Connection(ours.detach())
         return self._line
 
-    def _end(self) -> None:
+    def _end(self, patience: float = 0.0) -> None:
         self._hang_up()
         child, self._child = self._child, None
         if child is not None:
             try:
-                child.wait(_PATIENCE)
+                child.wait(patience)
             except subprocess.TimeoutExpired:
                 child.kill()
                 child.wait()
