@@ -10,6 +10,7 @@ from flask import Response, request
 from receiver import mirror, times
 from receiver.mirror import Search
 from receiver.parts import Receiver, parts
+from receiver.providers import by_report
 from receiver.reconciliation.losses import KINDS, TOGETHER
 from receiver.times import DAY
 from receiver.web.dashboard.pages import blueprint, page
@@ -25,22 +26,40 @@ _MOST = 10
 
 
 class Sums(NamedTuple):
-    """What became of some messages."""
+    """What became of some messages.
+
+    :param unreported: sent through a provider that reports no delivery. They are neither pending
+        nor in the rate.
+    """
 
     sent: int
     delivered: int
     failed: int
     pending: int
+    unreported: int
     rate: float | None
 
     @classmethod
-    def of(cls, counts: Iterable[tuple[str, int]]) -> Sums:
+    def of(cls, counts: Iterable[tuple[str, str, int]]) -> Sums:
         """
-        :param counts: statuses and numbers of messages.
+        :param counts: providers, statuses and numbers of messages.
         """
-        told = mirror.statistics((0, state, count) for state, count in counts)
-        rate = told["delivery_rate"] if told["total_sent"] else None
-        return cls(told["total_sent"], told["delivered"], told["failed"], told["pending"], rate)
+        reported, silent = (
+            [(0, state, count) for _, _, state, count in part]
+            for part in by_report((0, *one) for one in counts)
+        )
+        told, rated = mirror.statistics(reported, silent), mirror.statistics(reported)
+        return cls(
+            told["total_sent"],
+            told["delivered"],
+            told["failed"],
+            told["pending"],
+            sum(count for _, state, count in silent if state in mirror.PENDING),
+            rated["delivery_rate"] if rated["total_sent"] else None,
+        )
+
+    def __bool__(self) -> bool:
+        return any((self.sent, self.pending, self.unreported))
 
 
 @blueprint.get("/")
@@ -52,18 +71,18 @@ def overview() -> Response:
     first = today - days + 1
 
     def counted(*by: Any) -> list[tuple[Any, ...]]:
-        return receiver.store.statistics(first, None, None, by=by)
+        return receiver.store.statistics(first, None, None, by=(*by, "provider"))
 
     by_day = _grouped(counted("day"))
     known = [day for day in by_day if day > today]  # a sender's clock is ahead
     span = range(first, max([today, *known]) + 1)
-    failures = mirror.failures((c, n) for c, state, n in counted("code") if state == "failed")
+    failures = mirror.failures((c, n) for c, _, state, n in counted("code") if state == "failed")
     by_device = _largest(_grouped(counted("device_id")))
     return page(
         "overview.html",
         days=days,
         periods=sorted(PERIODS),
-        whole=Sums.of((state, n) for day in by_day for state, n in by_day[day]),
+        whole=Sums.of(one for day in by_day.values() for one in day),
         by_day=[(day, Sums.of(by_day.get(day, ()))) for day in span],
         by_device=by_device,
         by_provider=_largest(_grouped(counted("provider"))),
@@ -80,18 +99,18 @@ def overview() -> Response:
     )
 
 
-def _grouped(counts: Iterable[tuple[Any, ...]]) -> dict[Any, list[tuple[str, int]]]:
-    groups: dict[Any, list[tuple[str, int]]] = {}
-    for value, state, count in counts:
-        groups.setdefault(value, []).append((state, count))
+def _grouped(counts: Iterable[tuple[Any, ...]]) -> dict[Any, list[tuple[str, str, int]]]:
+    groups: dict[Any, list[tuple[str, str, int]]] = {}
+    for value, provider, state, count in counts:
+        groups.setdefault(value, []).append((provider, state, count))
     return groups
 
 
-def _largest(groups: dict[str, list[tuple[str, int]]]) -> list[tuple[str, Sums]]:
+def _largest(groups: dict[str, list[tuple[str, str, int]]]) -> list[tuple[str, Sums]]:
     """Those of most messages."""
     sums = [(value, Sums.of(counts)) for value, counts in groups.items()]
-    sums.sort(key=lambda one: (-(one[1].sent + one[1].pending), one[0]))
-    return [(value, of) for value, of in sums if of.sent or of.pending][:_MOST]
+    sums.sort(key=lambda one: (-(one[1].sent + one[1].pending + one[1].unreported), one[0]))
+    return [(value, of) for value, of in sums if of][:_MOST]
 
 
 def _is_anything_there(receiver: Receiver) -> bool:

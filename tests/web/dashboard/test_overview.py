@@ -9,6 +9,7 @@ import pytest
 
 from receiver import times
 from receiver.parts import Receiver
+from receiver.providers import sipgate
 from receiver.store.views import OfPhone
 from receiver.times import DAY, HOUR, MINUTE, iso
 from receiver.web.dashboard.phones import phones_of
@@ -131,3 +132,20 @@ def test_nothing_yet(admin: Visitor, engine: str) -> None:
     assert ".venv/bin/flask trigger sms.delivered" in page
     assert "No message was delivered or failed in this time." in page
     assert "Oldest waiting work none waits" in page
+
+
+def test_what_is_never_reported_is_neither_on_its_way_nor_in_the_rate(
+    admin: Visitor, receiver: Receiver, provider: Provider, clock: Clock, engine: str
+) -> None:
+    tell(provider, "sent", "m1", clock.time - HOUR)
+    silent = sipgate.PROVIDER
+    for state in silent.samples:
+        body = silent.sample(state, event_id=state, message_id=state, to="+491579", now=clock.time)
+        receiver.ingest.submit_all(silent.parse(body, received_at=clock.time, retention=90 * DAY))
+    number = len(silent.samples)
+    page = words(admin.get("/?days=90").text)
+    assert f"Delivery rate – Still on their way 1 Sent, delivery not reported {number}" in page
+    assert f"sipgate 0 0 0 – {number}" in page
+    assert "zimsend 0 0 0 – 0" in page
+    tell(provider, "delivered", "m1", clock.time - MINUTE)
+    assert "Delivery rate 100% Still on their way 0 Sent" in words(admin.get("/?days=90").text)
