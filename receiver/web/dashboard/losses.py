@@ -7,6 +7,8 @@ from typing import Any
 from flask import Response
 
 from receiver.parts import Receiver, parts
+from receiver.polling import Polling
+from receiver.providers import PROVIDERS
 from receiver.reconciliation.losses import KINDS, TOGETHER
 from receiver.reconciliation.passes import Reconciliation
 from receiver.store import Missed
@@ -27,7 +29,11 @@ def losses() -> Response:
         whole=whole,
         gaps=gaps,
         gaps_in_all=count,
-        accounts=[_account(receiver, *one) for one in receiver.reconciliations.items()],
+        accounts=[
+            *(_account(receiver, *one) for one in receiver.reconciliations.items()),
+            *([] if receiver.polling is None else [_polled(receiver.polling, receiver.now())]),
+        ],
+        can_ask=bool(receiver.reconciliations),
     )
 
 
@@ -40,6 +46,17 @@ def _account(receiver: Receiver, provider: str, passes: Reconciliation) -> dict[
         "state": state,
         "next_at": next_at if next_at > now and not passes.is_wanted() else None,
         "missed": 0 if whole is None else sum(whole.counts),
+    }
+
+
+def _polled(polling: Polling, now: int) -> dict[str, Any]:
+    """sipgate: it has no reports that could be missing, and is asked for all that is learnt."""
+    went = polling.went()
+    return {
+        "title": PROVIDERS["sipgate"].title,
+        "state": went,
+        "next_at": went.next_at if went is not None and went.next_at > now else None,
+        "missed": None,
     }
 
 

@@ -10,8 +10,10 @@ from flask import Response, request
 from receiver import mirror, times
 from receiver.mirror import Search
 from receiver.parts import Receiver, parts
+from receiver.polling import Went
 from receiver.providers import by_report
 from receiver.reconciliation.losses import KINDS, TOGETHER
+from receiver.reconciliation.planning import State
 from receiver.times import DAY
 from receiver.web.dashboard.pages import blueprint, page
 from receiver.web.dashboard.phones import Phone, phones_of
@@ -134,8 +136,12 @@ def _phones(receiver: Receiver, devices: list[str]) -> list[Phone]:
 
 def _last_pass(receiver: Receiver) -> int | None:
     """When all providers had been asked for all that may be missing."""
-    states = [passes.state() for passes in receiver.reconciliations.values()]
-    ended = [None if state is None else state.ended_at for state in states]
+    went: list[State | Went | None] = [
+        passes.state() for passes in receiver.reconciliations.values()
+    ]
+    if receiver.polling is not None:
+        went.append(receiver.polling.went())
+    ended = [None if one is None else one.ended_at for one in went]
     return min((at for at in ended if at is not None), default=None) if all(ended) else None
 
 

@@ -63,5 +63,8 @@ def troubles_of(receiver: Receiver) -> Iterator[Trouble]:
         if state is not None and state.problem is not None:
             told = {"provider": passes.account.title, "problem": state.problem}
             yield Trouble("reconciliation", told, "warn", page="losses")
+    went = None if receiver.polling is None else receiver.polling.went()
+    if went is not None and went.problem is not None:
+        yield Trouble("polling", {"problem": went.problem}, "warn", page="losses")
     if (warning := store.warning()) is not None:
         yield Trouble("store", {"warning": warning}, "warn")

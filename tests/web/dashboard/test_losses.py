@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import asdict
 
 import pytest
 
 from receiver import times
 from receiver.parts import Receiver
+from receiver.polling import NOTE, Went
 from receiver.providers.zimsend.webhook import parse
 from receiver.reconciliation.planning import State
 from receiver.times import DAY, HOUR, MINUTE
@@ -98,3 +100,30 @@ class TestWithTwoAccounts:
         assert (zimsend, smscx) == ("2", "0")
         admin.post("/losses/now", {})
         assert all(passes.is_wanted() for passes in receiver.reconciliations.values())
+
+
+class TestWithSipgate:
+    @pytest.fixture
+    def environ(self, environ: dict[str, str]) -> dict[str, str]:
+        return environ | {"SIPGATE_TOKEN_ID": "token-ABC123", "SIPGATE_TOKEN": "secret"}
+
+    def test_how_its_history_was_read_is_told_and_that_it_could_not_be(
+        self, admin: Visitor, receiver: Receiver, clock: Clock
+    ) -> None:
+        text = admin.get("/losses").text
+        assert "sipgate reports nothing by itself" in text
+        assert "Nobody is asked" not in text
+        assert "Ask now" not in text
+        went = Went(clock() + MINUTE, clock() - 1, clock() - 2 * HOUR)
+        receiver.store.write_note(NOTE, json.dumps(asdict(went)))
+        overview = admin.get("/").text
+        assert "<dt>Provider last asked</dt><dd>2 hours ago</dd>" in overview
+        assert "could not be read" not in overview
+        went.problem = "<b>gone</b>"
+        receiver.store.write_note(NOTE, json.dumps(asdict(went)))
+        text = admin.get("/losses").text
+        assert "ended early" in text
+        assert "within seconds" not in text
+        for page in (text, admin.get("/").text):
+            assert "&lt;b&gt;gone&lt;/b&gt;" in page
+        assert "sipgate’s history could not be read" in admin.get("/").text
