@@ -61,7 +61,7 @@ def replay_group() -> Response:
     form = request.form
     handler, cause, until = form.get("handler", ""), form.get("cause", ""), form.get("until", "")
     to = link("failures")
-    if receiver.registry.get(handler) is None or not re.fullmatch(r"[0-9]{1,19}", until):
+    if receiver.registry.get(handler) is None or not re.fullmatch(r"[0-9]{1,18}", until):
         return done("failures.not_replayed", to)
     count = receiver.store.replay(
         Selection(state="dead", handler=handler, cause=cause, died_until=int(until)),
