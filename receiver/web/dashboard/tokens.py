@@ -13,7 +13,7 @@ import unicodedata
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from itsdangerous import BadSignature, TimestampSigner
+from itsdangerous import BadData, TimestampSigner
 from itsdangerous.encoding import base64_decode, base64_encode
 
 from receiver.config import Config
@@ -79,8 +79,11 @@ class Tokens:
     def _read(self, purpose: str, token: str, most: int) -> str | None:
         try:
             signed: bytes = self._signer(purpose).unsign(token, max_age=most)
+            signature = token.rpartition(".")[2]
+            if base64_encode(base64_decode(signature)).decode() != signature:
+                return None  # other letters that are read as the same bytes
             return base64_decode(signed).decode()
-        except (BadSignature, UnicodeError):
+        except (BadData, UnicodeError):
             return None
 
     def _signer(self, purpose: str) -> TimestampSigner:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import string
 from collections.abc import Iterator
 
 import pytest
@@ -103,6 +104,9 @@ def forged(session: str) -> Iterator[str]:
     """What is nearly a session."""
     payload, stamp, signature = session.split(".")
     yield ""
+    yield f"{session}=="  # what decoders overlook
+    alphabet = string.ascii_uppercase + string.ascii_lowercase + string.digits + "-_"
+    yield session[:-1] + alphabet[alphabet.index(session[-1]) ^ 1]
     yield payload
     yield f"{payload}.{stamp}."
     yield f"x{session}"
