@@ -149,3 +149,14 @@ def test_what_is_never_reported_is_neither_on_its_way_nor_in_the_rate(
     assert "zimsend 0 0 0 – 0" in page
     tell(provider, "delivered", "m1", clock.time - MINUTE)
     assert "Delivery rate 100% Still on their way 0 Sent" in words(admin.get("/?days=90").text)
+
+
+def test_tests_alone_are_not_counted_and_it_says_where_they_are(
+    admin: Visitor, provider: Provider, clock: Clock, engine: str
+) -> None:
+    hint = "tests stand among the messages"
+    assert hint not in words(admin.get("/").text)
+    tell(provider, "delivered", "msg_test_1", clock.time - HOUR)
+    assert hint in words(admin.get("/").text)
+    tell(provider, "delivered", "m1", clock.time - HOUR)
+    assert hint not in words(admin.get("/").text)
