@@ -89,6 +89,8 @@ def test_phones_are_told_by_what_they_and_their_messages_tell(
     page = words(admin.get("/").text)
     assert "<phone-1> 30 minutes ago heard of since it left" in page
     assert "<phone-2> 3 hours ago connected" in page
+    # On a narrow page each is a row of its own, by its label: the state is not pushed out of sight.
+    assert admin.get("/").text.count('<td data-label="Connection">') == 3
     assert "phone-3 60 minutes ago not told" in page
 
 
