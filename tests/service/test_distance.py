@@ -49,7 +49,7 @@ def stored(url: str) -> set[str]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("round_trip", [0.0, 0.08, 0.15, 0.26, 0.4])
+@pytest.mark.parametrize("round_trip", [0.0, 0.15, 0.4])
 def test_webhooks_are_stored_in_time_and_a_hiccup_ends(
     far: Any, databases: Databases, round_trip: float
 ) -> None:
