@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 
 from receiver.checks import here, network
 from receiver.checks.found import Check, Finding
-from receiver.errors import ReceiverError
+from receiver.errors import ReceiverError, StoreUnavailable
 from receiver.parts import Receiver
 
 #: Seconds that all checks may take, which run beside each other.
@@ -54,10 +54,16 @@ def _findings(name: str, check: Check, receiver: Receiver) -> list[Finding]:
     try:
         return [Finding(name, *found) for found in check(receiver)]
     except ReceiverError as error:
-        return [Finding(name, "wrong", str(error), "do what it says, and look again")]
+        return [Finding(name, "wrong", str(error), _advice(error))]
     except Exception as error:  # its words may hold what was read
         told = f"it cannot be looked at, by a defect: {type(error).__name__}"
         return [Finding(name, "wrong", told, "report this")]
+
+
+def _advice(error: ReceiverError) -> str:
+    if type(error) is StoreUnavailable:  # its words are the database's own
+        return "see whether the database runs, and whether DATABASE_URL leads to it"
+    return "do what it says, and look again"
 
 
 def checks_of(receiver: Receiver) -> list[tuple[str, Check]]:

@@ -15,7 +15,7 @@ from receiver.checks.found import Check, Found, compared
 from receiver.outgoing import http_client, read_at_most, time_limit
 from receiver.parts import Receiver
 from receiver.providers import PROVIDERS
-from receiver.providers.errors import ProviderError, TryLater
+from receiver.providers.errors import ProviderError, TryLater, Unavailable
 from receiver.providers.zimsend.api.answers import Webhook
 from receiver.setting_values import is_loopback
 
@@ -58,6 +58,10 @@ def account(name: str) -> Check:
             _prove(receiver, name)
         except TryLater as error:
             yield "warning", f"{title} could not be asked: {error.message}", "look again later"
+        except Unavailable as error:
+            url = getattr(receiver.config, _API_URLS[name])
+            advice = f"see whether this machine reaches {url}, and look again"
+            yield "wrong", f"{title} did not answer: {error.message}", advice
         except ProviderError as error:
             yield "wrong", f"{title}: {_without_advice(error)}", error.advice
         else:

@@ -176,8 +176,7 @@ def not_taken(error: ProviderError) -> NotTaken:
             504 if error.status is None else 502,
             "NETWORK_ERROR",
             message,
-            retry_after=error.retry_after,
-            maybe_sent=True,
+            maybe_sent=True,  # so nothing says when to send it again
         )
     if isinstance(error, CredentialsRefused):
         found = 502, "PROVIDER_REFUSED_US"

@@ -174,7 +174,7 @@ def test_errors(here: Here, status: int, told: int, code: str) -> None:
     assert (answer.status_code, answer.json["error"]["code"]) == (told, code)
     may_have_gone = status == 500
     assert ("message_id" in answer.json) == may_have_gone
-    assert answer.headers["Retry-After"] == "7"
+    assert answer.headers.get("Retry-After") == (None if may_have_gone else "7")
     assert len(here.events()) == len(here.waiting) == may_have_gone
     assert here.asked == 1
 
