@@ -9,7 +9,7 @@ import re
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, ClassVar, Self
 
 import psycopg
@@ -25,8 +25,9 @@ from receiver.errors import ConfigError, StoreUnavailable
 #: Of one process at most: two web processes, a worker and an overlapping release stay under the 20
 #: that the small plans of hosts allow.
 CONNECTIONS = 4
-#: So many of them at most for what is not ingest, and so many of these for readers.
-_OTHERS = 3
+#: So many of them are ingest's alone, so many others', and so many of these for readers at most.
+_INGEST = 1
+_OTHERS = CONNECTIONS - _INGEST
 _READERS = 2
 #: Seconds that a read waits for others' locks; and that it may take in all, answers included.
 LOCKED_READ = 5.0
@@ -196,26 +197,50 @@ class _Text(StrDumperUnknown):
 
 
 class Pool:
-    """At most `CONNECTIONS` connections. Opened on first use: after a fork, never before one."""
+    """At most `CONNECTIONS` connections. Opened on first use: after a fork, never before one.
+
+    Ingest has a pool of its own, of one thread's connection. For psycopg's pool opens one
+    connection after the other, which takes seconds where the server is far away: after an outage
+    webhooks would wait until who came before, a page or a counter, has its own.
+    """
 
     def __init__(self, url: str) -> None:
         self.settings = settings_of(url)
         #: Parameters of the URL that are other tools'.
         self.ignored = ", ".join(without_others(url)[1])
         self._opening = threading.Lock()
-        self._pool: ConnectionPool[Connection] | None = None
+        #: By how many connections they have: ingest's, and all others'.
+        self._pools: dict[int, ConnectionPool[Connection]] = {}
         self._others = threading.BoundedSemaphore(_OTHERS)
         self._readers = threading.BoundedSemaphore(_READERS)
 
-    @contextmanager
-    def connection(self, deadline: float, waits_until: float | None = None) -> Iterator[Connection]:
-        """A connection that works until a deadline.
+    def for_ingest(self, deadline: float) -> AbstractContextManager[Connection]:
+        """A connection that works until a deadline, for the one thread that commits.
 
-        :param waits_until: until when it is waited for; by default as long.
         :raises StoreUnavailable: if there is none in time.
         """
-        pool = self._opened()
-        connection = _connection_from(pool, waits_until or deadline)
+        return self._lent(_INGEST, deadline, deadline)
+
+    @contextmanager
+    def shared(
+        self, deadline: float, waits_until: float | None = None, *, reading: bool = False
+    ) -> Iterator[Connection]:
+        """The same, for all but ingest: however many read, one is left for the worker.
+
+        :param waits_until: until when it is waited for; by default as long.
+        """
+        until = waits_until or deadline
+        with (
+            _slot(self._readers, until) if reading else nullcontext(),
+            _slot(self._others, until),
+            self._lent(_OTHERS, deadline, until) as connection,
+        ):
+            yield connection
+
+    @contextmanager
+    def _lent(self, size: int, deadline: float, until: float) -> Iterator[Connection]:
+        pool = self._opened(size)
+        connection = _connection_from(pool, until)
         if deadline - time.monotonic() < _ROUND_TRIPS * connection.round_trip:
             # It would be cut off in the middle, and be lost to those who have the time.
             pool.putconn(connection)
@@ -228,43 +253,30 @@ class Pool:
             connection.deadline = connection.used_at + _CHECK_PATIENCE
             lost = connection.closed and not connection.discarded
             pool.putconn(connection)
-            if lost:
-                pool.drain()  # whatever it was, it befell the others, too
+            if lost:  # whatever it was, it befell the others, too
+                for each in list(self._pools.values()):
+                    each.drain()
 
-    @contextmanager
-    def shared(
-        self, deadline: float, waits_until: float | None = None, *, reading: bool = False
-    ) -> Iterator[Connection]:
-        """The same, for all but ingest: however many ask, one connection is left for that one, and
-        one for the worker besides the readers."""
-        until = waits_until or deadline
-        with (
-            _slot(self._readers, until) if reading else nullcontext(),
-            _slot(self._others, until),
-            self.connection(deadline, until) as connection,
-        ):
-            yield connection
-
-    def _opened(self) -> ConnectionPool[Connection]:
+    def _opened(self, size: int) -> ConnectionPool[Connection]:
         with self._opening:
-            if self._pool is None:
-                self._pool = ConnectionPool(
+            if size not in self._pools:
+                self._pools[size] = ConnectionPool(
                     connection_class=Connection,
                     kwargs={"autocommit": True, **self.settings},
                     min_size=0,
-                    max_size=CONNECTIONS,
+                    max_size=size,
                     check=_check,
                     configure=_configure,
                     reconnect_timeout=0,  # the next who asks tries again, at once
                     num_workers=1,
                     open=True,
                 )
-            return self._pool
+            return self._pools[size]
 
     def close(self) -> None:
         with self._opening:
-            pool, self._pool = self._pool, None
-        if pool is not None:
+            pools, self._pools = self._pools, {}
+        for pool in pools.values():
             pool.close(2)
 
 

@@ -64,10 +64,10 @@ class Transactions:
         :param lock_patience: seconds of these that the server waits for others' locks; all of them
             by default.
         :param ids: events and messages that nobody else is to change meanwhile.
-        :param first: for ingest, which need not wait for a free connection.
+        :param first: for ingest, which has a connection of its own.
         """
         deadline = time.monotonic() + patience
-        lend = self._pool.connection if first else self._pool.shared
+        lend = self._pool.for_ingest if first else self._pool.shared
         with as_unavailable(), lend(deadline) as connection:
             try:
                 with connection.pipeline():

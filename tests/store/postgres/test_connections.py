@@ -14,7 +14,7 @@ import pytest
 from receiver.errors import ConfigError, StoreUnavailable
 from receiver.store import open_store
 from receiver.store.postgres import PostgresStore
-from receiver.store.postgres.pool import CONNECTIONS, settings_of
+from receiver.store.postgres.pool import CONNECTIONS, Connection, settings_of
 from tests.conftest import row_of
 from tests.postgres import PostgresServer
 from tests.store.postgres.work import NOW, ingest, refused_within, sent
@@ -122,6 +122,31 @@ def test_at_most_four_connections_and_readers_leave_one_to_the_webhook(
     assert most == CONNECTIONS
     assert sum(reads) > 0
     assert sorted(took)[len(took) * 8 // 10] < 0.2  # less than a reader takes
+
+
+def test_the_webhook_waits_for_no_connection_that_others_open(
+    store: PostgresStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """psycopg's pool opens one after the other, and one may take seconds after an outage."""
+    connect = Connection.connect.__func__  # type: ignore[attr-defined]
+    opening, stored = threading.Event(), threading.Event()
+
+    def slowly_for_the_first(cls: type[Connection], *arguments: Any, **settings: Any) -> Any:
+        if not opening.is_set():
+            opening.set()
+            stored.wait(30)
+        return connect(cls, *arguments, **settings)
+
+    store.close()
+    monkeypatch.setattr(Connection, "connect", classmethod(slowly_for_the_first))
+    with ThreadPoolExecutor(1) as executor:
+        reading = executor.submit(store.work_counts)
+        try:
+            assert opening.wait(30)
+            assert ingest(store, sent("m1")) == ["accepted"]
+        finally:
+            stored.set()
+        assert reading.result() is not None
 
 
 @pytest.mark.spoils_the_schema
