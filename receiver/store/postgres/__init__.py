@@ -62,6 +62,7 @@ class PostgresStore(Ingest, Work, Mirror, Phones, Upkeep, Marks, Counters, Views
         return Engine(f"PostgreSQL {version.partition(' ')[0]}", clock=clock)
 
     def prove_writable(self) -> None:
+        self._pool.prepare_for_ingest()  # who asks wants to know whether webhooks may come
         with self._transaction(lock_patience=SHORT_PATIENCE) as connection:
             schema.verify(connection)
             # A server that only follows another one can be read, and takes no writes.

@@ -199,9 +199,9 @@ class _Text(StrDumperUnknown):
 class Pool:
     """At most `CONNECTIONS` connections. Opened on first use: after a fork, never before one.
 
-    Ingest has a pool of its own, of one thread's connection. For psycopg's pool opens one
-    connection after the other, which takes seconds where the server is far away: after an outage
-    webhooks would wait until who came before, a page or a counter, has its own.
+    Ingest has a pool of its own, of one connection, for one thread commits. psycopg's pool opens
+    one connection after the other, which takes seconds where the server is far away: in one pool
+    webhooks would wait, after an outage, until a page or a counter that came before has its own.
     """
 
     def __init__(self, url: str) -> None:
@@ -220,6 +220,10 @@ class Pool:
         :raises StoreUnavailable: if there is none in time.
         """
         return self._lent(_INGEST, deadline, deadline)
+
+    def prepare_for_ingest(self) -> None:
+        """Begin to connect, if nobody has yet: the first webhook then need not wait for that."""
+        self._opened(_INGEST)
 
     @contextmanager
     def shared(
@@ -263,7 +267,7 @@ class Pool:
                 self._pools[size] = ConnectionPool(
                     connection_class=Connection,
                     kwargs={"autocommit": True, **self.settings},
-                    min_size=0,
+                    min_size=_INGEST if size == _INGEST else 0,
                     max_size=size,
                     check=_check,
                     configure=_configure,
