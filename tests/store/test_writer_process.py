@@ -99,6 +99,27 @@ def test_a_file_that_is_replaced_is_noticed_there(store: SqliteStore) -> None:
         store.write_note("a", "b")
 
 
+def test_a_new_one_does_not_write_into_the_file_that_is_there_now(store: SqliteStore) -> None:
+    """It was not there when the old one was replaced; what it is told is about the old one."""
+    owe(store, 1)
+    assert store.work(NOW, [], [WANT], 5)
+    (child,) = writers(os.getpid())
+    os.kill(child, signal.SIGKILL)
+    eventually(lambda: not writers(os.getpid()))
+    os.rename(store.path, f"{store.path}.old")
+    other = SqliteStore(store.path)
+    other.migrate()
+    owe(other, 1)
+    with pytest.raises(StoreUnavailable, match="has ended"):
+        store.write_note("a", "b")
+    for call in (lambda: store.write_note("a", "b"), lambda: store.work(NOW, [], [WANT], 5)):
+        with pytest.raises(FileReplaced):
+            call()
+    assert other.note("a") is None
+    assert other.next_due("h", -1) == NOW  # nobody has leased it
+    other.close()
+
+
 def test_its_end_is_told_and_the_next_call_starts_another(store: SqliteStore) -> None:
     owe(store, 1)
     (child,) = writers(os.getpid())

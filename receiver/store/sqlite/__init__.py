@@ -41,7 +41,7 @@ class SqliteStore(
     _writer_process: WriterProcess | None = None
 
     def write_apart(self) -> None:
-        process = self._writer_process = WriterProcess(self.path)
+        process = self._writer_process = WriterProcess(self.path, lambda: self._file)
         for name in _WRITTEN_APART:
             setattr(self, name, partial(process.call, name))
 
@@ -119,9 +119,13 @@ class SqliteStore(
 _WRITE = "UPDATE marks SET value = value + 1 WHERE name = 'checks'"
 
 
-def serve(line: str, path: str) -> None:
+def serve(line: str, path: str, *file: str) -> None:
     """Write into a file what another process asks for.
 
     :param line: the number of the socket to that one.
+    :param file: device and inode of the file that it has, if it has one.
     """
-    answer_calls(Connection(int(line)), SqliteStore(path))
+    store = SqliteStore(path)
+    if file:
+        store.expect(int(file[0]), int(file[1]))
+    answer_calls(Connection(int(line)), store)
