@@ -25,9 +25,10 @@ from receiver.store.sqlite.views import Views
 from receiver.store.sqlite.work import Work
 from receiver.store.sqlite.writer_process import WriterProcess, answer_calls
 
-#: What the worker's process writes again and again.
+#: What the worker's process writes again and again. Not `tidy`, which holds no lock that others
+#: wait for, and takes as long as the disk does.
 _WRITTEN_APART = (
-    *("renew", "unpark", "bury", "index_texts", "tidy", "expire", "bound_quarantine", "shrink"),
+    *("renew", "unpark", "bury", "index_texts", "expire", "bound_quarantine", "shrink"),
     *("date_undated", "claim_turn", "keep_turn", "take", "write_note", "write_notes"),
     *("add_counts", "count_arrivals"),
 )
