@@ -16,7 +16,8 @@ from flask.testing import FlaskCliRunner
 
 from app import create_app
 from receiver import backups, erasing, phone
-from receiver.event import reject
+from receiver.event import Incoming, reject
+from receiver.forgetting import Forgotten, entries
 from receiver.mirror import Search
 from receiver.parts import Receiver
 from receiver.providers.sipgate.intents import Book, intent
@@ -340,6 +341,35 @@ def test_a_file_of_an_earlier_release(environ: dict[str, str], tmp_path: Path) -
     assert_not_in_files(url)
     with closing(open_store(url)) as store:
         assert not store.leaves_traces()
+
+
+@pytest.mark.each_engine
+def test_who_was_forgotten_while_a_group_comes_in(
+    environ: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another thread of the process has read the new list, by the time the group asks for it."""
+    url = environ["DATABASE_URL"]
+    incoming = Forgotten.incoming
+    with closing(open_store(url)) as store, closing(open_store(url)) as other:
+        store.migrate()
+        one, two = (phone.number(number, None) for number in (OTHER, "+33699888777"))
+        assert one is not None
+        assert two is not None
+        store.forget(entries(one, "00" * 32), 5)
+        put(store, body("e0", "m0", to="+33600000000"))
+
+        def slowly(whom: Forgotten, item: Incoming) -> Incoming:
+            monkeypatch.undo()
+            found = incoming(whom, item)
+            other.forget(entries(two, "00" * 32), 5)
+            thread = threading.Thread(target=store.evidence, args=("m0", 1))
+            thread.start()
+            thread.join()
+            return found
+
+        monkeypatch.setattr(Forgotten, "incoming", slowly)
+        assert put(store, body("e1", "m1", to="+33699888777")) == "accepted"
+        assert not holds([*rows(store)["events"], *rows(store)["messages"]])
 
 
 # --- the command
