@@ -30,25 +30,28 @@ CHANGED_BYTES = 256 * 1024
 
 
 class Door:
-    """Whom this process redacts on the way in: the list as far as it has read it."""
+    """Whom this process redacts on the way in: the list as far as it has read it.
+
+    Any thread may read it anew at any time. So who redacts takes `whom` once, and compares the
+    version of that with the one that its transaction sees.
+    """
 
     def __init__(self) -> None:
         self.whom: Forgotten = NOBODY
 
     def read(self, version: int, entries: Iterable[Sequence[Any]]) -> Forgotten:
         """The list has changed: this is what it says now."""
-        self.whom = Forgotten(version, [Entry(*entry) for entry in entries])
-        return self.whom
+        whom = self.whom = Forgotten(version, [Entry(*entry) for entry in entries])
+        return whom
 
-    def redact(self, items: Sequence[Incoming | Rejected]) -> Sequence[Incoming | Rejected]:
-        """The same without the numbers; `items` itself where nobody was forgotten."""
-        whom = self.whom
-        if not whom:
-            return items
-        return [
-            whom.incoming(item) if isinstance(item, Incoming) else whom.rejected(item)
-            for item in items
-        ]
+
+def redact(whom: Forgotten, items: Sequence[Incoming | Rejected]) -> Sequence[Incoming | Rejected]:
+    """The same without the numbers; `items` itself where nobody was forgotten."""
+    if not whom:
+        return items
+    return [
+        whom.incoming(item) if isinstance(item, Incoming) else whom.rejected(item) for item in items
+    ]
 
 
 def ids_of(items: Iterable[Incoming | Rejected]) -> tuple[set[str], set[str]]:

@@ -16,7 +16,8 @@ from flask.testing import FlaskCliRunner
 
 from app import create_app
 from receiver import backups, erasing, phone
-from receiver.event import reject
+from receiver.event import Incoming, reject
+from receiver.forgetting import Forgotten, entries
 from receiver.mirror import Search
 from receiver.parts import Receiver
 from receiver.providers.sipgate.intents import Book, intent
@@ -342,6 +343,35 @@ def test_a_file_of_an_earlier_release(environ: dict[str, str], tmp_path: Path) -
         assert not store.leaves_traces()
 
 
+@pytest.mark.each_engine
+def test_who_was_forgotten_while_a_group_comes_in(
+    environ: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another thread of the process has read the new list, by the time the group asks for it."""
+    url = environ["DATABASE_URL"]
+    incoming = Forgotten.incoming
+    with closing(open_store(url)) as store, closing(open_store(url)) as other:
+        store.migrate()
+        one, two = (phone.number(number, None) for number in (OTHER, "+33699888777"))
+        assert one is not None
+        assert two is not None
+        store.forget(entries(one, "00" * 32), 5)
+        put(store, body("e0", "m0", to="+33600000000"))
+
+        def slowly(whom: Forgotten, item: Incoming) -> Incoming:
+            monkeypatch.undo()
+            found = incoming(whom, item)
+            other.forget(entries(two, "00" * 32), 5)
+            thread = threading.Thread(target=store.evidence, args=("m0", 1))
+            thread.start()
+            thread.join()
+            return found
+
+        monkeypatch.setattr(Forgotten, "incoming", slowly)
+        assert put(store, body("e1", "m1", to="+33699888777")) == "accepted"
+        assert not holds([*rows(store)["events"], *rows(store)["messages"]])
+
+
 # --- the command
 
 
@@ -434,3 +464,56 @@ def test_what_sqlite_leaves_between_the_cells_of_a_page(environ: dict[str, str])
     assert_not_in_files(url)
     with closing(sqlite3.connect(path)) as reader:
         assert reader.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
+
+
+def test_which_pages_are_maps_of_the_others() -> None:
+    """One that would lie where SQLite has its locks lies behind it (`ptrmapPageno` in SQLite)."""
+    assert [n for n in range(1, 1700) if scrubbing.is_map(n, 4096, 4096)] == [2, 822, 1642]
+    locked = 2**30 // 1024 + 1
+    assert (locked - 2) % 205 == 0
+    assert [n for n in range(locked - 3, locked + 4) if scrubbing.is_map(n, 1024, 1024)] == [
+        locked + 1
+    ]
+
+
+def test_what_is_no_page_of_a_tree_is_left_alone(
+    environ: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In a file of very many pages, one that goes on where another ends may look like one."""
+    url = environ["DATABASE_URL"]
+    path = Path(url.removeprefix("sqlite:///"))
+    with closing(open_store(url)) as store:
+        store.migrate()
+        fill(store)
+    monkeypatch.setattr(scrubbing, "_TOO_MANY", path.stat().st_size // 4096)
+    before = path.read_bytes()
+    scrubbing.scrub(str(path), f"{path}-wal", lambda page: True)
+    assert path.read_bytes() == before
+
+
+def test_no_page_is_written_back_as_it_was(
+    environ: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who overwrites has read a page itself, and writes it with what else is to be written."""
+    url = environ["DATABASE_URL"]
+    path = Path(url.removeprefix("sqlite:///"))
+    with closing(open_store(url)) as store:
+        store.migrate()
+        fill(store)
+    content = bytearray(path.read_bytes())
+    for start in range(4096, len(content), 4096):
+        room = scrubbing.unused(bytes(content[start : start + 4096]), 4096, first=False)
+        if room is not None and start != 4096 and room[1] - room[0] > 100:
+            content[start + room[0] + 30 : start + room[0] + 42] = b"+33699888777"
+    path.write_bytes(content)
+    held = b"+33699888777"
+    monkeypatch.setattr(scrubbing, "_AT_ONCE", 1)
+    scrubbing.scrub(str(path), f"{path}-wal", lambda page: held in page)
+    with closing(sqlite3.connect(path)) as reader:
+        reader.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+        assert reader.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
+    left = path.read_bytes()
+    for start in range(0, len(left), 4096):
+        page = left[start : start + 4096]
+        room = scrubbing.unused(page, 4096, first=start == 0)
+        assert room is None or held not in page[room[0] : room[1]], start

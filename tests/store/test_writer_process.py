@@ -9,6 +9,7 @@ import sqlite3
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -97,6 +98,27 @@ def test_a_file_that_is_replaced_is_noticed_there(store: SqliteStore) -> None:
     os.rename(store.path, f"{store.path}.old")
     with pytest.raises(FileReplaced):
         store.write_note("a", "b")
+
+
+def test_a_new_one_does_not_write_into_the_file_that_is_there_now(store: SqliteStore) -> None:
+    """It was not there when the old one was replaced; what it is told is about the old one."""
+    owe(store, 1)
+    assert store.work(NOW, [], [WANT], 5)
+    (child,) = writers(os.getpid())
+    os.kill(child, signal.SIGKILL)
+    eventually(lambda: not writers(os.getpid()))
+    os.rename(store.path, f"{store.path}.old")
+    other = SqliteStore(store.path)
+    other.migrate()
+    owe(other, 1)
+    with pytest.raises(StoreUnavailable, match="has ended"):
+        store.write_note("a", "b")
+    for call in (lambda: store.write_note("a", "b"), lambda: store.work(NOW, [], [WANT], 5)):
+        with pytest.raises(FileReplaced):
+            call()
+    assert other.note("a") is None
+    assert other.next_due("h", -1) == NOW  # nobody has leased it
+    other.close()
 
 
 def test_its_end_is_told_and_the_next_call_starts_another(store: SqliteStore) -> None:
@@ -190,6 +212,23 @@ def test_one_that_stands_still_is_ended_and_replaced(
     assert store.work(NOW, [], [WANT], 5)
 
 
+def test_a_slow_disk_holds_up_no_claim(store: SqliteStore) -> None:
+    """What is copied from the log takes as long as the disk; the one that writes has other work,
+    and is ended where it takes long. Nothing is written by it for this."""
+    owe(store, 1)
+    log = Path(f"{store.path}-wal")
+    assert log.stat().st_size > 0
+    (child,) = writers(os.getpid())
+    os.kill(child, signal.SIGSTOP)
+    began = time.monotonic()
+    store.tidy()
+    assert time.monotonic() - began < 5
+    with sqlite3.connect(f"file:{store.path}?immutable=1", uri=True) as without_log:
+        assert without_log.execute("SELECT id FROM events").fetchall() == [("e0",)]
+    without_log.close()
+    os.kill(child, signal.SIGCONT)
+
+
 def test_one_that_stands_still_holds_up_no_stop(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -201,15 +240,22 @@ def test_one_that_stands_still_holds_up_no_stop(
     (child,) = writers(os.getpid())
     os.kill(child, signal.SIGSTOP)
     problems: list[Exception] = []
+    begun = threading.Event()
+
+    class Text:
+        def __reduce__(self) -> tuple[type[str], tuple[str]]:
+            begun.set()  # it is being sent
+            return str, ("c" * 10_000_000,)  # more than a socket takes
 
     def call() -> None:
         try:
-            store.write_note("a", "c" * 10_000_000)  # more than a socket takes
+            store.write_note("a", Text())  # type: ignore[arg-type]
         except StoreUnavailable as error:
             problems.append(error)
 
     thread = threading.Thread(target=call)
     thread.start()
+    assert begun.wait(5)
     store.close()
     thread.join(5)
     assert not thread.is_alive()

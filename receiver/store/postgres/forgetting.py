@@ -51,8 +51,9 @@ def whom(connection: Connection, door: Door) -> Forgotten:
 
 def read(connection: Connection, door: Door, version: int) -> Forgotten:
     """The same by a version that was read."""
-    if version == door.whom.version:
-        return door.whom
+    known = door.whom
+    if version == known.version:
+        return known
     return door.read(version, connection.execute(_LIST).fetchall())
 
 

@@ -15,7 +15,7 @@ from functools import partial
 from receiver import mirror
 from receiver.event import Incoming, Rejected
 from receiver.store.contract import Outcome, Report
-from receiver.store.forgetting import FORGOTTEN, as_stored, ids_of
+from receiver.store.forgetting import FORGOTTEN, as_stored, ids_of, redact
 from receiver.store.group import (
     EXPIRED,
     Decision,
@@ -55,16 +55,17 @@ class Ingest(Transactions):
     ) -> list[Outcome]:
         reading_done()  # all that follows waits for the server
         deadline = time.monotonic() + patience
-        read = redacted = self._door.redact(items)
+        whom = self._door.whom
+        read = redacted = redact(whom, items)
         while True:
             left = deadline - time.monotonic()
             with self._transaction(left, ids=_ids_of(read), first=True) as connection:
                 found, version = _known(connection, [i for i in read if isinstance(i, Incoming)])
-                if version != self._door.whom.version:  # somebody was forgotten
-                    forgetting.read(connection, self._door, version)
-                    read = redacted = self._door.redact(items)
+                if version != whom.version:  # somebody was forgotten
+                    whom = forgetting.read(connection, self._door, version)
+                    read = redacted = redact(whom, items)
                     continue
-                stored = as_stored(redacted, found[0], self._door.whom)
+                stored = as_stored(redacted, found[0], whom)
                 apart = set_apart(stored, found[0])
                 more = unread(apart, read) if apart is not stored else ()
                 if not more:

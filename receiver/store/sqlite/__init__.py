@@ -25,9 +25,10 @@ from receiver.store.sqlite.views import Views
 from receiver.store.sqlite.work import Work
 from receiver.store.sqlite.writer_process import WriterProcess, answer_calls
 
-#: What the worker's process writes again and again.
+#: What the worker's process writes again and again. Not `tidy`, which holds no lock that others
+#: wait for, and takes as long as the disk does.
 _WRITTEN_APART = (
-    *("renew", "unpark", "bury", "index_texts", "tidy", "expire", "bound_quarantine", "shrink"),
+    *("renew", "unpark", "bury", "index_texts", "expire", "bound_quarantine", "shrink"),
     *("date_undated", "claim_turn", "keep_turn", "take", "write_note", "write_notes"),
     *("add_counts", "count_arrivals"),
 )
@@ -41,7 +42,7 @@ class SqliteStore(
     _writer_process: WriterProcess | None = None
 
     def write_apart(self) -> None:
-        process = self._writer_process = WriterProcess(self.path)
+        process = self._writer_process = WriterProcess(self.path, lambda: self._file)
         for name in _WRITTEN_APART:
             setattr(self, name, partial(process.call, name))
 
@@ -119,9 +120,13 @@ class SqliteStore(
 _WRITE = "UPDATE marks SET value = value + 1 WHERE name = 'checks'"
 
 
-def serve(line: str, path: str) -> None:
+def serve(line: str, path: str, *file: str) -> None:
     """Write into a file what another process asks for.
 
     :param line: the number of the socket to that one.
+    :param file: device and inode of the file that it has, if it has one.
     """
-    answer_calls(Connection(int(line)), SqliteStore(path))
+    store = SqliteStore(path)
+    if file:
+        store.expect(int(file[0]), int(file[1]))
+    answer_calls(Connection(int(line)), store)

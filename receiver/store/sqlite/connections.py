@@ -65,6 +65,10 @@ class Connections:
         self._verified: int | None = None
         self._door = Door()
 
+    def expect(self, device: int, inode: int) -> None:
+        """Open this file, and no other that has come into its place."""
+        self._file = device, inode
+
     def _connect(self, cache_kib: int, patience: float, *, create: bool = False) -> Opened:
         if self._lost or (self._file is not None and identity(self.path) != self._file):
             self._lose("")

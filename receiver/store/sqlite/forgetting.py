@@ -52,8 +52,9 @@ def whom(connection: sqlite3.Connection, door: Door) -> Forgotten:
 
 def read(connection: sqlite3.Connection, door: Door, version: int) -> Forgotten:
     """The same by a version that was read."""
-    if version == door.whom.version:
-        return door.whom
+    known = door.whom
+    if version == known.version:
+        return known
     return door.read(version, connection.execute(_LIST).fetchall())
 
 

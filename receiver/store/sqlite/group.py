@@ -22,7 +22,7 @@ from typing import Any
 from receiver.event import Incoming, Rejected
 from receiver.mirror import Cell, Summary
 from receiver.store.contract import Outcome, Report
-from receiver.store.forgetting import Door, as_stored, ids_of
+from receiver.store.forgetting import Door, as_stored, ids_of, redact
 from receiver.store.group import (
     Decision,
     Known,
@@ -94,13 +94,14 @@ class Group:
         :param schema: SQLite's count of schema changes at which the schema is ours.
         :param door: who is redacted.
         """
+        whom = door.whom
         while True:
-            items = door.redact(came)
+            items = redact(whom, came)
             known, seen, version = _known(connection, items)
-            if version == door.whom.version:
+            if version == whom.version:
                 break
-            forgetting.read(connection, door, version)
-        items = as_stored(items, known, door.whom)
+            whom = forgetting.read(connection, door, version)
+        items = as_stored(items, known, whom)
         apart, read = set_apart(items, known), items
         while apart is not items and (more := unread(apart, read)):  # ids that collide: rare
             read = [*read, *more]

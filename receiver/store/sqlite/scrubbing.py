@@ -22,6 +22,11 @@ _AT_ONCE = 256
 _HEADERS = {2: 12, 5: 12, 10: 8, 13: 8}
 #: Bytes in front of the first page's header.
 _OF_THE_FILE = 100
+#: Pages that are no tree's begin with a page's number, of four bytes. In a file with fewer pages
+#: than this, its first byte is none of `_HEADERS`.
+_TOO_MANY = 2 << 24
+#: The byte that SQLite locks. The page with it is never used.
+_LOCKED = 1 << 30
 
 
 def scrub(path: str, log: str, holds: Callable[[bytes], bool]) -> None:
@@ -32,13 +37,15 @@ def scrub(path: str, log: str, holds: Callable[[bytes], bool]) -> None:
     """
     handle = os.open(path, os.O_RDWR | os.O_CLOEXEC)
     try:
-        with closing(sqlite3.connect(path, timeout=1.0, isolation_level=None)) as connection:
+        with closing(_connect(path)) as connection:
             (size,) = connection.execute("PRAGMA page_size").fetchone()
             pages = [n for n, page in _pages(handle, size) if holds(page)]
-            for first in range(0, len(pages), _AT_ONCE):
+        for first in range(0, len(pages), _AT_ONCE):
+            # A connection for each: it would write pages that it remembers as they were.
+            with closing(_connect(path)) as connection:
                 connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
                 connection.execute("BEGIN IMMEDIATE")
-                if os.path.getsize(log) == 0:
+                if os.path.getsize(log) == 0 and os.fstat(handle).st_size < _TOO_MANY * size:
                     for number in pages[first : first + _AT_ONCE]:
                         _overwrite(handle, number, size)
                     os.fsync(handle)
@@ -46,6 +53,10 @@ def scrub(path: str, log: str, holds: Callable[[bytes], bool]) -> None:
                 connection.execute("COMMIT")
     finally:
         os.close(handle)
+
+
+def _connect(path: str) -> sqlite3.Connection:
+    return sqlite3.connect(path, timeout=1.0, isolation_level=None)
 
 
 def _pages(handle: int, size: int) -> Iterator[tuple[int, bytes]]:
@@ -59,12 +70,25 @@ def _overwrite(handle: int, number: int, size: int) -> None:
     head = os.pread(handle, _OF_THE_FILE, 0)
     usable = size - head[20]
     moves = any(head[52:56])  # auto_vacuum: some pages are maps of the others
-    if moves and (number - 2) % (usable // 5 + 1) == 0:
+    if moves and is_map(number, size, usable):
         return
     room = unused(os.pread(handle, size, (number - 1) * size), usable, first=number == 1)
     if room is not None:
         start, end = room
         os.pwrite(handle, bytes(end - start), (number - 1) * size + start)
+
+
+def is_map(number: int, size: int, usable: int) -> bool:
+    """Whether a page is one of the maps of a file that can be made smaller.
+
+    :param usable: as for `unused`.
+    """
+    locked = _LOCKED // size + 1
+    if number == locked + 1:
+        number = locked  # a map that would lie there is the next page
+    elif number == locked:
+        return False
+    return (number - 2) % (usable // 5 + 1) == 0
 
 
 def unused(page: bytes, usable: int, *, first: bool) -> tuple[int, int] | None:

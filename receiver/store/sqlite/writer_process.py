@@ -17,12 +17,14 @@ import subprocess
 import sys
 import threading
 import traceback
+from collections.abc import Callable
 from contextlib import suppress
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, Protocol
 
 from receiver.errors import StoreUnavailable
+from receiver.store.sqlite.files import File
 
 #: Seconds that a thread waits for what others of its process let write; each of them waits less.
 _PATIENCE = 10.0
@@ -43,8 +45,12 @@ class WriterProcess:
     the group do not end it, for what is to be settled at the end is written by it.
     """
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, file: Callable[[], File]) -> None:
+        """
+        :param file: which file this process has; none other may be written there.
+        """
         self._path = path
+        self._file = file
         # As long as handlers have not changed it.
         self._environ = dict(os.environ)
         self._asking = threading.Lock()
@@ -95,8 +101,9 @@ class WriterProcess:
         with theirs:
             found = str(Path(__file__).parents[3])
             paths = filter(None, (found, self._environ.get("PYTHONPATH")))
+            file = map(str, self._file() or ())
             self._child = subprocess.Popen(  # noqa: S603 - our own program
-                [sys.executable, "-P", "-c", _SERVE, str(theirs.fileno()), self._path],
+                [sys.executable, "-P", "-c", _SERVE, str(theirs.fileno()), self._path, *file],
                 env=self._environ | {"PYTHONPATH": os.pathsep.join(paths)},
                 pass_fds=[theirs.fileno()],
                 stdin=subprocess.DEVNULL,
