@@ -27,7 +27,7 @@ class NotTaken(ReceiverError):
     :param status: of HTTP.
     :param code: ZimSend's, or this service's own where ZimSend has none.
     :param to: the number, as it was given; `None`: it is about the request as a whole.
-    :param retry_after: seconds, if somebody said so.
+    :param retry_after: seconds, if somebody said so; kept only of what surely was not sent.
     :param maybe_sent: it may have been sent all the same, so nobody else may send it.
     :param message_id: as it is answered, where the message is known all the same.
     """
@@ -46,7 +46,7 @@ class NotTaken(ReceiverError):
         super().__init__(message)
         self.status, self.code, self.message = status, code, message
         self.to = to
-        self.retry_after = retry_after
+        self.retry_after = None if maybe_sent else retry_after
         self.maybe_sent = maybe_sent
         self.message_id = message_id
 

@@ -176,7 +176,7 @@ def not_taken(error: ProviderError) -> NotTaken:
             504 if error.status is None else 502,
             "NETWORK_ERROR",
             message,
-            maybe_sent=True,  # so nothing says when to send it again
+            maybe_sent=True,
         )
     if isinstance(error, CredentialsRefused):
         found = 502, "PROVIDER_REFUSED_US"
