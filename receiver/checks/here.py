@@ -129,6 +129,3 @@ def _bytes(count: int) -> str:
     if count < 1024**3:
         return f"{count / 1024**2:,.1f} MB"
     return f"{count / 1024**3:,.1f} GB"
-
-
-# --- for readiness as well
