@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, TypeVar
 
 from receiver import times
@@ -119,6 +119,24 @@ def _one_or_why(asked: Fields, one: Callable[[Fields], T]) -> T | NotTaken:
         to = asked.get("to")
         problem.to = to if isinstance(to, str) else None
         return problem
+
+
+def told_of_many(rows: Sequence[Fields], now: int, provider: str) -> dict[str, Any]:
+    """What is answered to a request to send many.
+
+    :param rows: of each recipient, with the `status` `queued` or `failed`.
+    :param now: microseconds.
+    """
+    queued = sum(row["status"] == "queued" for row in rows)
+    return {
+        "success": queued > 0,
+        "total_recipients": len(rows),
+        "queued_messages": queued,
+        "failed_messages": len(rows) - queued,
+        "messages": rows,
+        "queued_at": times.iso(now),
+        "provider": provider,
+    }
 
 
 def read_number(value: Any) -> str:
