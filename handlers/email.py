@@ -95,30 +95,45 @@ class Server:
 
 
 class _Bounded(smtplib.SMTP):
-    """A conversation that ends in time, also with a server that says a byte now and then."""
+    """A conversation that ends in time, also with a server that says a byte now and then.
 
-    def __init__(self, *arguments: Any, **options: Any) -> None:
+    :param tls: what speaks TLS from the first byte, if that is to be.
+    """
+
+    def __init__(self, *arguments: Any, tls: ssl.SSLContext | None = None, **options: Any) -> None:
+        self._tls = tls
+        self._line: socket.socket | None = None
+        self._is_late = False
         self._timer = threading.Timer(_WITHIN, self._give_up)
         self._timer.daemon = True
         self._timer.start()
         try:
             super().__init__(*arguments, **options)
         except BaseException:
-            self._timer.cancel()
+            self.close()
             raise
 
+    def _get_socket(self, host: str, port: int, timeout: float) -> socket.socket:
+        """smtplib's own, and that of its `SMTP_SSL`."""
+        plain = socket.create_connection((host, port), timeout)
+        # A second handle: TLS takes the first one away while it shakes hands.
+        self._line = plain.dup()
+        if self._is_late:
+            plain.close()
+            raise TimeoutError("it took too long to connect")
+        return plain if self._tls is None else self._tls.wrap_socket(plain, server_hostname=host)
+
     def _give_up(self) -> None:
-        if self.sock is not None:
+        self._is_late = True
+        if self._line is not None:
             with suppress(OSError):
-                self.sock.shutdown(socket.SHUT_RDWR)
+                self._line.shutdown(socket.SHUT_RDWR)
 
     def close(self) -> None:
         self._timer.cancel()
         super().close()
-
-
-class _BoundedTls(_Bounded, smtplib.SMTP_SSL):
-    """The same, by TLS from the first byte."""
+        if self._line is not None:
+            self._line.close()
 
 
 class Email:
@@ -205,9 +220,8 @@ class Email:
         server = self._server
         # A name of its own: to look ours up may take long.
         options: Any = {"timeout": _STEP, "local_hostname": "[127.0.0.1]"}
-        if server.tls:
-            return _BoundedTls(server.host, server.port, context=self._trust, **options)
-        return _Bounded(server.host, server.port, **options)
+        tls = self._trust if server.tls else None
+        return _Bounded(server.host, server.port, tls=tls, **options)
 
     def _enter(self, smtp: smtplib.SMTP) -> None:
         """Fails closed: no password and no mail goes where others may read it."""

@@ -12,7 +12,7 @@ from collections.abc import Callable
 
 import httpx
 
-from receiver import times
+from receiver import times, turns
 from receiver.errors import ReceiverError
 from receiver.outgoing import http_client, read_at_most, time_limit
 from receiver.readiness import Readiness
@@ -67,7 +67,7 @@ class Heartbeat:
         :returns: whether it was asked, and answered with 2xx.
         """
         until = now + int((self.EVERY - self.LOOK / 2) * SECOND)  # looks come a little late
-        if not self._store.claim_turn(_TURN, now, until):
+        if not turns.claim(self._store, _TURN, now, until):
             return False
         if self._readiness.failing(self._readiness.look()):
             return False

@@ -16,7 +16,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 
-from receiver import times
+from receiver import times, turns
 from receiver.errors import ReceiverError
 from receiver.event import Incoming
 from receiver.forgetting import Forgotten
@@ -142,14 +142,15 @@ class Polling:
         if self._wall() < times.RELEASED:
             return None
         now = self._now()
-        if not self._is_due(now) or not self._store.claim_turn(_TURN, now, now + LEASE):
+        if not self._is_due(now) or not turns.claim(self._store, _TURN, now, now + LEASE):
             return None
         self._until = now + LEASE
         try:
             return self._pass(self.went() or Went(), now) if self._is_due(now) else None
         finally:
             with suppress(ReceiverError):  # then it runs out by itself
-                self._store.keep_turn(_TURN, self._until, min(self._now(), self._wall()))
+                # At no time of any clock: one that goes back then holds nobody up.
+                self._store.keep_turn(_TURN, self._until, 0)
 
     def _is_due(self, now: int) -> bool:
         went = self.went()

@@ -17,16 +17,16 @@ from receiver.polling import Polling
 from receiver.providers import PROVIDERS
 from receiver.registry import Registry
 from receiver.store import Store
-from receiver.times import SECOND, iso
+from receiver.times import MINUTE, SECOND, iso
 from receiver.worker import is_held, last_heartbeat, stuck_handlers, warnings_of_handlers
 
 log = logging.getLogger(__name__)
 
-#: Seconds that work may be due and wait before this is a problem. A retry is not due before its
-#: time.
-OLDEST = 900
-#: Seconds without a sign of life of any process that runs handlers.
-SILENT = 30.0
+#: For how long work may be due and wait until this is a problem, in microseconds. A retry is not
+#: due before its time.
+OLDEST = 15 * MINUTE
+#: Likewise without a sign of life of any process that runs handlers.
+SILENT = 30 * SECOND
 
 
 @dataclass(frozen=True)
@@ -151,12 +151,12 @@ class Readiness:
             failing["store"] = seen.problem
         if (problem := self._problem()) is not None:
             failing["ingest"] = problem
-        if seen.oldest > OLDEST and not seen.held:
+        if seen.oldest * SECOND > OLDEST and not seen.held:
             failing["backlog"] = (
                 f"work has waited for {seen.oldest / 60:.0f} minutes: the handlers do not keep up, "
                 "or nothing runs them (where EMBEDDED_WORKER=0, that is `flask work`)"
             )
-        if seen.silent > SILENT:
+        if seen.silent * SECOND > SILENT:
             failing["worker"] = (
                 "nothing runs the handlers: gunicorn starts their process again, and its log says "
                 "why it ended; other servers do not, there start `flask work`"

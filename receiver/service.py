@@ -64,8 +64,6 @@ def create_app(
     upkeep = Upkeep(store, config.retention, now)
     ingest = Ingest(store, registry.wanting, bell(environ, WORK) or worker.wake)
     set_up = [provider for provider in PROVIDERS.values() if provider.is_set_up(config)]
-    receiving = Receiving(config, set_up, now)
-    receiving.refusals.keep = lambda line: refusals.note(store, now(), line)
     senders = {
         name: sending.open(config, store, now)
         for name, sending in SENDING.items()
@@ -79,7 +77,6 @@ def create_app(
         for account in asked
         if account is not None
     }
-
     receiving = Receiving(config, set_up, now, counting)
     receiving.refusals.keep = lambda line: refusals.note(store, now(), line)
     polling = make_polling(config, clients.get("sipgate"), store, ingest, now)

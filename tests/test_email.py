@@ -6,6 +6,7 @@ import base64
 import email
 import socket
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -27,7 +28,8 @@ class Mailbox:
     """A mail server with one client at a time; a test says what it answers to which verb.
 
     :param answers: by the first word of a line; `None` is silence.
-    :param drips: a byte now and then, instead of a greeting.
+    :param drips: a byte now and then, behind these, instead of a greeting or of TLS.
+    :param drips_after: the answer to this verb instead.
     """
 
     answers: dict[str, str | None] = field(default_factory=dict)
@@ -35,7 +37,8 @@ class Mailbox:
     lines: list[str] = field(default_factory=list)
     mails: list[EmailMessage] = field(default_factory=list)
     released: threading.Event = field(default_factory=threading.Event)
-    drips: bool = False
+    drips: bytes = b""
+    drips_after: str | None = None
     port: int = 0
 
     def verbs(self) -> list[str]:
@@ -55,9 +58,14 @@ class Mailbox:
             stream.write(text.encode() + b"\r\n")
             stream.flush()
 
-        while self.drips and not self.released.wait(0.05):
-            stream.write(b"2")
-            stream.flush()
+        def drip() -> None:
+            stream.write(self.drips)
+            while not self.released.wait(0.05):
+                stream.write(b"2")
+                stream.flush()
+
+        if self.drips and self.drips_after is None:
+            drip()
         say(self.answers.get("greeting") or "220 here")
         while line := stream.readline():
             text = line.decode("latin-1").strip()
@@ -68,6 +76,8 @@ class Mailbox:
                 self.released.wait(10)
                 return
             say(answer)
+            if verb == self.drips_after:
+                drip()
             if verb == "DATA" and answer.startswith("354"):
                 data = b""
                 while (line := stream.readline()) != b".\r\n":
@@ -265,16 +275,34 @@ def test_no_password_and_no_mail_goes_to_another_machine_without_tls(
     assert not {"AUTH", "MAIL", "DATA"} & set(mailbox.verbs())
 
 
-@pytest.mark.parametrize("scheme", ["smtp", "smtps"])
+#: The head of a TLS record, whose 16,000 bytes then come one by one.
+TLS_RECORD = b"\x16\x03\x03\x3e\x80\x02"
+
+
+@pytest.mark.parametrize(
+    ("scheme", "drips", "after"),
+    [
+        ("smtp", b"2", None),
+        ("smtps", b"2", None),
+        ("smtps", TLS_RECORD, None),
+        ("smtp", TLS_RECORD, "STARTTLS"),
+    ],
+)
 def test_a_server_that_hangs_or_drips_is_given_up_in_time(
-    mailbox: Mailbox, monkeypatch: pytest.MonkeyPatch, scheme: str
+    mailbox: Mailbox,
+    monkeypatch: pytest.MonkeyPatch,
+    scheme: str,
+    drips: bytes,
+    after: str | None,
 ) -> None:
     monkeypatch.setattr(handler, "_WITHIN", 0.2)
-    mailbox.drips = True
+    mailbox.drips, mailbox.drips_after, mailbox.offers = drips, after, "STARTTLS"
     url = f"{scheme}://127.0.0.1:{mailbox.port}"
+    began = time.monotonic()
     with pytest.raises(HandlerError) as caught:
         registered(settings(mailbox, EMAIL_URL=url)).function(Event.sample("sms.failed"))
     assert not caught.value.permanent
+    assert time.monotonic() - began < 4
 
 
 def test_nobody_is_there(mailbox: Mailbox) -> None:

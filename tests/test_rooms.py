@@ -34,6 +34,7 @@ LEVELS = (
         "receiver.polling",
     },
     {"receiver.providers"},
+    {"receiver.turns"},
     {"receiver.store", "receiver.registry"},
     {
         "receiver.event",

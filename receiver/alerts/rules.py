@@ -11,6 +11,7 @@ import re
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 
+from receiver.readiness import OLDEST
 from receiver.times import DAY, HOUR, MINUTE, SECOND, iso
 from receiver.visible import visible
 
@@ -22,8 +23,6 @@ AGAIN_AFTER = DAY
 MISSED_FOR = 30 * MINUTE
 #: So many refused signatures within so long are a burst.
 BURST, BURST_WITHIN = 10, 5 * MINUTE
-#: Work that is due has waited too long.
-OLDEST = 15 * MINUTE
 #: Asking an account has failed for too long.
 FAILING_FOR = 30 * MINUTE
 #: Free space of the database's disk, of all that there is.

@@ -13,7 +13,7 @@ import socket
 import threading
 from collections.abc import Callable, Sequence
 
-from receiver import times
+from receiver import times, turns
 from receiver.alerts import sending
 from receiver.alerts.looking import Looking
 from receiver.alerts.rules import Message, State, judge
@@ -88,7 +88,7 @@ class Alerts:
     def step(self) -> None:
         """Look, and send what is to be told, if it is this process's turn."""
         now = self._now()
-        if not self._store.claim_turn(_TURN, now, now + LEASE):
+        if not turns.claim(self._store, _TURN, now, now + LEASE):
             return
         self._until = now + LEASE
         state = State.from_json(self._store.note(_STATE))

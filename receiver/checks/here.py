@@ -11,15 +11,14 @@ from receiver.checks.found import SET_CLOCK, Found, compared
 from receiver.config import unknown_in
 from receiver.parts import Receiver
 from receiver.providers import PROVIDERS
-from receiver.readiness import try_to_store
+from receiver.readiness import OLDEST, SILENT, try_to_store
 from receiver.refusals import last_noted
 from receiver.worker import is_held, last_heartbeat, stuck_handlers, warnings_of_handlers
 
 #: Parts of a disk, and bytes, that should be free; and bytes that must be.
 _FREE_PART, _FREE, _LEAST_FREE = 0.1, 256 * 1024 * 1024, 32 * 1024 * 1024
-#: Microseconds without a sign of life of whoever runs handlers; since a refusal that is told; for
-#: which work that is due may wait.
-_SILENT, _LATELY, _OLDEST = 30 * times.SECOND, times.DAY, 15 * times.MINUTE
+#: Microseconds since a refusal that is told.
+_LATELY = times.DAY
 
 
 def settings(receiver: Receiver) -> Found:
@@ -92,7 +91,7 @@ def handlers(receiver: Receiver) -> Found:
     start = "start the service, or `flask work` where EMBEDDED_WORKER=0"
     if beat is None:
         yield "wrong", "nothing has ever run the handlers", start
-    elif abs(now - beat) > _SILENT:
+    elif abs(now - beat) > SILENT:
         yield "wrong", f"nothing has run the handlers since {times.iso(beat)}", start
     else:
         yield "ok", f"they run, {len(names)} of them"
@@ -101,7 +100,7 @@ def handlers(receiver: Receiver) -> Found:
     if stuck := stuck_handlers(store, now):
         yield "wrong", f"stuck: {', '.join(stuck)}", "see what they wait for, and restart"
     waiting, age = store.backlog(now, names)
-    if age > _OLDEST and not is_held(store):
+    if age > OLDEST and not is_held(store):
         told = f"{waiting:,} work items wait, the oldest for {age / times.MINUTE:,.0f} minutes"
         yield "wrong", told, "see in the log why the handlers do not keep up"
     dead = [f"{number:,} of {name}" for name, number, _ in store.troubles(now, names) if number]
@@ -129,6 +128,3 @@ def _bytes(count: int) -> str:
     if count < 1024**3:
         return f"{count / 1024**2:,.1f} MB"
     return f"{count / 1024**3:,.1f} GB"
-
-
-# --- for readiness as well

@@ -10,7 +10,8 @@ import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime
-from typing import Any, NamedTuple, TypeVar
+from types import TracebackType
+from typing import Any, NamedTuple, Self, TypeVar
 from urllib.parse import quote, unquote
 
 import httpx
@@ -202,6 +203,39 @@ class Exchange:
                 maybe_sent=attempt.left,
                 timed_out=isinstance(error, httpx.TimeoutException),
             ) from None
+
+
+class Client:
+    """What the clients of all accounts have; each makes its `_exchange`, and its calls."""
+
+    _exchange: Exchange
+
+    def within(self, **bounds: Any) -> Self:
+        """The same account and the same connections, with other bounds.
+
+        :param bounds: `timeout`, `tries`, `patience` or `budget`; the others stay.
+        """
+        other = copy.copy(self)
+        other._exchange = self._exchange.within(**bounds)
+        return other
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}(base_url={self._exchange.base!r})"
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the connections; no call can be made any more."""
+        self._exchange.close()
 
 
 def _is_passing(error: ProviderError) -> bool:

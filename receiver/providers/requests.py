@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, TypeVar
 
 from receiver import times
@@ -27,7 +27,7 @@ class NotTaken(ReceiverError):
     :param status: of HTTP.
     :param code: ZimSend's, or this service's own where ZimSend has none.
     :param to: the number, as it was given; `None`: it is about the request as a whole.
-    :param retry_after: seconds, if somebody said so.
+    :param retry_after: seconds, if somebody said so; kept only of what surely was not sent.
     :param maybe_sent: it may have been sent all the same, so nobody else may send it.
     :param message_id: as it is answered, where the message is known all the same.
     """
@@ -46,7 +46,7 @@ class NotTaken(ReceiverError):
         super().__init__(message)
         self.status, self.code, self.message = status, code, message
         self.to = to
-        self.retry_after = retry_after
+        self.retry_after = None if maybe_sent else retry_after
         self.maybe_sent = maybe_sent
         self.message_id = message_id
 
@@ -119,6 +119,24 @@ def _one_or_why(asked: Fields, one: Callable[[Fields], T]) -> T | NotTaken:
         to = asked.get("to")
         problem.to = to if isinstance(to, str) else None
         return problem
+
+
+def told_of_many(rows: Sequence[Fields], now: int, provider: str) -> dict[str, Any]:
+    """What is answered to a request to send many.
+
+    :param rows: of each recipient, with the `status` `queued` or `failed`.
+    :param now: microseconds.
+    """
+    queued = sum(row["status"] == "queued" for row in rows)
+    return {
+        "success": queued > 0,
+        "total_recipients": len(rows),
+        "queued_messages": queued,
+        "failed_messages": len(rows) - queued,
+        "messages": rows,
+        "queued_at": times.iso(now),
+        "provider": provider,
+    }
 
 
 def read_number(value: Any) -> str:

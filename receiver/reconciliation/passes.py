@@ -16,7 +16,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 
-from receiver import ids, times
+from receiver import ids, times, turns
 from receiver.errors import ReceiverError
 from receiver.event import Incoming
 from receiver.providers.contract import Account
@@ -356,7 +356,7 @@ class Reconciliation:
         return min(wait, _LONGEST_NAP)
 
     def _claim(self, now: int) -> bool:
-        if not self._store.claim_turn(self._name, now, now + LEASE):
+        if not turns.claim(self._store, self._name, now, now + LEASE):
             return False
         self._until = now + LEASE
         return True

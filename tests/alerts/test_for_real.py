@@ -284,6 +284,22 @@ def test_one_process_of_all_sends(receiver: Receiver, clock: Clock, quiet: Simpl
     assert len(post.parcels) == 1
 
 
+@pytest.mark.parametrize("wrong", [20 * MINUTE, 2 * HOUR, 3 * DAY])
+def test_a_clock_that_was_ahead_keeps_nobody_from_telling(
+    receiver: Receiver, clock: Clock, quiet: SimpleNamespace, wrong: int
+) -> None:
+    post = Post()
+    alerts = Alerts(
+        ["json://x"], Looking(receiver.store, {}, None), receiver.store, clock, send=post
+    )
+    clock.time += wrong
+    alerts.step()
+    clock.time -= wrong
+    quiet.f_bavail = 9
+    alerts.step()
+    assert len(post.parcels) == 1
+
+
 def test_who_is_killed_before_sending_leaves_it_to_the_next(
     receiver: Receiver, clock: Clock, quiet: SimpleNamespace
 ) -> None:

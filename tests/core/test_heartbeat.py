@@ -9,7 +9,7 @@ from flask.testing import FlaskClient
 
 from receiver.heartbeat import Heartbeat
 from receiver.parts import Receiver
-from receiver.times import MINUTE, SECOND
+from receiver.times import DAY, HOUR, MINUTE, SECOND
 from tests.canned import Canned, ok, status
 from tests.conftest import Clock, Provider
 from tests.payloads import envelope, sms
@@ -53,6 +53,16 @@ def test_it_is_asked_each_minute_by_one_of_all(
             clock.time += 5 * SECOND
         assert asked.times() == 1, minute
     assert (canned.last.method, canned.last.path) == ("GET", SECRET_PATH)
+
+
+@pytest.mark.parametrize("wrong", [20 * MINUTE, 2 * HOUR, 3 * DAY])
+def test_a_clock_that_was_ahead_keeps_nobody_from_asking(
+    receiver: Receiver, clock: Clock, canned: Canned, wrong: int
+) -> None:
+    assert another(receiver).step(clock.time + wrong)
+    assert another(receiver).step(clock.time)
+    assert not another(receiver).step(clock.time + 5 * SECOND)
+    assert len(canned.seen) == 2
 
 
 def test_it_is_not_asked_while_readyz_is_not_well(

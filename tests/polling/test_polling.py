@@ -162,6 +162,15 @@ def test_not_by_a_clock_that_is_not_trusted(life: Life) -> None:
     assert life.polling.step() is not None
 
 
+@pytest.mark.parametrize("ahead", [8 * MINUTE, 2 * HOUR])
+def test_a_clock_that_was_ahead_holds_nobody_up(life: Life, ahead: int) -> None:
+    right = life.clock.time
+    life.clock.time += ahead
+    assert life.polling.step() is not None
+    life.clock.time = right
+    assert life.start().step() is not None
+
+
 BAD_DAYS = {
     "its token": (lambda request: httpx.Response(401), "HTTP 401"),
     "its limit": (lambda request: httpx.Response(429, headers={"Retry-After": "100"}), "HTTP 429"),

@@ -32,6 +32,7 @@ from receiver.providers.requests import (
     read_moment,
     read_number,
     read_text,
+    told_of_many,
     why_no_other,
 )
 from receiver.providers.sipgate import intents
@@ -176,7 +177,7 @@ def not_taken(error: ProviderError) -> NotTaken:
             504 if error.status is None else 502,
             "NETWORK_ERROR",
             message,
-            maybe_sent=True,  # so nothing says when to send it again
+            maybe_sent=True,
         )
     if isinstance(error, CredentialsRefused):
         found = 502, "PROVIDER_REFUSED_US"
@@ -230,16 +231,7 @@ def answer_to_many(
         _refused_row(sms.to, sms) if isinstance(sms, NotTaken) else _row(next(rest), now)
         for sms in wanted
     ]
-    queued = sum(row["status"] == "queued" for row in rows)
-    return {
-        "success": queued > 0,
-        "total_recipients": len(rows),
-        "queued_messages": queued,
-        "failed_messages": len(rows) - queued,
-        "messages": rows,
-        "queued_at": times.iso(now),
-        "provider": NAME,
-    }
+    return told_of_many(rows, now, NAME)
 
 
 def written(own_id: str) -> str:

@@ -20,6 +20,7 @@ from receiver.providers.errors import (
     TryLater,
     Unavailable,
 )
+from receiver.providers.requests import told_of_many
 from receiver.providers.smscx.api.answers import Message, Otp, Sent, report
 from receiver.providers.smscx.api.answers import numbers as numbers_of
 from receiver.providers.smscx.api.errors import error_type
@@ -233,16 +234,7 @@ def answer_to_many(
             rows.append(_refused_row(sms.to, sms))
         else:
             rows.append(_row(found[sms[:3]].pop(0), now))
-    queued = sum(row["status"] == "queued" for row in rows)
-    return {
-        "success": queued > 0,
-        "total_recipients": len(rows),
-        "queued_messages": queued,
-        "failed_messages": len(rows) - queued,
-        "messages": rows,
-        "queued_at": times.iso(now),
-        "provider": NAME,
-    }
+    return told_of_many(rows, now, NAME)
 
 
 def answer_to_otp(otp: Otp) -> dict[str, Any]:

@@ -293,6 +293,9 @@ def test_one_request_of_several_that_did_not_come_through() -> None:
         (error("server_error", None, 500), 502, "NETWORK_ERROR", None),
         (errors.Unavailable("x", maybe_sent=True, timed_out=True), 504, "NETWORK_ERROR", None),
         (errors.NotUnderstood("x", maybe_sent=True), 502, "NETWORK_ERROR", None),
+        # Who obeyed it would send twice.
+        (errors.Unavailable("x", maybe_sent=True, retry_after=7), 502, "NETWORK_ERROR", None),
+        (errors.Unavailable("x", maybe_sent=False, retry_after=7), 502, "NETWORK_ERROR", 7),
     ],
 )
 def test_errors_in_zimsends_words(

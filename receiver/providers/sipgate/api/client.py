@@ -10,13 +10,11 @@ Errors are named by what the caller can do about them (`receiver.providers.error
 from __future__ import annotations
 
 import base64
-import copy
 import json
 import time
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from datetime import datetime
-from types import TracebackType
-from typing import Any, Self, TypedDict, TypeVar, Unpack
+from typing import Any, TypedDict, TypeVar, Unpack
 from urllib.parse import urlencode
 
 import httpx
@@ -24,7 +22,7 @@ import httpx
 from receiver.providers import exchange
 from receiver.providers.budget import Budget
 from receiver.providers.errors import NotUnderstood, ProviderError
-from receiver.providers.exchange import Answer, Bounds, Exchange
+from receiver.providers.exchange import Answer, Bounds, Client, Exchange
 from receiver.providers.reading import Fields
 from receiver.providers.sipgate.api import answers, errors
 from receiver.providers.sipgate.api.answers import (
@@ -61,7 +59,7 @@ class Filter(TypedDict, total=False):
     phonenumber: str | None
 
 
-class Sipgate:
+class Sipgate(Client):
     """sipgate's API for one account. Threads may share one.
 
     Calls that only read are repeated after errors on the way, 5xx and 429. Sending is repeated only
@@ -102,33 +100,6 @@ class Sipgate:
         bounds = Bounds(timeout, tries, patience, budget)
         credentials = {"Authorization": f"Basic {basic}"}
         self._exchange = Exchange("sipgate", credentials, base_url, bounds, sleep, clock)
-
-    def within(self, **bounds: Any) -> Sipgate:
-        """The same account and the same connections, with other bounds.
-
-        :param bounds: `timeout`, `tries`, `patience` or `budget`; the others stay.
-        """
-        other = copy.copy(self)
-        other._exchange = self._exchange.within(**bounds)
-        return other
-
-    def __repr__(self) -> str:
-        return f"Sipgate(base_url={self._exchange.base!r})"
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
-
-    def close(self) -> None:
-        """Close the connections; no call can be made any more."""
-        self._exchange.close()
 
     # --- sending
 

@@ -16,7 +16,6 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import date, datetime
-from types import TracebackType
 from typing import Any, Self, TypedDict, TypeVar, Unpack
 from urllib.parse import urlencode
 
@@ -26,7 +25,7 @@ from receiver import times
 from receiver.providers import exchange
 from receiver.providers.budget import Budget
 from receiver.providers.errors import NotUnderstood, ProviderError, TryLater
-from receiver.providers.exchange import Answer, Bounds, Exchange
+from receiver.providers.exchange import Answer, Bounds, Client, Exchange
 from receiver.providers.reading import Fields
 from receiver.providers.smscx.api import answers, errors
 from receiver.providers.smscx.api.answers import Message, Otp, Page, Sent
@@ -67,7 +66,7 @@ class Filter(TypedDict, total=False):
     country_iso: str | None
 
 
-class SmsCx:
+class SmsCx(Client):
     """SMS.CX's API for one account. Threads may share one.
 
     Calls that only read are repeated after errors on the way, 5xx and 429. All others are repeated
@@ -106,34 +105,14 @@ class SmsCx:
         bounds = Bounds(timeout, tries, patience, self._resets)
         self._exchange = Exchange("SMS.CX", credentials, base_url, bounds, sleep, clock)
 
-    def within(self, **bounds: Any) -> SmsCx:
-        """The same account and the same connections, with other bounds.
-
-        :param bounds: `timeout`, `tries`, `patience` or `budget`; the others stay.
-        """
-        other = copy.copy(self)
-        if "budget" in bounds:
-            other._resets = bounds["budget"] = self._resets.before(bounds["budget"])
-        other._exchange = self._exchange.within(**bounds)
+    def within(self, **bounds: Any) -> Self:
+        """The same account, which still waits for its resets, with other bounds."""
+        if "budget" not in bounds:
+            return super().within(**bounds)
+        resets = self._resets.before(bounds["budget"])
+        other = super().within(**{**bounds, "budget": resets})
+        other._resets = resets
         return other
-
-    def __repr__(self) -> str:
-        return f"SmsCx(base_url={self._exchange.base!r})"
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
-
-    def close(self) -> None:
-        """Close the connections; no call can be made any more."""
-        self._exchange.close()
 
     # --- messages
 

@@ -9,21 +9,19 @@ beside what was understood of it, as `raw`. Errors are named by what the caller 
 
 from __future__ import annotations
 
-import copy
 import itertools
 import json
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import date, datetime
-from types import TracebackType
-from typing import Any, Self, TypedDict, TypeVar, Unpack
+from typing import Any, TypedDict, TypeVar, Unpack
 from urllib.parse import urlencode
 
 import httpx
 
 from receiver.providers import exchange
 from receiver.providers.budget import Budget
-from receiver.providers.exchange import Answer, Bounds, Exchange
+from receiver.providers.exchange import Answer, Bounds, Client, Exchange
 from receiver.providers.zimsend.api import answers, errors
 from receiver.providers.zimsend.api.answers import (
     BulkResult,
@@ -56,7 +54,7 @@ class Conditions(TypedDict, total=False):
     search: str | None
 
 
-class ZimSend:
+class ZimSend(Client):
     """ZimSend's API for one account. Threads may share one.
 
     Calls that only read, and the removal of a webhook, are repeated after errors on the way, 5xx
@@ -103,33 +101,6 @@ class ZimSend:
         }
         bounds = Bounds(timeout, tries, patience, budget)
         self._exchange = Exchange("ZimSend", credentials, base_url, bounds, sleep, clock)
-
-    def within(self, **bounds: Any) -> ZimSend:
-        """The same account and the same connections, with other bounds.
-
-        :param bounds: `timeout`, `tries`, `patience` or `budget`; the others stay.
-        """
-        other = copy.copy(self)
-        other._exchange = self._exchange.within(**bounds)
-        return other
-
-    def __repr__(self) -> str:
-        return f"ZimSend(base_url={self._exchange.base!r})"
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
-
-    def close(self) -> None:
-        """Close the connections; no call can be made any more."""
-        self._exchange.close()
 
     # --- messages
 
