@@ -100,10 +100,12 @@ class Language:
 
     def span(self, duration_us: int) -> str:
         """How long something takes, in its largest unit."""
+        if duration_us < times.SECOND:
+            return str(self.text("span.short"))
         for unit, size in (("days", times.DAY), ("hours", times.HOUR), ("minutes", times.MINUTE)):
             if duration_us >= 1.5 * size:
                 return str(self.plural(f"span.{unit}", round(duration_us / size)))
-        return str(self.plural("span.seconds", max(0, duration_us // times.SECOND)))
+        return str(self.plural("span.seconds", duration_us // times.SECOND))
 
     def ago(self, time_us: int, now: int) -> Markup:
         """How long something is ago."""

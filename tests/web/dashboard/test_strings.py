@@ -97,9 +97,11 @@ def test_numbers_are_written_as_the_language_writes_them() -> None:
 def test_one_and_many() -> None:
     counts = [str(EN.plural("overview.days", n)) for n in (1, 2)]
     assert counts == ["Today", "2 days"]
-    assert [EN.span(n * times.SECOND) for n in (0, 1)] == ["0 seconds", "1 second"]
+    assert [EN.span(n * times.SECOND) for n in (-1, 0, 1)] == [
+        *("less than a second", "less than a second", "1 second")
+    ]
     assert [FR.span(n * times.SECOND) for n in (0, 1, 2)] == [
-        "0 seconde",
+        "moins d’une seconde",
         "1 seconde",
         "2 secondes",
     ]
