@@ -7,13 +7,10 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from receiver.parts import Receiver
+from receiver.readiness import OLDEST, SILENT
 from receiver.refusals import last_noted
-from receiver.times import MINUTE
 from receiver.web.dashboard.pages import language
 from receiver.worker import is_held, last_heartbeat, stuck_handlers
-
-#: How long work may wait, and those who run handlers may be silent, until this is a problem.
-_OLDEST, _SILENT = 15 * MINUTE, MINUTE
 
 
 @dataclass(frozen=True)
@@ -39,7 +36,7 @@ def troubles_of(receiver: Receiver) -> Iterator[Trouble]:
     if is_held(store):
         yield Trouble("held", kind="warn", commands=["flask restore --run-work"])
     beat = last_heartbeat(store)
-    if (beat is None or now - beat > _SILENT) and names:
+    if (beat is None or now - beat > SILENT) and names:
         if receiver.config.embedded_worker:
             yield Trouble("worker_gone")
         else:
@@ -47,7 +44,7 @@ def troubles_of(receiver: Receiver) -> Iterator[Trouble]:
     if stuck := stuck_handlers(store, now):
         yield Trouble("stuck", {"handlers": ", ".join(stuck)})
     oldest = min(store.oldest_due(now).values(), default=now)
-    if now - oldest > _OLDEST:
+    if now - oldest > OLDEST:
         yield Trouble("backlog", {"span": spoken.span(now - oldest)}, page="events")
     if dead := sum(group.number for group in store.groups()):
         yield Trouble("dead", {"n": dead}, page="failures")
