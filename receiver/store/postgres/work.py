@@ -324,13 +324,14 @@ FROM (
 
 # So this looks again. Of each message that is free the first that is due is leased, and what else
 # was met of it is parked. Work whose attempts have all ended without a word is given up: then the
-# next one is un-parked.
+# next one is un-parked. Somebody who met the first one, and not the lock of its message, keeps it
+# locked for a moment, and may want what is locked here: then the message has its turn next time.
 _LEASE = f"""
 WITH m AS MATERIALIZED (
     SELECT m.*, {_HELD} AS held
     FROM unnest(%(messages)s::text[], %(firsts)s::bigint[], %(free)s::boolean[])
         AS m (message_id, met, free)),
-first AS MATERIALIZED (
+due AS MATERIALIZED (
     SELECT m.message_id, due.event_seq, due.attempts
     FROM m CROSS JOIN LATERAL (
         {" UNION ALL ".join(_first("%(handler)s", stand) for stand in STANDS)}
@@ -339,6 +340,11 @@ first AS MATERIALIZED (
         WHERE event_seq = m.met AND handler = %(handler)s AND {_PENDING} AND due_at <= %(now)s
         ORDER BY occurred_at, event_seq LIMIT 1) AS due
     WHERE m.free AND NOT m.held),
+unlocked AS MATERIALIZED (
+    SELECT event_seq FROM deliveries
+    WHERE handler = %(handler)s AND event_seq = ANY (ARRAY(SELECT event_seq FROM due))
+    FOR UPDATE SKIP LOCKED),
+first AS MATERIALIZED (SELECT due.* FROM due JOIN unlocked USING (event_seq)),
 parked AS (
     UPDATE deliveries AS d SET due_since = d.due_at, due_at = {NEVER}
     WHERE d.handler = %(handler)s AND d.event_seq = ANY (ARRAY(

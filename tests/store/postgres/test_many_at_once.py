@@ -101,6 +101,23 @@ def test_the_end_of_a_lease_waits_for_whoever_parks_behind_it(
         assert ids(end.result()) == ["e2"]
 
 
+def test_a_claim_waits_for_no_item_that_another_look_has_locked(
+    store: PostgresStore, outside: psycopg.Connection[Any]
+) -> None:
+    """Whoever meets an item of a message that somebody else claims keeps it locked to its end, and
+    may want an item that is locked here: they would wait in a circle."""
+    ingest(store, sent("m1", minutes_ago=1, event_id="later"), sent("m2", event_id="else"))
+    with outside.transaction():
+        ingest(store, sent("m1", minutes_ago=2, event_id="earlier"))
+        outside.execute(
+            "SELECT 1 FROM deliveries JOIN events ON seq = event_seq WHERE id = 'earlier'"
+            " FOR UPDATE OF deliveries"
+        )
+        (claimed,) = work(store, patience=1)
+        assert claimed.event_id == "else"
+    assert ids(work(store, Settlement(claimed, "done", NOW))) == ["earlier"]
+
+
 def test_replay_beside_workers_of_the_same_messages(
     store: PostgresStore, other: PostgresStore, postgres_url: str
 ) -> None:
