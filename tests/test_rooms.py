@@ -13,6 +13,8 @@ from tests.server import ROOT
 LEVELS = (
     {"wsgi"},
     {"app"},
+    {"receiver.flask"},
+    {"receiver.embedded"},
     {"receiver.service", "receiver.welcome", "receiver.demo"},
     {"receiver.web", "receiver.commands"},
     {"receiver.working", "receiver.checks"},
@@ -50,6 +52,7 @@ LEVELS = (
         "receiver.moments",
         "receiver.forgetting",
         "receiver.config",
+        "receiver.hosted",
         "receiver.in_effect",
         "receiver.setting_values",
         "receiver.sqlite_file",
@@ -179,6 +182,8 @@ def test_drivers_and_flask_stay_in_their_rooms(name: str) -> None:
     if not in_room(name, "receiver.store"):
         assert not packages & DRIVERS
     web = (
+        "receiver.embedded",
+        "receiver.flask",
         "receiver.service",
         "receiver.parts",
         "receiver.web",

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from flask import Response
+from flask import Response, request
 
 from receiver import in_effect
-from receiver.parts import parts
+from receiver.parts import Receiver, parts
 from receiver.providers import PROVIDERS
 from receiver.refusals import last_noted
 from receiver.web.dashboard.pages import blueprint, page
@@ -24,7 +24,7 @@ def settings() -> Response:
         webhooks=[
             (
                 provider.title,
-                (config.public_url or config.local_url) + provider.door.path
+                (config.public_url or _here(receiver)) + provider.door.path
                 if provider.door.header is not None
                 else None,
                 f"flask webhooks url {provider.name}",
@@ -35,3 +35,10 @@ def settings() -> Response:
         refused=last_noted(receiver.store, receiver.now()),
         handlers=[(handler.name, ", ".join(handler.patterns)) for handler in receiver.registry],
     )
+
+
+def _here(receiver: Receiver) -> str:
+    """A host's address is known from the request alone."""
+    if receiver.host is None:
+        return receiver.config.local_url
+    return request.url_root.rstrip("/")
