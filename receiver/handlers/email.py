@@ -25,10 +25,10 @@ from email.policy import SMTP
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
-from handlers.log import mask
 from receiver import ConfigError, Event, HandlerError, Registry
+from receiver.handlers.log import mask
 
-log = logging.getLogger(__name__)
+log = logging.getLogger("handlers.email")  # the name that filters of log lines know
 
 #: Its own settings, for README's table.
 SETTINGS = {
