@@ -13,7 +13,9 @@ from tests.server import ROOT
 LEVELS = (
     {"wsgi"},
     {"app"},
-    {"receiver.service", "receiver.welcome", "receiver.demo"},
+    {"receiver.__main__", "receiver.wsgi", "receiver.gunicorn_conf"},
+    {"receiver.starting", "receiver.serving"},
+    {"receiver.service", "receiver.welcome", "receiver.demo", "receiver.first_steps"},
     {"receiver.handlers"},
     {"receiver.web", "receiver.commands"},
     {"receiver.working", "receiver.checks"},
@@ -62,7 +64,7 @@ LEVELS = (
         "receiver.pipes",
         "receiver.outgoing",
     },
-    {"receiver.errors", "receiver.ids"},
+    {"receiver.errors", "receiver.ids", "receiver.calling", "receiver.version"},
 )
 LEVEL = {room: number for number, rooms in enumerate(LEVELS) for room in rooms}
 
@@ -168,6 +170,7 @@ def test_the_front_door_shows_what_is_pure() -> None:
         "receiver.event",
         "receiver.strict_json",
         "receiver.registry",
+        "receiver.version",
     }
 
 
@@ -183,6 +186,8 @@ def test_drivers_and_flask_stay_in_their_rooms(name: str) -> None:
     if not in_room(name, "receiver.store"):
         assert not packages & DRIVERS
     web = (
+        "receiver.__main__",
+        "receiver.starting",
         "receiver.service",
         "receiver.parts",
         "receiver.web",

@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+import click
 from flask import Flask
 
 
 def register(app: Flask) -> None:
     """Add all of them to the application."""
+    for command in commands():
+        app.cli.add_command(command)
+
+
+def commands() -> Sequence[click.Command]:
+    """All of them. Each runs in the context of an application, which its click context loads."""
     from receiver.commands import (
         alerts,
         backup,
@@ -28,7 +37,7 @@ def register(app: Flask) -> None:
         webhooks,
     )
 
-    for command in (
+    return (
         run.migrate,
         run.work,
         run.expire,
@@ -52,5 +61,4 @@ def register(app: Flask) -> None:
         doctor.doctor,
         export.export,
         alerts.alerts,
-    ):
-        app.cli.add_command(command)
+    )
