@@ -22,6 +22,11 @@ def call(command: str) -> str:
     return f"{_name} {command}"
 
 
+def as_called(text: str) -> str:
+    """A text of ours that was written for a clone, with its commands as one types them here."""
+    return text.replace("`flask ", f"`{_name} ")
+
+
 def install(extra: str, listed: str) -> str:
     """What installs that which only some services need.
 

@@ -212,7 +212,7 @@ class Email:
         mail["Message-ID"] = f"<{digest.hexdigest()[:40]}@zimsend-receiver.invalid>"
         mail["Auto-Submitted"] = "auto-generated"
         lines = [f"{name}: {_plain(str(value))}" for name, value in facts.items() if value]
-        more = f"`flask events show {_plain(event.id)}` shows the rest."
+        more = f"The command `events show {_plain(event.id)}` shows the rest."
         mail.set_content("\n".join([f"{title}.", "", *lines, "", more, ""]))
         return mail
 

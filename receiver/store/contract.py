@@ -12,6 +12,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, Literal, NamedTuple, Protocol
 
+from receiver.calling import call
 from receiver.event import Incoming, Rejected, under_own_id
 from receiver.metrics import Key
 from receiver.mirror import Search
@@ -55,7 +56,7 @@ def tell_given_up(handler: str, seqs: Sequence[int]) -> None:
     if seqs:
         log.error(
             "%d work items of handler %s are dead: their attempts ended without a word, as where a "
-            "call ends its process (`flask events list --state dead` shows them)",
+            f"call ends its process (`{call('events list --state dead')}` shows them)",
             len(seqs),
             handler,
         )

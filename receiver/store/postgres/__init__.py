@@ -6,6 +6,7 @@ import logging
 
 import psycopg
 
+from receiver.calling import as_called
 from receiver.errors import StoreUnavailable
 from receiver.store.contract import Engine
 from receiver.store.postgres import schema
@@ -50,7 +51,7 @@ class PostgresStore(Ingest, Work, Mirror, Phones, Upkeep, Marks, Counters, Views
                 try:
                     return schema.migrate(connection)
                 except psycopg.Error as error:
-                    hint = _HINTS.get(error.sqlstate, "")
+                    hint = as_called(_HINTS.get(error.sqlstate, ""))
                     raise StoreUnavailable(f"DATABASE_URL: {told(error)}{hint}") from error
 
     def engine(self) -> Engine:

@@ -27,6 +27,7 @@ import psycopg
 from psycopg.errors import DeadlockDetected, LockNotAvailable
 
 from receiver import mirror
+from receiver.calling import call
 from receiver.causes import cause_of
 from receiver.errors import SchemaMismatch, StoreUnavailable
 from receiver.store.claiming import NEVER, STAND
@@ -63,7 +64,7 @@ def migrate(connection: Connection) -> list[str]:
             time.sleep(_REST)
     raise StoreUnavailable(
         f"somebody has held a lock on the tables for {_TRIES * _REST:.0f} s, and the schema could "
-        "not be changed; look in pg_stat_activity for who it is, and run `flask migrate` again"
+        f"not be changed; look in pg_stat_activity for who it is, and run `{call('migrate')}` again"
     )
 
 
@@ -105,7 +106,7 @@ def verify(connection: Connection) -> None:
     taken = _taken(connection)
     if any(number not in taken for number in range(1, len(STEPS) + 1)):
         raise SchemaMismatch(
-            "the database's schema is older than this release: run `flask migrate`"
+            f"the database's schema is older than this release: run `{call('migrate')}`"
         )
     refuse_newer(taken)
 
