@@ -94,7 +94,7 @@ def test_commands_and_their_options(app: Flask) -> None:
     }
     documented = {}
     for usage, _meaning in table("Commands"):
-        found = re.fullmatch(r"flask ([a-z]+(?: [a-z]+)?)\b(.*)", code(usage))
+        found = re.fullmatch(r"flask ([a-z-]+(?: [a-z]+)?)\b(.*)", code(usage))
         assert found, usage
         documented[found[1]] = set(re.findall(r"--[a-z-]+", found[2]))
     assert documented == registered

@@ -34,6 +34,7 @@ def commands() -> Sequence[click.Command]:
         simulate,
         tail,
         trigger,
+        upgrade_check,
         webhooks,
     )
 
@@ -44,6 +45,7 @@ def commands() -> Sequence[click.Command]:
         copy.copy,
         backup.backup,
         backup.restore,
+        upgrade_check.upgrade_check,
         forget.forget,
         trigger.trigger,
         simulate.simulate,

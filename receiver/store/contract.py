@@ -180,6 +180,21 @@ class Table(NamedTuple):
     columns: tuple[str, ...]
 
 
+class Outlook(NamedTuple):
+    """What a database is like before `migrate`.
+
+    :param steps: the names of the steps that would be taken, in their order.
+    :param breaking: whether older releases cannot work with it any more after them.
+    :param events: how many are stored.
+    :param size: of the database, in bytes.
+    """
+
+    steps: list[str]
+    breaking: bool
+    events: int
+    size: int
+
+
 class Ingest(Protocol):
     """What ingest asks: to keep what has arrived."""
 
@@ -564,6 +579,13 @@ class Store(
         """Bring the schema up to date; any number of processes may do so at once.
 
         :returns: the names of the steps that were taken.
+        """
+
+    def outlook(self) -> Outlook:
+        """What `migrate` would do. Nothing is written, and no file is made.
+
+        :raises SchemaMismatch: if a newer release has migrated the database, so that this one
+            cannot work with it.
         """
 
     def troubles(self, now: int, handlers: Sequence[str]) -> list[tuple[str, int, int]]:

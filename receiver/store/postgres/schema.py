@@ -31,6 +31,7 @@ from receiver.calling import call
 from receiver.causes import cause_of
 from receiver.errors import SchemaMismatch, StoreUnavailable
 from receiver.store.claiming import NEVER, STAND
+from receiver.store.contract import Outlook
 from receiver.store.postgres import codes
 from receiver.store.views import OF_PHONES
 
@@ -96,6 +97,18 @@ def _migrate(connection: Connection) -> list[str]:
 def _taken(connection: Connection) -> dict[int, bool]:
     """The numbers of the steps that the database has taken, and whether each is breaking."""
     return dict(connection.execute("SELECT number, breaking FROM schema_steps").fetchall())
+
+
+def outlook(connection: Connection) -> Outlook:
+    """See `Store.outlook`."""
+    ((made,),) = connection.execute("SELECT to_regclass('schema_steps') IS NOT NULL").fetchall()
+    taken = _taken(connection) if made else {}
+    refuse_newer(taken)
+    steps = [step for number, step in enumerate(STEPS, 1) if number not in taken]
+    events = size = 0
+    if taken:
+        ((events, size),) = connection.execute(_OUTLOOK).fetchall()
+    return Outlook([step.name for step in steps], any(s.breaking for s in steps), events, size)
 
 
 def verify(connection: Connection) -> None:
@@ -178,6 +191,12 @@ def _forget_numbers(connection: Connection) -> None:
     # Additive: an older release knows nobody who was forgotten. So it must have ended before.
     connection.execute(_FORGOTTEN)
 
+
+_OUTLOOK = """
+SELECT (SELECT count(*) FROM events), sum(pg_total_relation_size(oid))::bigint
+FROM pg_class WHERE relkind = 'r' AND relnamespace =
+    (SELECT relnamespace FROM pg_class WHERE oid = to_regclass('schema_steps'))
+"""
 
 _STEPS_TAKEN = """
 CREATE TABLE IF NOT EXISTS schema_steps (
