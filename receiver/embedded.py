@@ -22,7 +22,7 @@ from flask import Flask
 from flask.cli import ScriptInfo
 from werkzeug.http import HTTP_STATUS_CODES
 
-from receiver import hosted, times
+from receiver import calling, hosted, times
 from receiver.errors import ConfigError, StoreUnavailable
 from receiver.parts import Host, parts
 from receiver.registry import Registry
@@ -40,8 +40,8 @@ _DRAIN = 5.0
 
 
 _FORKED = (
-    "this process is a fork of one that had used the receiver, and its SQLite file cannot be used by "
-    "both. Let the server load the application without asking it anything, or load it "
+    "this process is a fork of one that had used the receiver, and its SQLite file cannot be used "
+    "by both. Let the server load the application without asking it anything, or load it "
     "in each process (gunicorn without --preload), or use PostgreSQL"
 )
 
@@ -79,9 +79,8 @@ class Embedded:
         self.on = self.registry.on
         self._settings = hosted.settings_of(settings, Path(folder))
         self._now = now
-        self._host = Host(
-            self.registry, inside or nullcontext, authorize, here, embedded_worker, called
-        )
+        self._host = Host(self.registry, inside or nullcontext, authorize, here)
+        self._embedded_worker = embedded_worker
         #: Guards what follows.
         self._guard = threading.Lock()
         self._application: Flask | None = self._make()
@@ -92,7 +91,8 @@ class Embedded:
         self._told_by: int | None = None
         #: Those that were used before a fork: closed by this process they would harm the other.
         self._left_alone: list[Flask | None] = []
-        self.group: click.Group = _Group(self, self._application.cli.commands)
+        self.group: click.Group = _Group(self, self._application.cli.commands, called)
+        calling.be_called(called)
         self._is_sqlite = parts(self._application).config.database_url.startswith("sqlite:")
         for warning in self._settings.warnings:
             log.warning("%s", warning)
@@ -152,7 +152,7 @@ class Embedded:
             if self._served_by == os.getpid():
                 return
             self._served_by = os.getpid()
-        if self._host.runs_handlers:
+        if self._embedded_worker:
             receiver = parts(application)
             receiver.start()
             receiver.worker.start()
@@ -170,7 +170,7 @@ class Embedded:
             self._used_by = None
         atexit.unregister(self.close)
         receiver = parts(application)
-        if served and self._host.runs_handlers:
+        if served and self._embedded_worker:
             receiver.stop()
             receiver.worker.drain(_DRAIN)
         receiver.counting.stop()
@@ -195,19 +195,23 @@ def _redirect_to_root(environ: WSGIEnvironment, start_response: StartResponse) -
 class _Group(click.Group):
     """The commands, each in the context of the service's application and not of the host's."""
 
-    def __init__(self, embedded: Embedded, commands: Mapping[str, click.Command]) -> None:
+    def __init__(
+        self, embedded: Embedded, commands: Mapping[str, click.Command], called: str
+    ) -> None:
         super().__init__(
             "zimsend",
             commands=dict(commands),
             help="What became of the SMS: handlers, events and messages of zimsend-receiver.",
         )
         self._embedded = embedded
+        self._called = called
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
             application = self._embedded.application
         except StoreUnavailable as error:
             raise click.ClickException(str(error)) from error
+        calling.be_called(self._called)  # of several receivers, it is this one that is meant
         ctx.obj = ScriptInfo(create_app=lambda: application, set_debug_flag=False)
         with application.app_context():
             return super().invoke(ctx)

@@ -63,7 +63,8 @@ def create_app(
     app = Flask("receiver", static_folder=None)
     if host is not None:
         app.debug = False  # FLASK_DEBUG is the host's
-        config = replace(config, here=host.here, embedded_worker=host.runs_handlers)
+        # No process of gunicorn's runs the handlers, whatever else may.
+        config = replace(config, here=host.here, embedded_worker=False)
     store = open_store(config.database_url)
     registry = Registry() if host is None else host.registry
     register_handlers(registry, config.handlers)
