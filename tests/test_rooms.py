@@ -112,7 +112,7 @@ def in_room(module: str, *rooms: str) -> bool:
 @pytest.mark.parametrize("name", ["app", "wsgi", *RECEIVER])
 def test_imports_go_down(name: str) -> None:
     mine = level(name)
-    assert mine is not None, f"{name} has no level yet: give it one in LEVELS and docs/design.md"
+    assert mine is not None, f"{name} has no level: give it one in LEVELS, and in why/design.md"
     for imported in imports(name):
         theirs = level(imported)
         assert theirs is None or mine <= theirs, f"{name} imports {imported}, which is above it"

@@ -1,4 +1,4 @@
-"""What a host reads: Procfile, app.json, docs/deploy.md; and how a start there may end."""
+"""What a host reads: Procfile, app.json, the pages of hosts; and how a start there may end."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ from receiver.readiness import Readiness
 from receiver.times import HOUR, MINUTE, SECOND
 from receiver.worker import Worker
 from tests.conftest import SECRET, Clock, Provider
+from tests.docs.test_docs import anchors, commands_of
 from tests.payloads import envelope, sms
 from tests.server import ROOT, Server, cannot_run, eventually
 from tests.store.test_store import ingest, sent
-from tests.test_docs import anchors, commands_of
 
-DEPLOY = (ROOT / "docs" / "deploy.md").read_text()
+DEPLOY = (ROOT / "docs" / "how-to" / "hosts" / "README.md").read_text()
 APP = json.loads((ROOT / "app.json").read_text())
 HOSTS = ("Heroku", "Dokku", "Render", "Railway", "Fly", "At home, with ngrok")
 SETTINGS = {setting.name for setting in config.SETTINGS} | set(OF_HANDLERS)
@@ -258,7 +258,7 @@ def test_the_hosts_python_is_one_that_we_check() -> None:
     assert (ROOT / ".python-version").read_text().strip() == tools["mypy"]["python_version"]
 
 
-# --- docs/deploy.md
+# --- docs/how-to/hosts/README.md
 
 
 def sections() -> dict[str, str]:
@@ -346,10 +346,10 @@ def test_links_lead_somewhere() -> None:
         if target.startswith("https://"):
             continue
         file, _, anchor = target.partition("#")
-        linked = ROOT / "docs" / (file or "deploy.md")
+        linked = ROOT / "docs" / "how-to" / "hosts" / (file or "README.md")
         assert linked.exists(), target
         assert not anchor or anchor in anchors(linked.read_text()), target
-    assert "](docs/deploy.md)" in (ROOT / "README.md").read_text()
+    assert "](docs/how-to/hosts/README.md)" in (ROOT / "README.md").read_text()
 
 
 def test_gunicorn_without_its_settings_is_told_of(environ: dict[str, str], tmp_path: Path) -> None:

@@ -25,11 +25,11 @@ README = (ROOT / "README.md").read_text()
 DOCUMENTS = (
     "README.md",
     "CHANGELOG.md",
-    "docs/design.md",
-    "docs/forget.md",
-    "docs/metrics.md",
-    "docs/providers.md",
-    "docs/dashboard.md",
+    "docs/why/design.md",
+    "docs/how-to/forget.md",
+    "docs/reference/metrics.md",
+    "docs/why/providers.md",
+    "docs/reference/dashboard.md",
 )
 
 
