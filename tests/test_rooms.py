@@ -13,6 +13,7 @@ from tests.server import ROOT
 LEVELS = (
     {"wsgi"},
     {"app"},
+    {"receiver.testing"},
     {"receiver.service", "receiver.welcome", "receiver.demo"},
     {"receiver.web", "receiver.commands"},
     {"receiver.working", "receiver.checks"},
@@ -181,6 +182,7 @@ def test_drivers_and_flask_stay_in_their_rooms(name: str) -> None:
     if not in_room(name, "receiver.store"):
         assert not packages & DRIVERS
     web = (
+        "receiver.testing",
         "receiver.service",
         "receiver.parts",
         "receiver.web",
