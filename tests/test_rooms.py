@@ -13,6 +13,7 @@ from tests.server import ROOT
 LEVELS = (
     {"wsgi"},
     {"app"},
+    {"receiver.testing"},
     {"receiver.service", "receiver.welcome", "receiver.demo"},
     {"receiver.web", "receiver.commands"},
     {"receiver.working", "receiver.checks"},
@@ -38,6 +39,7 @@ LEVELS = (
     {"receiver.store", "receiver.registry"},
     {
         "receiver.event",
+        "receiver.payloads",
         "receiver.strict_json",
         "receiver.redaction",
         "receiver.causes",
@@ -163,6 +165,7 @@ def test_the_front_door_shows_what_is_pure() -> None:
         "receiver.outgoing",  # loaded where it is used
         "receiver.errors",
         "receiver.event",
+        "receiver.payloads",
         "receiver.strict_json",
         "receiver.registry",
     }
@@ -179,6 +182,7 @@ def test_drivers_and_flask_stay_in_their_rooms(name: str) -> None:
     if not in_room(name, "receiver.store"):
         assert not packages & DRIVERS
     web = (
+        "receiver.testing",
         "receiver.service",
         "receiver.parts",
         "receiver.web",

@@ -39,6 +39,7 @@ TO_COME = {
     "docs/how-to/simulate.md",
     "docs/how-to/sipgate.md",
     "docs/how-to/smscx.md",
+    "docs/how-to/test-handlers.md",
     "docs/how-to/tune.md",
     "docs/how-to/write-a-handler.md",
     "docs/reference/dashboard.md",
