@@ -86,7 +86,7 @@ class Reader:
             elif block.language == "sh":
                 if "flask replay" in text:
                     eventually(self.settled)
-                self._run(text, fails=block.note == "fails", place=f"{page.name}:{block.line}")
+                self._run(text, fails="# it fails" in text, place=f"{page.name}:{block.line}")
 
     def _run(self, text: str, *, fails: bool, place: str) -> None:
         done = subprocess.run(
