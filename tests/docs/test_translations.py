@@ -35,6 +35,7 @@ TO_COME = {
     "docs/how-to/rotate-secret.md",
     "docs/how-to/send.md",
     "docs/how-to/several-machines.md",
+    "docs/how-to/shared-database.md",
     "docs/how-to/signature.md",
     "docs/how-to/simulate.md",
     "docs/how-to/sipgate.md",
