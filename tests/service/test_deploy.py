@@ -22,7 +22,7 @@ from flask.testing import FlaskClient
 
 from app import create_app
 from receiver import Event, Registry, config, readiness, sqlite_file
-from receiver.config import OF_HANDLERS
+from receiver.config import OF_HANDLERS, Config
 from receiver.parts import Receiver
 from receiver.readiness import Readiness
 from receiver.times import HOUR, MINUTE, SECOND
@@ -34,7 +34,7 @@ from tests.store.test_store import ingest, sent
 from tests.test_docs import anchors, commands_of
 
 DEPLOY = (ROOT / "docs" / "deploy.md").read_text()
-APP = json.loads((ROOT / "app.json").read_text())
+MANIFESTS = {name: json.loads((ROOT / name).read_text()) for name in ("app.json", "scalingo.json")}
 HOSTS = ("Heroku", "Dokku", "Render", "Railway", "Fly", "At home, with ngrok")
 SETTINGS = {setting.name for setting in config.SETTINGS} | set(OF_HANDLERS)
 
@@ -229,28 +229,45 @@ def test_the_release_command_finds_the_application(environ: dict[str, str], tmp_
     assert (tmp_path / "receiver.db").exists()
 
 
-# --- app.json, .python-version
+# --- app.json, scalingo.json, .python-version
 
 
-def test_app_json_names_only_settings_that_exist() -> None:
-    assert APP["env"].keys() <= {setting.name for setting in config.SETTINGS}
+@pytest.mark.parametrize("manifest", MANIFESTS.values(), ids=MANIFESTS)
+def test_manifests_name_only_settings_that_exist(manifest: dict[str, Any]) -> None:
     readers = {setting.name: setting.read for setting in config.SETTINGS}
-    for name, variable in APP["env"].items():
+    assert manifest["env"].keys() <= readers.keys()
+    for name, variable in manifest["env"].items():
         assert variable["description"]
+        assert ("value" in variable) != ("generator" in variable)
         if "value" in variable:
             readers[name](variable["value"])
 
 
-def test_app_json_gives_all_that_a_start_needs() -> None:
+@pytest.mark.parametrize("manifest", MANIFESTS.values(), ids=MANIFESTS)
+def test_manifests_give_all_that_a_start_needs(manifest: dict[str, Any]) -> None:
     """PostgreSQL sets DATABASE_URL; every secret is made, and none is written there."""
-    assert APP["addons"] == [{"plan": "heroku-postgresql:essential-0"}]
-    assert "DATABASE_URL" not in APP["env"]
+    assert "DATABASE_URL" not in manifest["env"]
     required = {config.OF_PROVIDERS[0]}  # any one provider is enough, and this is the first
-    assert required <= APP["env"].keys()
-    assert {n for n, v in APP["env"].items() if v.get("generator") == "secret"} == required
-    assert not any("value" in APP["env"][name] for name in required)
-    assert APP["buildpacks"] == [{"url": "heroku/python"}]
-    assert APP["formation"].keys() <= procfile().keys()
+    dashboard = {"ADMIN_PASSWORD", "SECRET_KEY", "METRICS_TOKEN"}
+    made = {n for n, v in manifest["env"].items() if v.get("generator") == "secret"}
+    assert made == required | dashboard
+    assert {s.name for s in config.SETTINGS if s.secret} & manifest["env"].keys() == made
+    # As Heroku makes them: 64 hexadecimal digits.
+    generated = dict.fromkeys(made, "0123456789abcdef" * 4)
+    values = {n: v["value"] for n, v in manifest["env"].items() if "value" in v}
+    read = Config.from_env({**generated, **values, "DATABASE_URL": "postgres://u:p@h/d"})
+    assert read.embedded_worker
+    assert read.trusted_proxies == 1
+    assert manifest["formation"].keys() == {"web"} < procfile().keys()
+
+
+def test_each_host_has_its_own_database() -> None:
+    """Scalingo would read Heroku's file if it had none of its own."""
+    (heroku,) = MANIFESTS["app.json"]["addons"]
+    (scalingo,) = MANIFESTS["scalingo.json"]["addons"]
+    assert heroku == {"plan": "heroku-postgresql:essential-0"}
+    assert scalingo["plan"].startswith("postgresql:")
+    assert MANIFESTS["app.json"]["buildpacks"] == [{"url": "heroku/python"}]
 
 
 def test_the_hosts_python_is_one_that_we_check() -> None:
@@ -294,7 +311,8 @@ def test_settings_that_it_names_exist() -> None:
     named = {
         name for text in code() for name in re.findall(r"\b[A-Z][A-Z0-9]*(?:_[A-Z0-9]+)+\b", text)
     }
-    ours = {name for name in named if not name.startswith(("RAILWAY_", "FLY_", "K_", "GUNICORN_"))}
+    named -= sqlite_file.EPHEMERAL_HOSTS.keys()
+    ours = {name for name in named if not name.startswith(("RAILWAY_", "GUNICORN_"))}
     assert ours <= SETTINGS
     assert {"ALLOW_EPHEMERAL_SQLITE", "EMBEDDED_WORKER", "WEB_CONCURRENCY"} <= ours
 
