@@ -14,13 +14,20 @@ from handlers import email, forward
 from receiver import config
 
 #: Variables that are not ours: of hosts, by the beginning of their names, and of examples.
-OF_OTHERS = ("DYNO", "RENDER", "RAILWAY_", "FLY_", "K_SERVICE", "GUNICORN_", "TEAM_")
+OF_OTHERS = (
+    *("DYNO", "RENDER", "RAILWAY_", "FLY_", "K_SERVICE", "SCALINGO_", "CC_", "POSTGRESQL_ADDON_"),
+    *("POSTGRES_PASSWORD", "GUNICORN_", "TEAM_"),
+)
 #: Of examples and of what make is given.
-OF_EXAMPLES = frozenset({"DATABASE", "PYTHON", "N", "SEED", "SEEDS", "TORTURE", "CI"})
+OF_EXAMPLES = frozenset(
+    {"REQUIREMENTS", "DATABASE", "PYTHON", "N", "SEED", "SEEDS", "TORTURE", "CI"}
+)
 #: Commands that are Flask's own, and are named to say that they are not ours.
 OF_FLASK = frozenset({"run", "shell", "routes"})
 #: Options of other programs that documents name: of gunicorn, git, pip, pytest and hosts.
-OPTIONS_OF_OTHERS = frozenset({"--help", "--version", "--stamp", "--url", "--worker-class"})
+OPTIONS_OF_OTHERS = frozenset(
+    {"--help", "--version", "--stamp", "--url", "--worker-class", "--build-arg", "--stop-timeout"}
+)
 
 
 @dataclass(frozen=True)
