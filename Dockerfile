@@ -12,6 +12,7 @@ WORKDIR /app
 # With ALERT_URLS: --build-arg REQUIREMENTS=requirements-alerts.txt
 ARG REQUIREMENTS=requirements.txt
 COPY requirements.txt requirements-alerts.txt ./
+COPY requirements/ requirements/
 RUN pip install --no-cache-dir --disable-pip-version-check --root-user-action=ignore -r "$REQUIREMENTS"
 
 # What runs belongs to root, and the user of the service can only read it.

@@ -67,13 +67,24 @@ def test_it_runs_the_web_process_of_the_procfile_on_the_hosts_python() -> None:
 def test_it_copies_all_that_the_program_needs_and_nothing_else() -> None:
     assert set(COPIED) == {
         *("app.py", "wsgi.py", "gunicorn.conf.py", "handlers", "receiver"),
-        *("requirements.txt", "requirements-alerts.txt"),
+        *("requirements", "requirements.txt", "requirements-alerts.txt"),
     }
     assert all((ROOT / source).exists() for source in COPIED)
     lines = [line for line in (ROOT / ".dockerignore").read_text().splitlines() if line[:1] != "#"]
     assert lines[0] == "*"
     assert {line[1:] for line in lines if line.startswith("!")} == set(COPIED)
     assert {"**/.env", "**/*.db"} <= set(lines)
+
+
+def test_lists_that_a_list_names_are_copied_before_they_are_installed() -> None:
+    order = [rest for name, rest in DOCKERFILE if name in ("COPY", "RUN")]
+    install = next(n for n, rest in enumerate(order) if "pip install" in rest)
+    copied = {source.rstrip("/") for rest in order[:install] for source in rest.split()[:-1]}
+    lists = ["requirements.txt", "requirements-alerts.txt"]
+    for name in lists:
+        lists += re.findall(r"^-r (\S+)", (ROOT / name).read_text(), re.MULTILINE)
+        assert {name, name.split("/")[0]} & copied, name
+    assert len(lists) > 2
 
 
 def test_it_has_one_volume_for_its_user_and_no_secret() -> None:
