@@ -14,7 +14,7 @@ from handlers import email, forward
 from receiver import config
 
 #: Variables that are not ours: of hosts, by the beginning of their names, and of examples.
-OF_OTHERS = ("DYNO", "RENDER", "RAILWAY_", "FLY_", "K_SERVICE", "TEAM_")
+OF_OTHERS = ("DYNO", "RENDER", "RAILWAY_", "FLY_", "K_SERVICE", "SCALINGO_", "CC_", "TEAM_")
 #: Of tests.
 OF_TESTS = frozenset({"SEED"})
 #: Commands that are Flask's own, and are named to say that they are not ours.
