@@ -15,19 +15,15 @@ from receiver import config
 
 #: Variables that are not ours: of hosts, by the beginning of their names, and of examples.
 OF_OTHERS = (
-    *("DYNO", "RENDER", "RAILWAY_", "FLY_", "K_SERVICE", "SCALINGO_", "CC_", "POSTGRESQL_ADDON_"),
-    *("POSTGRES_PASSWORD", "GUNICORN_", "TEAM_"),
+    *("DYNO", "RENDER", "RAILWAY_", "FLY_", "K_SERVICE", "SCALINGO_", "CC_", "POSTGRES"),
+    *("REQUIREMENTS", "TEAM_"),
 )
-#: Of examples and of what make is given.
-OF_EXAMPLES = frozenset(
-    {"REQUIREMENTS", "DATABASE", "PYTHON", "N", "SEED", "SEEDS", "TORTURE", "CI"}
-)
+#: Of tests.
+OF_TESTS = frozenset({"SEED"})
 #: Commands that are Flask's own, and are named to say that they are not ours.
 OF_FLASK = frozenset({"run", "shell", "routes"})
-#: Options of other programs that documents name: of gunicorn, git, pip, pytest and hosts.
-OPTIONS_OF_OTHERS = frozenset(
-    {"--help", "--version", "--stamp", "--url", "--worker-class", "--build-arg", "--stop-timeout"}
-)
+#: Options that each command has, or that are another program's.
+OPTIONS_OF_OTHERS = frozenset({"--help", "--build-arg", "--stop-timeout"})
 
 
 @dataclass(frozen=True)
@@ -46,7 +42,7 @@ class Known:
 
     def is_variable(self, name: str) -> bool:
         """Whether an environment may have it."""
-        return name in self.settings or name in OF_EXAMPLES or name.startswith(OF_OTHERS)
+        return name in self.settings or name in OF_TESTS or name.startswith(OF_OTHERS)
 
     def command(self, words: list[str]) -> str | None:
         """The longest command that these words begin with; None if there is none."""
