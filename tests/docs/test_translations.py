@@ -41,9 +41,6 @@ TO_COME = {
     "docs/how-to/smscx.md",
     "docs/how-to/tune.md",
     "docs/how-to/write-a-handler.md",
-    "docs/reference/dashboard.md",
-    "docs/start/handler.md",
-    "docs/start/host.md",
 }
 ENGLISH, FRENCH = "README.md", "README.fr.md"
 
