@@ -18,17 +18,13 @@ TO_COME = {
     "docs/how-to/ask.md",
     "docs/how-to/at-home.md",
     "docs/how-to/backup.md",
-    "docs/how-to/dead-work.md",
     "docs/how-to/export.md",
     "docs/how-to/forget.md",
-    "docs/how-to/forward.md",
-    "docs/how-to/handler-once.md",
     "docs/how-to/hosts/README.md",
     "docs/how-to/hosts/dokku.md",
     "docs/how-to/hosts/fly.md",
     "docs/how-to/hosts/railway.md",
     "docs/how-to/hosts/render.md",
-    "docs/how-to/mail.md",
     "docs/how-to/missed-reports.md",
     "docs/how-to/other-server.md",
     "docs/how-to/postgresql.md",
@@ -40,7 +36,6 @@ TO_COME = {
     "docs/how-to/sipgate.md",
     "docs/how-to/smscx.md",
     "docs/how-to/tune.md",
-    "docs/how-to/write-a-handler.md",
 }
 ENGLISH, FRENCH = "README.md", "README.fr.md"
 
