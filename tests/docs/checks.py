@@ -140,6 +140,16 @@ def blocks_of_no_language(root: Path) -> list[str]:
     ]
 
 
+def wrongly_indented_blocks(root: Path) -> list[str]:
+    """Blocks in lists by less than four blanks, where some readers of Markdown end the list."""
+    return [
+        f"{page.name}: a block is indented by {len(line) - len(line.lstrip())} blanks, not by 4"
+        for page in pages(root)
+        for line in page.text.splitlines()
+        if re.match(r" {1,3}```\w", line)
+    ]
+
+
 def broken_shell(root: Path) -> list[str]:
     """Blocks of shell that no shell reads. What stands for something of yours is in capitals."""
     wrong = []
