@@ -25,6 +25,12 @@ LANGUAGES = frozenset(
     {"sh", "env", "python", "text", "sql", "html", "ini", "toml", "yaml", "json"}
     | {"dockerfile", "procfile", "caddy", "nginx"}
 )
+#: Where paths in documents may begin, beside the project's folder.
+_ROOMS = (
+    *("receiver", "receiver/store", "receiver/web", "receiver/web/dashboard"),
+    *("receiver/providers", "tests"),
+)
+_FILE = re.compile(r"(?:[a-z_][\w-]*/)+(?:[a-z_][\w-]*/|[\w-]+\.(?:py|md|yaml|json|txt))")
 #: Words before our commands in a shell.
 _PROGRAM = r"(?:\.venv/bin/)?(?:flask(?: zimsend)?|zimsend-receiver)"
 _COMMAND = re.compile(rf"(?<![\w/.-]){_PROGRAM}((?: +[^\s|&;)]+)*)")
@@ -66,11 +72,12 @@ def not_in_the_index(root: Path) -> list[str]:
     return wrong
 
 
-def _code(page: Page) -> Iterator[str]:
-    """Each piece of code; of a block with commands, each command by itself."""
+def _code(page: Page, *but: str) -> Iterator[str]:
+    """Each piece of code; of a block each line, unless its language is one of `but`."""
     yield from page.spans
     for block in page.blocks:
-        yield from block.text.replace("\\\n", " ").splitlines()
+        if block.language not in but:
+            yield from block.text.replace("\\\n", " ").splitlines()
 
 
 def unknown_settings(root: Path, known: Known) -> list[str]:
@@ -96,7 +103,7 @@ def unknown_commands(root: Path, known: Known) -> list[str]:
     for page in pages(root):
         if page.name == _HISTORY:
             continue
-        for code in _code(page):
+        for code in _code(page, "python"):
             for found in _COMMAND.finditer(code):
                 wrong += [f"{page.name}: {told}" for told in _misused(found[1], known)]
             for target in re.findall(r"(?<![\w-])make ([a-z][a-z-]*)", code):
@@ -138,6 +145,20 @@ def blocks_of_no_language(root: Path) -> list[str]:
         for block in page.blocks
         if block.language not in LANGUAGES
     ]
+
+
+def unknown_files(root: Path) -> list[str]:
+    """Files that are named as code, from the project's folder or a room's, and are not there."""
+    wrong = []
+    for page in pages(root):
+        if page.name == _HISTORY:
+            continue
+        for span in page.spans:
+            if _FILE.fullmatch(span):
+                rooms = (ROOT, *(ROOT / folder for folder in _ROOMS), page.path.parent)
+                if not any((room / span).exists() for room in rooms):
+                    wrong.append(f"{page.name} names {span}, which is not there")
+    return wrong
 
 
 def wrongly_indented_blocks(root: Path) -> list[str]:

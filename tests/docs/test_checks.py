@@ -24,6 +24,13 @@ FAULTS: list[tuple[Check, str, str, str, str]] = [
     (checks.not_in_the_index, "docs/README.md", "(how-to/backup.md)", "(how-to/ask.md)", HOW_TO),
     (checks.blocks_of_no_language, HOW_TO, "```sh", "```", "no language"),
     (checks.blocks_of_no_language, HOW_TO, "```sh", "```bash", "bash"),
+    (
+        checks.unknown_files,
+        "docs/why/providers.md",
+        "providers/contract.py",
+        "providers/x.py",
+        "x.py",
+    ),
     (checks.wrongly_indented_blocks, HOW_TO, "    ```sh", "   ```sh", "by 3 blanks"),
     (checks.broken_shell, HOW_TO, "flask backup /", "flask backup '/", "backup.md:5"),
     (checks.too_long, "README.md", "\n## Figures", "\n" * 250 + "## Figures", "may have 250"),
