@@ -24,8 +24,10 @@ TO_COME = {
     "docs/how-to/missed-reports.md",
     "docs/how-to/send.md",
     "docs/how-to/several-machines.md",
+    "docs/how-to/shared-database.md",
     "docs/how-to/sipgate.md",
     "docs/how-to/smscx.md",
+    "docs/how-to/test-handlers.md",
     "docs/how-to/tune.md",
 }
 ENGLISH, FRENCH = "README.md", "README.fr.md"
