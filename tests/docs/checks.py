@@ -25,6 +25,12 @@ LANGUAGES = frozenset(
     {"sh", "env", "python", "text", "sql", "html", "ini", "toml", "yaml", "json"}
     | {"dockerfile", "procfile", "caddy", "nginx"}
 )
+#: Where paths in documents may begin, beside the project's folder.
+_ROOMS = (
+    *("receiver", "receiver/store", "receiver/web", "receiver/web/dashboard"),
+    *("receiver/providers", "tests"),
+)
+_FILE = re.compile(r"(?:[a-z_][\w-]*/)+(?:[a-z_][\w-]*/|[\w-]+\.(?:py|md|yaml|json|txt))")
 #: Words before our commands in a shell.
 _PROGRAM = r"(?:\.venv/bin/)?(?:flask(?: zimsend)?|zimsend-receiver)"
 _COMMAND = re.compile(rf"(?<![\w/.-]){_PROGRAM}((?: +[^\s|&;)]+)*)")
@@ -140,6 +146,30 @@ def blocks_of_no_language(root: Path) -> list[str]:
     ]
 
 
+def unknown_files(root: Path) -> list[str]:
+    """Files that are named as code, from the project's folder or a room's, and are not there."""
+    wrong = []
+    for page in pages(root):
+        if page.name == _HISTORY:
+            continue
+        for span in page.spans:
+            if _FILE.fullmatch(span):
+                rooms = (ROOT, *(ROOT / folder for folder in _ROOMS), page.path.parent)
+                if not any((room / span).exists() for room in rooms):
+                    wrong.append(f"{page.name} names {span}, which is not there")
+    return wrong
+
+
+def wrongly_indented_blocks(root: Path) -> list[str]:
+    """Blocks in lists by less than four blanks, where some readers of Markdown end the list."""
+    return [
+        f"{page.name}: a block is indented by {len(line) - len(line.lstrip())} blanks, not by 4"
+        for page in pages(root)
+        for line in page.text.splitlines()
+        if re.match(r" {1,3}```\w", line)
+    ]
+
+
 def broken_shell(root: Path) -> list[str]:
     """Blocks of shell that no shell reads. What stands for something of yours is in capitals."""
     wrong = []
@@ -159,10 +189,11 @@ def broken_python(root: Path, folder: Path) -> list[str]:
 
     :param folder: an empty one, for the files that mypy reads.
     """
-    wrong, names = [], {}
+    wrong, names, modules = [], {}, set()
     for page in pages(root):
         if is_french(page):
             continue  # its code is that of the English page
+        modules |= {f'"{name}"' for name in re.findall(r"^# (\w+)\.py$", page.text, re.MULTILINE)}
         for block in page.blocks:
             if block.language != "python":
                 continue
@@ -186,6 +217,10 @@ def broken_python(root: Path, folder: Path) -> list[str]:
     )
     for line in told.stdout.splitlines():
         file, _, rest = line.partition(":")
+        if "import-not-found" in rest and any(name in rest for name in modules):
+            continue  # another block is this module
+        if "missing-imports" in rest:
+            continue  # a hint behind such an error
         wrong.append(f"{names.get(Path(file).name, file)} {rest}")
     return wrong + told.stderr.splitlines()
 

@@ -17,10 +17,9 @@ STAMP = re.compile(r"^<!-- en:([0-9a-f]{8}) fr:([0-9a-f]{8}) -->$")
 
 @dataclass(frozen=True)
 class Block:
-    """A block of code: its language, what else stands behind that, its text, its first line."""
+    """A block of code: what stands behind its fence, its text, the number of its first line."""
 
     language: str
-    note: str
     text: str
     line: int
 
@@ -63,10 +62,9 @@ class Page:
             if fence and opened is None:
                 opened, lines = (number, *fence.groups()), []
             elif fence and opened is not None:
-                start, indent, info = opened
-                language, _, note = str(info).strip().partition(" ")
+                start, indent, language = opened
                 text = "".join(f"{one.removeprefix(str(indent))}\n" for one in lines)
-                found.append(Block(language, note, text, int(start)))
+                found.append(Block(str(language).strip(), text, int(start)))
                 opened = None
             else:
                 lines.append(line)

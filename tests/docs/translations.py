@@ -83,9 +83,9 @@ def _of_page(english: Page, french: Page) -> Iterator[str]:
     if [section.level for section in english.sections] == [s.level for s in french.sections]:
         for original, translated in zip(english.sections, french.sections, strict=True):
             yield from _of_section(original, translated)
-    codes = [(block.language, block.note, block.text) for block in english.blocks]
+    codes = [(block.language, block.text) for block in english.blocks]
     for block in french.blocks:
-        if (block.language, block.note, block.text) not in codes:
+        if (block.language, block.text) not in codes:
             yield f"the block at line {block.line} is not in {english.name}"
     if len(codes) != len(french.blocks):
         yield f"{len(french.blocks)} blocks of code, and {english.name} has {len(codes)}"
