@@ -72,11 +72,12 @@ def not_in_the_index(root: Path) -> list[str]:
     return wrong
 
 
-def _code(page: Page) -> Iterator[str]:
-    """Each piece of code; of a block with commands, each command by itself."""
+def _code(page: Page, *but: str) -> Iterator[str]:
+    """Each piece of code; of a block each line, unless its language is one of `but`."""
     yield from page.spans
     for block in page.blocks:
-        yield from block.text.replace("\\\n", " ").splitlines()
+        if block.language not in but:
+            yield from block.text.replace("\\\n", " ").splitlines()
 
 
 def unknown_settings(root: Path, known: Known) -> list[str]:
@@ -102,7 +103,7 @@ def unknown_commands(root: Path, known: Known) -> list[str]:
     for page in pages(root):
         if page.name == _HISTORY:
             continue
-        for code in _code(page):
+        for code in _code(page, "python"):
             for found in _COMMAND.finditer(code):
                 wrong += [f"{page.name}: {told}" for told in _misused(found[1], known)]
             for target in re.findall(r"(?<![\w-])make ([a-z][a-z-]*)", code):

@@ -14,13 +14,13 @@ from handlers import email, forward
 from receiver import config
 
 #: Variables that are not ours: of hosts, by the beginning of their names, and of examples.
-OF_OTHERS = ("DYNO", "RENDER", "RAILWAY_", "FLY_", "K_SERVICE", "GUNICORN_", "TEAM_")
-#: Of examples and of what make is given.
-OF_EXAMPLES = frozenset({"DATABASE", "PYTHON", "N", "SEED", "SEEDS", "TORTURE", "CI"})
+OF_OTHERS = ("DYNO", "RENDER", "RAILWAY_", "FLY_", "K_SERVICE", "SCALINGO_", "CC_", "TEAM_")
+#: Of tests.
+OF_TESTS = frozenset({"SEED"})
 #: Commands that are Flask's own, and are named to say that they are not ours.
 OF_FLASK = frozenset({"run", "shell", "routes"})
-#: Options of other programs that documents name: of gunicorn, git, pip, pytest and hosts.
-OPTIONS_OF_OTHERS = frozenset({"--help", "--version", "--stamp", "--url", "--worker-class"})
+#: Options that each command has, or that are another program's.
+OPTIONS_OF_OTHERS = frozenset({"--help"})
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class Known:
 
     def is_variable(self, name: str) -> bool:
         """Whether an environment may have it."""
-        return name in self.settings or name in OF_EXAMPLES or name.startswith(OF_OTHERS)
+        return name in self.settings or name in OF_TESTS or name.startswith(OF_OTHERS)
 
     def command(self, words: list[str]) -> str | None:
         """The longest command that these words begin with; None if there is none."""
