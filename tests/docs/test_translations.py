@@ -12,45 +12,7 @@ from tests.docs.markdown import Page
 from tests.server import ROOT
 
 #: Pages that nobody has translated yet. The list may only become shorter.
-TO_COME = {
-    "docs/how-to/add-a-provider.md",
-    "docs/how-to/alerts.md",
-    "docs/how-to/ask.md",
-    "docs/how-to/at-home.md",
-    "docs/how-to/backup.md",
-    "docs/how-to/dead-work.md",
-    "docs/how-to/export.md",
-    "docs/how-to/forget.md",
-    "docs/how-to/forward.md",
-    "docs/how-to/handler-once.md",
-    "docs/how-to/hosts/README.md",
-    "docs/how-to/hosts/clever-cloud.md",
-    "docs/how-to/hosts/docker.md",
-    "docs/how-to/hosts/own-server.md",
-    "docs/how-to/hosts/scalingo.md",
-    "docs/how-to/hosts/dokku.md",
-    "docs/how-to/hosts/fly.md",
-    "docs/how-to/hosts/railway.md",
-    "docs/how-to/hosts/render.md",
-    "docs/how-to/mail.md",
-    "docs/how-to/missed-reports.md",
-    "docs/how-to/other-server.md",
-    "docs/how-to/postgresql.md",
-    "docs/how-to/rotate-secret.md",
-    "docs/how-to/send.md",
-    "docs/how-to/several-machines.md",
-    "docs/how-to/shared-database.md",
-    "docs/how-to/signature.md",
-    "docs/how-to/simulate.md",
-    "docs/how-to/sipgate.md",
-    "docs/how-to/smscx.md",
-    "docs/how-to/test-handlers.md",
-    "docs/how-to/tune.md",
-    "docs/how-to/write-a-handler.md",
-    "docs/reference/dashboard.md",
-    "docs/start/handler.md",
-    "docs/start/host.md",
-}
+TO_COME: set[str] = set()
 ENGLISH, FRENCH = "README.md", "README.fr.md"
 
 
