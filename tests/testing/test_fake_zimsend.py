@@ -110,6 +110,26 @@ def test_an_alarm_that_fails_is_seen_by_the_test(zimsend: FakeZimSend) -> None:
         zimsend.send()
 
 
+@pytest.mark.parametrize("end", [KeyboardInterrupt, pytest.fail.Exception])
+def test_what_ends_a_test_is_no_failure_of_a_handler(
+    zimsend: FakeZimSend, end: type[BaseException]
+) -> None:
+    def ends(event: Event) -> None:
+        raise end
+
+    zimsend.handlers(registered(ends))
+    with pytest.raises(end):
+        zimsend.send()
+
+
+def test_a_handler_that_would_end_its_process_has_failed(zimsend: FakeZimSend) -> None:
+    def ends(event: Event) -> None:
+        raise SystemExit(3)
+
+    zimsend.handlers(registered(ends))
+    assert zimsend.send().calls == {"h": "failed"}
+
+
 def test_a_duplicate_calls_nobody(zimsend: FakeZimSend) -> None:
     seen: list[Event] = []
     zimsend.handlers(registered(seen.append))
