@@ -16,7 +16,7 @@ from flask import Flask
 from receiver import ids, status, times
 from receiver.event import ALIASES, Event, key_of
 from receiver.parts import parts
-from receiver.payloads import Said
+from receiver.payloads import Said, refuse_unknown
 from receiver.providers import PROVIDERS
 from receiver.registry import Registry
 from receiver.service import create_app, register_handlers
@@ -110,8 +110,10 @@ class FakeZimSend:
         :param provider: `zimsend` or `smscx`.
         :param said: what it says beside that: `error_code`, `error_message`, `text`, `metadata`,
             `device_id`.
+        :raises TypeError: for what no report says.
         :raises ValueError: for a type that is not documented, and what such an event cannot say.
         """
+        refuse_unknown(said, Said.__annotations__, "a report")
         sender = PROVIDERS.get(provider)
         if sender is None or sender.door is None:
             senders = ", ".join(name for name, each in PROVIDERS.items() if each.door is not None)

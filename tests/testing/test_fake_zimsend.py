@@ -229,6 +229,8 @@ def test_what_is_wrong_is_told(zimsend: FakeZimSend) -> None:
         zimsend.send("sms.deliverd")
     with pytest.raises(ValueError, match=r"sms\.sent has no error"):
         zimsend.send("sms.sent", error_code="NO_CREDIT")
+    with pytest.raises(TypeError, match=r"no 'error_kode'; it can be given device_id, error_code"):
+        zimsend.send("sms.failed", error_kode="NO_CREDIT")  # type: ignore[call-arg]
 
 
 def test_an_application_that_one_has(app: Flask, zimsend: FakeZimSend) -> None:
