@@ -106,7 +106,7 @@ class FakeZimSend:
         :param type: one that the provider documents; others can be sent with `post`.
         :param id: the event's; the same again is a duplicate. A new one each by default.
         :param message_id: a new message each by default.
-        :param occurred_at: when what it tells happened; now by default.
+        :param occurred_at: when what it tells happened; now by default. Without a zone it is UTC.
         :param provider: `zimsend` or `smscx`.
         :param said: what it says beside that: `error_code`, `error_message`, `text`, `metadata`,
             `device_id`.
@@ -123,7 +123,11 @@ class FakeZimSend:
             known = ", ".join(sender.samples)
             raise ValueError(f"{sender.title} documents no {type!r}, but {known}; see also `post`")
         self._ahead += times.SECOND
-        moment = self._ready.now() if occurred_at is None else times.read(occurred_at.isoformat())
+        moment = (
+            self._ready.received_now()
+            if occurred_at is None
+            else times.read(occurred_at.isoformat())
+        )
         body = sender.sample(
             kind,
             event_id=f"evt_{secrets.token_hex(6)}" if id is None else id,

@@ -35,6 +35,8 @@ class Receiving:
         self._here: Receiver = parts(app)
         self.store = self._here.store
         self.now = now
+        #: The clock of the webhook.
+        self.received_now = self._here.now
         #: What handlers have raised, by event and handler.
         self.raised: dict[tuple[str, str], BaseException] = {}
         #: Ctrl-C, or the end that pytest makes of a test: of no concern to the worker.

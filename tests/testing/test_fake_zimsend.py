@@ -261,4 +261,7 @@ def test_an_application_whose_handler_fails(
     assert result.calls["twice"] == "failed"
     zimsend.wait(hours=2)
     assert (result.calls["twice"], attempts) == ("done", [1, 2])
+    zimsend.wait(hours=72)
+    later = zimsend.send("sms.delivered").event
+    assert abs(later.occurred_at - later.received_at) < timedelta(minutes=1)
     app.extensions["receiver"].store.close()
