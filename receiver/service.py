@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import importlib
+import importlib.util
 import os
 import threading
 import traceback
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from types import ModuleType
 from typing import Any
 
 from flask import Flask
@@ -208,18 +209,35 @@ def register_handlers(registry: Registry, modules: Sequence[str]) -> None:
     """
     for name in modules:
         try:
-            module = importlib.import_module(name)
+            module = _module(name)
         except (Exception, SystemExit) as error:
             raise _handlers_error(f"cannot import {name}", error) from error
         register = getattr(module, "register", None)
         if register is None:
-            raise ConfigError("HANDLERS", f"{name} has no function register(registry)")
+            told = f"{name} has no function register(registry)"
+            if name == "handlers":
+                told += "; the built-in list is also called receiver.handlers"
+            raise ConfigError("HANDLERS", told)
         try:
             register(registry)
         except ConfigError:
             raise
         except (Exception, SystemExit) as error:
             raise _handlers_error(f"{name} cannot register", error) from error
+
+
+def _module(name: str) -> ModuleType:
+    """A module of handlers. The built-in ones are also known as `handlers`, `handlers.log` and so
+    on, where no module of the user's has that name."""
+    try:
+        return importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        room = name.partition(".")[0]
+        if room != "handlers" or error.name not in (room, name):
+            raise
+        if importlib.util.find_spec(f"receiver.{name}") is None:
+            raise
+    return importlib.import_module(f"receiver.{name}")
 
 
 def _handlers_error(what: str, error: BaseException) -> ConfigError:

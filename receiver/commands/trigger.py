@@ -172,7 +172,7 @@ def _sender(config: Config, name: str | None) -> tuple[Provider, Door]:
         if name in (None, provider.name) and provider.is_set_up(config) and provider.door:
             return provider, provider.door
     told = "no provider that reports is" if name is None else f"{PROVIDERS[name].title} is not"
-    raise click.ClickException(f"{told} set up: see the settings in README")
+    raise click.ClickException(f"{told} set up: see docs/reference/settings.md")
 
 
 def _twelve_digits(event_id: str | None) -> str:

@@ -1,4 +1,4 @@
-"""docs/testing.md: its files are a program whose tests pass, as a user would run them."""
+"""The page on testing handlers: its files are a program, whose tests pass as a user runs them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from flask import Flask
 from receiver.testing import FakeZimSend, Result
 from tests.server import ROOT
 
-PAGE = (ROOT / "docs" / "testing.md").read_text()
+PAGE = (ROOT / "docs" / "how-to" / "test-handlers.md").read_text()
 FILES = dict(re.findall(r"^```python\n# (\w+\.py)\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL))
 
 

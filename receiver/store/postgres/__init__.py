@@ -6,8 +6,9 @@ import logging
 
 import psycopg
 
+from receiver.calling import as_called
 from receiver.errors import StoreUnavailable
-from receiver.store.contract import Engine
+from receiver.store.contract import Engine, Outlook
 from receiver.store.postgres import schema
 from receiver.store.postgres.copy import Copy
 from receiver.store.postgres.counters import Counters
@@ -48,10 +49,14 @@ class PostgresStore(Ingest, Work, Mirror, Phones, Upkeep, Marks, Counters, Views
                 raise StoreUnavailable(f"DATABASE_URL: {told(error)}") from error
             with connection:
                 try:
-                    return schema.migrate(connection)
+                    return schema.migrate(connection, self._pool.place)
                 except psycopg.Error as error:
-                    hint = _HINTS.get(error.sqlstate, "")
+                    hint = as_called(_HINTS.get(error.sqlstate, ""))
                     raise StoreUnavailable(f"DATABASE_URL: {told(error)}{hint}") from error
+
+    def outlook(self) -> Outlook:
+        with self._reader() as connection:
+            return schema.outlook(connection, self._pool.place)
 
     def engine(self) -> Engine:
         version, clock = self._row(
@@ -64,6 +69,6 @@ class PostgresStore(Ingest, Work, Mirror, Phones, Upkeep, Marks, Counters, Views
     def prove_writable(self) -> None:
         self._pool.prepare_for_ingest()  # who asks wants to know whether webhooks may come
         with self._transaction(lock_patience=SHORT_PATIENCE) as connection:
-            schema.verify(connection)
+            schema.verify(connection, connection.place)
             # A server that only follows another one can be read, and takes no writes.
             connection.execute("UPDATE marks SET value = value + 1 WHERE name = 'checks'")
