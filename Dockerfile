@@ -27,8 +27,8 @@ USER 10001:10001
 VOLUME /data
 EXPOSE 3000
 STOPSIGNAL SIGTERM
-# /healthz, and not /readyz: a restart mends no database.
+# /healthz, and not /readyz: a restart mends no database. `docker --env-file` hands quotes on.
 HEALTHCHECK --interval=30s --timeout=5s --start-period=60s --retries=3 \
-    CMD ["python", "-c", "import http.client, os, sys; c = http.client.HTTPConnection('127.0.0.1', int(os.environ['PORT']), timeout=4); c.request('GET', '/healthz'); sys.exit(c.getresponse().status != 200)"]
+    CMD ["python", "-c", "import http.client, os, sys; c = http.client.HTTPConnection('127.0.0.1', int(''.join(filter(str.isdigit, os.environ['PORT']))), timeout=4); c.request('GET', '/healthz'); sys.exit(c.getresponse().status != 200)"]
 # As a list: through a shell, gunicorn would not be the one that gets the signal.
 CMD ["gunicorn", "wsgi:app"]

@@ -160,8 +160,8 @@ def test_the_tree_runs_without_rights_is_checked_and_stops(image: Path, tmp_path
                 start_new_session=True,
             )
         eventually(server.ready)
-        proxy = {"HTTP_PROXY": "http://127.0.0.1:1", "http_proxy": "http://127.0.0.1:1"}
-        checked = subprocess.run(check, env=server.environ | proxy, capture_output=True)
+        odd = {"http_proxy": "http://127.0.0.1:1", "PORT": f'"{server.port}"'}
+        checked = subprocess.run(check, env=server.environ | odd, capture_output=True)
         assert checked.returncode == 0, checked.stderr
         event = {"event": "sms.sent", "event_id": "e1", "data": {"message_id": "m1"}}
         assert server.post(event).status_code == 200
