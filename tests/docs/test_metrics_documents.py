@@ -1,4 +1,4 @@
-"""docs/metrics.md, the alert rules and the dashboard tell of the metrics that there are."""
+"""The metrics page, the alert rules and the dashboard tell of the metrics that there are."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from receiver.metrics import METRICS, PREFIX, Metric
 from tests.server import ROOT
 from tests.web.test_metrics import promtool
 
-DOCS = ROOT / "docs"
+DOCS = ROOT / "docs" / "reference"
 #: What a kill costs a counter, by where it comes from.
 COSTS = {"row": "nothing", "process": "15 s", "state": ""}
 
