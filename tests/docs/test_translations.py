@@ -31,6 +31,7 @@ TO_COME = {
     "docs/how-to/mail.md",
     "docs/how-to/missed-reports.md",
     "docs/how-to/other-server.md",
+    "docs/how-to/package.md",
     "docs/how-to/postgresql.md",
     "docs/how-to/rotate-secret.md",
     "docs/how-to/send.md",
