@@ -13,7 +13,7 @@ from tests.server import ROOT
 LEVELS = (
     {"wsgi"},
     {"app"},
-    {"receiver.flask"},
+    {"receiver.flask", "receiver.django"},
     {"receiver.embedded"},
     {"receiver.service", "receiver.welcome", "receiver.demo"},
     {"receiver.web", "receiver.commands"},
@@ -195,6 +195,8 @@ def test_drivers_and_flask_stay_in_their_rooms(name: str) -> None:
     )
     if not in_room(name, *web):
         assert not packages & {"flask", "werkzeug"}
+    if not in_room(name, "receiver.django"):
+        assert "django" not in packages
 
 
 @pytest.mark.parametrize("name", sorted(set(RECEIVER) - {"receiver.times"}))
