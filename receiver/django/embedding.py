@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping
@@ -11,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from django.conf import settings
+from django.conf import ENVIRONMENT_VARIABLE, settings
 from django.core import checks
 from django.core.exceptions import PermissionDenied
 from django.db import close_old_connections, reset_queries
@@ -49,7 +50,11 @@ def receiver() -> Embedded:
     global _made
     with _making:
         if _made is None:
-            _made = _make()
+            try:
+                _made = _make()
+            except ConfigError as error:
+                # Django shows the frames of an error with what is in them, and mails them.
+                raise ConfigError(error.name, error.problem) from None
         return _made
 
 
@@ -77,11 +82,13 @@ def _make() -> Embedded:
     given = getattr(settings, "ZIMSEND", None)
     if given is not None and not isinstance(given, Mapping):
         raise ConfigError("ZIMSEND", "must be a dictionary, like {'ZIMSEND_WEBHOOK_SECRET': '…'}")
-    names = None if given is None else dict(given)
-    authorize = names.pop("AUTHORIZE", None) if names else None
-    embedded_worker = bool(names.pop("EMBEDDED_WORKER", False)) if names else False
+    names = dict(given or {})
+    authorize = names.pop("AUTHORIZE", None)
+    embedded_worker = names.pop("EMBEDDED_WORKER", False)
+    if not isinstance(embedded_worker, bool):
+        raise ConfigError("EMBEDDED_WORKER", "must be True or False")
     return Embedded(
-        names,
+        None if given is None else names,
         folder=_folder(),
         inside=fresh_connections,
         authorize=_asking(authorize) if authorize else None,
@@ -93,10 +100,10 @@ def _make() -> Embedded:
 
 
 def _folder() -> Path:
-    """What relative paths count from: the project's folder."""
+    """What relative paths count from: the project's folder, else that of its settings."""
     if base := getattr(settings, "BASE_DIR", None):
         return Path(base)
-    module = sys.modules.get(getattr(settings, "SETTINGS_MODULE", None) or "")
+    module = sys.modules.get(os.environ.get(ENVIRONMENT_VARIABLE, ""))
     file = getattr(module, "__file__", None)
     return Path(file).parent if file else Path.cwd()
 

@@ -13,8 +13,10 @@ import io
 import os
 import sys
 import tempfile
+import time
 from collections.abc import Callable
 from functools import cache
+from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import unquote, unquote_to_bytes
 
@@ -30,7 +32,27 @@ def set_up() -> None:
     set_up.folder = folder  # type: ignore[attr-defined]  # it stays until the process ends
     os.environ["HOST_FOLDER"] = folder.name
     os.environ["DJANGO_SETTINGS_MODULE"] = SETTINGS
+    before = os.environ.get("TZ")
     django.setup()
+    if before is None:  # Django has set the zone of the whole process
+        del os.environ["TZ"]
+    else:
+        os.environ["TZ"] = before
+    time.tzset()
+
+
+def environ(folder: Path, **more: str) -> dict[str, str]:
+    """Of a process of the project's; of what the tests' own has, only what it needs to run.
+
+    :param folder: the project's, in which its data are.
+    """
+    kept = ("PATH", "HOME", "LANG", "TMPDIR", "PYTHONPATH")  # the last may name another Django
+    return {
+        **{name: value for name, value in os.environ.items() if name in kept},
+        "DJANGO_SETTINGS_MODULE": SETTINGS,
+        "HOST_FOLDER": str(folder),
+        **more,
+    }
 
 
 class Answer(NamedTuple):

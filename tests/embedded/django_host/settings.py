@@ -50,7 +50,7 @@ if url := os.environ.get("HOST_POSTGRES"):  # host:port/name
 SESSION_ENGINE = "django.contrib.sessions.backends.signed_cookies"
 USE_I18N = True
 USE_TZ = True
-TIME_ZONE = None  # the tests' process keeps its own
+TIME_ZONE = "UTC"
 LANGUAGES = [("en", "English"), ("fr", "Français")]
 # Fewer bytes than an event has.
 DATA_UPLOAD_MAX_MEMORY_SIZE = 100

@@ -12,12 +12,12 @@ def page(request: HttpRequest, name: str = "") -> HttpResponse:
 
 urlpatterns = [
     path("sms/", include("receiver.django.urls")),
-    path("<slug:tenant>/of/sms/", include("receiver.django.urls")),
+    path("<slug:tenant>/of/sms/", include("receiver.django.urls", namespace="of")),
     path("smsx/", page),
     path("v1/sms/history", page),
     # A page for every path, in every language.
     *i18n_patterns(
-        path("in/sms/", include("receiver.django.urls")),
+        path("in/sms/", include("receiver.django.urls", namespace="in")),
         path("<path:name>", page),
     ),
 ]

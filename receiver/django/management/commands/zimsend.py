@@ -13,8 +13,8 @@ from django.db import connections
 from receiver.django.embedding import receiver
 from receiver.errors import ConfigError
 
-#: `manage.py` itself reads them, wherever they stand.
-_OF_DJANGO = [
+#: What `manage.py` itself has read.
+_OF_DJANGO: list[click.Parameter] = [
     click.Option([name], expose_value=False, help="as for every command of Django")
     for name in ("--settings", "--pythonpath")
 ]
@@ -59,9 +59,5 @@ def _group() -> click.Group:
         group = receiver().group
     except ConfigError as error:
         raise CommandError(f"zimsend-receiver cannot start. {error}") from None
-    return click.Group(
-        commands=group.commands,
-        params=_OF_DJANGO,
-        context_settings=group.context_settings,
-        help=f"{Command.help}.",
-    )
+    group.params = _OF_DJANGO
+    return group
