@@ -14,6 +14,7 @@ from urllib.parse import unquote_to_bytes
 
 from asgiref.sync import sync_to_async
 from django.http import Http404, HttpRequest, HttpResponse, HttpResponseBase, StreamingHttpResponse
+from django.urls import get_script_prefix
 from django.utils.encoding import repercent_broken_unicode
 
 Application = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]
@@ -58,7 +59,7 @@ def environ_of(request: HttpRequest, rest: str) -> dict[str, Any]:
         "wsgi.errors": sys.stderr,
         **request.META,
         "wsgi.url_scheme": request.scheme,  # SECURE_PROXY_SSL_HEADER says which
-        "SCRIPT_NAME": _wsgi(request.META["SCRIPT_NAME"].rstrip("/") + prefix.rstrip("/")),
+        "SCRIPT_NAME": _wsgi(get_script_prefix().rstrip("/") + prefix.rstrip("/")),
         "PATH_INFO": "/" + path if prefix.endswith("/") else path,
     }
     environ.pop("wsgi.file_wrapper", None)  # what it makes is for the server alone
