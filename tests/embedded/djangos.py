@@ -22,6 +22,8 @@ from urllib.parse import unquote, unquote_to_bytes
 
 import django
 
+from tests.server import ROOT
+
 SETTINGS = "tests.embedded.django_host.settings"
 
 
@@ -46,9 +48,11 @@ def environ(folder: Path, **more: str) -> dict[str, str]:
 
     :param folder: the project's, in which its data are.
     """
-    kept = ("PATH", "HOME", "LANG", "TMPDIR", "PYTHONPATH")  # the last may name another Django
+    kept = ("PATH", "HOME", "LANG", "TMPDIR")
+    another = os.environ.get("PYTHONPATH")  # it may have another Django
     return {
         **{name: value for name, value in os.environ.items() if name in kept},
+        "PYTHONPATH": f"{another}:{ROOT}" if another else str(ROOT),
         "DJANGO_SETTINGS_MODULE": SETTINGS,
         "HOST_FOLDER": str(folder),
         **more,
