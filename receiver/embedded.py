@@ -136,11 +136,11 @@ class Embedded:
         The next request or command begins anew.
         """
         with self._guard:
+            if self._used_by != os.getpid() or self._application is None:
+                return
             application, self._application = self._application, None
-            used, self._used_by = self._used_by == os.getpid(), None
             served, self._served_by = self._served_by == os.getpid(), None
-        if not used or application is None:
-            return
+            self._used_by = None
         atexit.unregister(self.close)
         receiver = parts(application)
         if served and self._host.runs_handlers:

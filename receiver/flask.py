@@ -10,6 +10,7 @@ from __future__ import annotations
 import io
 import re
 from collections.abc import Callable, Mapping
+from contextvars import copy_context
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,7 +20,7 @@ from receiver.embedded import Embedded
 from receiver.registry import HandlerFunction, Registry
 
 if TYPE_CHECKING:
-    from _typeshed.wsgi import WSGIApplication
+    from _typeshed.wsgi import WSGIApplication, WSGIEnvironment
 
 _PREFIX = re.compile(r"(?:/[A-Za-z0-9._~-]+)+")
 #: Of one application: its receivers, by their prefixes.
@@ -156,7 +157,12 @@ def _asked_of(app: Flask, prefix: str, authorize: Callable[[], bool]) -> Callabl
             "wsgi.input": io.BytesIO(),
             "CONTENT_LENGTH": "0",
         }
-        with app.request_context(environ):
-            return authorize()
+        # Apart, or a context that cannot be pushed or popped would be left over for ours.
+        return copy_context().run(_authorized, app, environ, authorize)
 
     return ask
+
+
+def _authorized(app: Flask, environ: WSGIEnvironment, authorize: Callable[[], bool]) -> bool:
+    with app.request_context(environ):
+        return authorize()
