@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -18,12 +19,15 @@ import pytest
 
 pytest.importorskip("django", reason="NOT TESTED HERE: there is no Django")
 
+from playwright.sync_api import sync_playwright
+
 from receiver.providers.zimsend.webhook import sign
 from tests.conftest import SECRET
 from tests.embedded import djangos
 from tests.payloads import envelope, sms
 from tests.postgres import PostgresServer
-from tests.server import eventually, free_port
+from tests.server import cannot_run, eventually, free_port
+from tests.web.dashboard.browser import CHROMIUM, PATIENCE, Watch
 
 PREPARE = """
 import django
@@ -32,38 +36,43 @@ django.setup()
 call_command("migrate", "django_host", run_syncdb=True, verbosity=0)
 call_command("zimsend", "migrate")
 """
+WSGI = ("--threads", "8", "django.core.wsgi:get_wsgi_application()")
+ASGI = ("--worker-class", "asgi", "django.core.asgi:get_asgi_application()")
 
 
 @contextmanager
-def running(
-    folder: Path, environ: dict[str, str], *arguments: str
-) -> Iterator[subprocess.Popen[bytes]]:
-    """A process of the project's, ended by SIGTERM as a host does it."""
+def running(folder: Path, environ: dict[str, str], *arguments: str) -> Iterator[None]:
+    """A process of the project's, until the end of the block."""
     with (folder / "log").open("ab") as log:
         process = subprocess.Popen(
-            [sys.executable, *arguments], cwd=folder, env=environ, stdout=log, stderr=log
+            [sys.executable, *arguments],
+            cwd=folder,
+            env=environ,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
         )
     try:
-        yield process
-        process.terminate()
-        process.wait(20)
+        yield
     finally:
-        if process.poll() is None:
-            process.kill()
-            process.wait()
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
 
 
 @contextmanager
-def project(folder: Path, *options: str, **environ: str) -> Iterator[httpx.Client]:
-    """The project, served; whoever asks it is at the receiver's prefix."""
+def project(folder: Path, *served: str, **environ: str) -> Iterator[httpx.Client]:
+    """The project, served by gunicorn; whoever asks it is at the receiver's prefix.
+
+    :param served: gunicorn's options, and the application.
+    """
     (folder / "sms").mkdir(exist_ok=True)
     variables = djangos.environ(folder, **environ)
     subprocess.run([sys.executable, "-c", PREPARE], cwd=folder, env=variables, check=True)
     port = free_port()
-    gunicorn = ("-m", "gunicorn", "--bind", f"127.0.0.1:{port}", "--threads", "8", *options)
+    gunicorn = ("-m", "gunicorn", "--no-control-socket", "--bind", f"127.0.0.1:{port}", *served)
     worker = ("-m", "tests.embedded.django_host.manage", "zimsend", "work")
     with (
-        running(folder, variables, *gunicorn, "django.core.wsgi:get_wsgi_application()"),
+        running(folder, variables, *gunicorn),
         running(folder, variables, *worker),
         httpx.Client(base_url=f"http://127.0.0.1:{port}/sms", timeout=10) as client,
     ):
@@ -108,6 +117,7 @@ def test_a_thousand_orders_are_right_though_the_database_restarts(
     with (
         project(
             tmp_path,
+            *WSGI,
             HOST_POSTGRES=f"127.0.0.1:{postgres.port}/postgres",
             HOST_RECEIVER=postgres.url,
         ) as client,
@@ -124,8 +134,43 @@ def test_a_thousand_orders_are_right_though_the_database_restarts(
             each.result()
         eventually(lambda: len(orders(postgres)) == len(ends))
     assert orders(postgres) == ends
+    assert "OperationalError" in (tmp_path / "log").read_text()  # it was felt
 
 
 def orders(postgres: PostgresServer) -> dict[str, str]:
     with psycopg.connect(postgres.url) as connection:
         return dict(connection.execute("SELECT message_id, status FROM django_host_order"))
+
+
+def test_the_dashboard_is_all_below_the_prefix_in_a_browser(tmp_path: Path) -> None:
+    """On an asynchronous server, with all walls of the project around."""
+    if CHROMIUM is None:
+        cannot_run("there is no Chromium, so no page was seen in a browser")
+    with project(tmp_path, *ASGI) as client, sync_playwright() as playwright:
+        browser = playwright.chromium.launch(
+            executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"]
+        )
+        page = browser.new_context(base_url=str(client.base_url), locale="en").new_page()
+        page.set_default_timeout(PATIENCE)
+        watch = Watch(page, str(client.base_url))
+        send(client, envelope("sms.failed", sms("failed", "m1"), event_id="evt_first"))
+
+        page.goto("messages/m1")
+        page.locator("#password").fill("corrêct horse battery staple")
+        page.keyboard.press("Enter")
+        page.wait_for_url("**/sms/messages/m1")
+        page.get_by_role("link", name="evt_first").first.click()
+        page.wait_for_url("**/sms/events/evt_first")
+        eventually(lambda: page.reload() and page.locator(".work button").count())
+        page.locator(".work button").click()
+        page.get_by_role("status").wait_for()
+
+        page.clock.install()
+        page.get_by_role("navigation").first.get_by_role("link", name="Live").click()
+        send(client, envelope("sms.sent", sms("sent", "m2"), event_id="evt_second"))
+        page.clock.run_for(2_000)
+        page.get_by_text("evt_second").wait_for()
+        page.get_by_role("button", name="Sign out").click()
+        page.wait_for_url("**/sms/sign-in")
+        assert watch.told == []
+        browser.close()

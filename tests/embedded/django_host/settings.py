@@ -5,8 +5,6 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from tests.conftest import SECRET
-
 BASE_DIR = Path(os.environ.get("HOST_FOLDER", "/nonexistent"))
 SECRET_KEY = "the host's own, of which nobody else knows"
 ALLOWED_HOSTS = ["localhost", "127.0.0.1", "testserver"]
@@ -59,7 +57,7 @@ LOGGING_CONFIG = None
 LOGIN_URL = "/login"
 
 ZIMSEND = {
-    "ZIMSEND_WEBHOOK_SECRET": SECRET,
+    "ZIMSEND_WEBHOOK_SECRET": "whsec_0123456789abcdef0123456789abcdef",
     "ZIMSEND_API_URL": "http://127.0.0.1:9/v1",  # nobody is there
     "DATABASE_URL": os.environ.get("HOST_RECEIVER", "sqlite:///sms/receiver.db"),
     "HANDLERS": ["tests.embedded.django_host.more_handlers"],
