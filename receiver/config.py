@@ -35,6 +35,7 @@ from receiver.setting_values import (
     password,
     port,
     public_url,
+    schema,
     secrets,
     sender,
     token_id,
@@ -88,6 +89,7 @@ class Config:
     #: Empty where ZimSend is not set up.
     webhook_secrets: tuple[bytes, ...] = field(repr=False)
     database_url: str = field(repr=False)  # may hold a password
+    database_schema: str
     allow_ephemeral_sqlite: bool
     bind: str | None
     port: int
@@ -198,10 +200,18 @@ class Config:
             except ValueError as error:
                 raise ConfigError(setting.name, str(error)) from None
         values["database_url"] = sqlite_file.placed(values["database_url"], environment.folder)
+        values["database_url"] = _with_schema(values["database_url"], values["database_schema"])
         config = cls(**values)
         if not config.allow_ephemeral_sqlite:
             sqlite_file.refuse_ephemeral(config.database_url, environment, ismount)
         return config
+
+
+def _with_schema(url: str, schema: str) -> str:
+    """All that opens a database is given its URL, so that says the schema, too."""
+    if not schema or not url.startswith(("postgres://", "postgresql://")):
+        return url
+    return f"{url}{'&' if '?' in url.rpartition('@')[2] else '?'}schema={schema}"
 
 
 def unknown_in(environ: Mapping[str, str]) -> list[str]:
@@ -243,6 +253,15 @@ SETTINGS = (
         "where everything is kept: `sqlite:///relative.db`, `sqlite:////absolute.db` or "
         "`postgres://user:password@host/database`",
         database_url,
+        careful=True,
+    ),
+    Setting(
+        "DATABASE_SCHEMA",
+        "database_schema",
+        "",
+        "a schema of PostgreSQL's for all tables, made if it is not there, where other programs "
+        "use the same database; unset: the user's search_path. With SQLite it does nothing",
+        schema,
         careful=True,
     ),
     Setting(

@@ -62,6 +62,7 @@ class ZimSendReceiver:
         self._authorize = authorize
         self._embedded_worker = embedded_worker
         self._name = name
+        self._made: list[Embedded] = []
         if app is not None:
             self.init_app(app)
 
@@ -105,11 +106,17 @@ class ZimSendReceiver:
             registry=self.registry,
         )
         there[self._prefix] = embedded
+        self._made.append(embedded)
         app.cli.add_command(embedded.group, self._name)
         app.wsgi_app = mounted(  # type: ignore[assignment,method-assign]
             self._prefix, embedded, app.wsgi_app
         )
         return embedded
+
+    def close(self) -> None:
+        """End what works in this process: for tests. A process that ends does so by itself."""
+        for embedded in self._made:
+            embedded.close()
 
 
 def _usable(prefix: str) -> str:

@@ -129,6 +129,21 @@ def database_url(text: str) -> str:
     return text
 
 
+def schema(text: str) -> str:
+    if text and not re.fullmatch("[a-z_][a-z0-9_]{0,39}", text):
+        raise ValueError(
+            "not a plain name: a to z, digits and _, 40 characters at most, no digit in front"
+        )
+    if text.startswith("pg_") or text == "information_schema":
+        raise ValueError("a schema of PostgreSQL's own: take another name")
+    if text == "public":
+        raise ValueError(
+            "no schema of the service's own: leave it out, and the tables are where the user's "
+            "search_path says, as in public"
+        )
+    return text
+
+
 def module_names(text: str) -> tuple[str, ...]:
     names = tuple(name.strip() for name in text.split(",")) if text else ()
     for name in names:

@@ -1,7 +1,8 @@
 """A PostgreSQL of the tests' own, from pip: nothing has to be installed, prepared or running.
 
 Where `TEST_DATABASE_URL` is set, that server is used instead: its user must be allowed to create
-databases.
+databases. Where `TEST_DATABASE_SCHEMA` is set, all tables are in a schema of that name, beside
+another program's in `public` that are called like ours.
 """
 
 from __future__ import annotations
@@ -31,6 +32,25 @@ _NOBODY = ["--reuid", "65534", "--regid", "65534", "--clear-groups"]
 _QUICK = ("fsync=off", "full_page_writes=off", "shared_buffers=32MB", "max_wal_size=256MB")
 
 _numbers = itertools.count(1)
+
+#: Of all databases here; empty: none of the receiver's own.
+SCHEMA = os.environ.get("TEST_DATABASE_SCHEMA", "")
+#: What says so in a URL, to us and to PostgreSQL's library.
+OURS, _THEIRS = (f"?schema={SCHEMA}", f"?options=-csearch_path%3D{SCHEMA}") if SCHEMA else ("", "")
+_connect = psycopg.connect
+
+
+def _connect_outside(url: str = "", **settings: Any) -> psycopg.Connection[Any]:
+    return _connect(plain(url) + (_THEIRS if OURS and OURS in url else ""), **settings)
+
+
+if SCHEMA:
+    psycopg.connect = _connect_outside  # type: ignore[assignment]
+
+
+def plain(url: str) -> str:
+    """A URL that PostgreSQL's library understands."""
+    return url.replace(OURS, "") if OURS else url
 
 
 class PostgresServer:
@@ -163,14 +183,18 @@ class Databases:
         self._made: dict[str, psycopg.Connection[Any]] = {}
         self._free: list[str] = []
         self._template = self.create(empty=True)
+        if SCHEMA:
+            with _connect(plain(self._template)) as connection:
+                foreign_tables(connection)
         store = open_store(self._template)
         store.migrate()
         store.close()
         self._tables = sql.SQL(", ").join(
             sql.Identifier(name)
             for (name,) in self._made[self._template].execute(
-                "SELECT tablename FROM pg_tables WHERE schemaname = 'public'"
-                " AND tablename <> 'schema_steps'"
+                "SELECT tablename FROM pg_tables WHERE schemaname = %s"
+                " AND tablename <> 'schema_steps'",
+                (SCHEMA or "public",),
             )
         )
         self._marks = self._made[self._template].execute("SELECT * FROM marks").fetchall()
@@ -203,7 +227,7 @@ class Databases:
             )
         )
         head, _, query = self._url.partition("?")
-        url = f"{head.rpartition('/')[0]}/{name}" + (f"?{query}" if query else "")
+        url = f"{head.rpartition('/')[0]}/{name}" + (f"?{query}" if query else OURS)
         self._made[url] = psycopg.connect(url, autocommit=True)
         return url
 
@@ -220,4 +244,20 @@ class Databases:
 
 
 def _name_of(url: str) -> str:
-    return str(conninfo_to_dict(url)["dbname"])
+    return str(conninfo_to_dict(plain(url))["dbname"])
+
+
+def foreign_tables(connection: psycopg.Connection[Any]) -> None:
+    """Another program's tables, sequence and view in `public`, which are called like ours."""
+    for name in OUR_TABLES:
+        connection.execute(f"CREATE TABLE public.{name} (theirs integer)")
+        connection.execute(f"INSERT INTO public.{name} VALUES (1)")
+    connection.execute("CREATE SEQUENCE public.event_seqs START 7")
+    connection.execute("CREATE VIEW public.counted AS SELECT 1 AS theirs")
+
+
+#: Each table of the store's.
+OUR_TABLES = (
+    *("schema_steps", "events", "messages", "texts", "metadata", "statistics", "cells", "codes"),
+    *("deliveries", "quarantine", "marks", "notes", "counters", "counted_batches", "forgotten"),
+)

@@ -79,6 +79,7 @@ GOOD: list[tuple[str, str, str, Any]] = [
     (NAME, "a b c d e f g h i", "webhook_secrets", (b"a b c d e f g h i",)),
     ("DATABASE_URL", "sqlite:////var/lib/r.db", "database_url", "sqlite:////var/lib/r.db"),
     ("DATABASE_URL", "postgres://u:p@h/d", "database_url", "postgres://u:p@h/d"),
+    ("DATABASE_SCHEMA", "zimsend_2", "database_schema", "zimsend_2"),
     ("ALLOW_EPHEMERAL_SQLITE", "0", "allow_ephemeral_sqlite", False),
     ("ALLOW_EPHEMERAL_SQLITE", "1", "allow_ephemeral_sqlite", True),
     ("ZIMSEND_API_KEY", " zs_live_1 ", "api_key", b"zs_live_1"),
@@ -185,6 +186,12 @@ BAD: list[tuple[str, str]] = [
     (NAME, f"{SECRET},short"),
     (NAME, "one-half-of-it,other"),
     (NAME, "%2C" * 15),
+    ("DATABASE_SCHEMA", "Zimsend"),
+    ("DATABASE_SCHEMA", "zim-send"),
+    ("DATABASE_SCHEMA", "pg_zimsend"),
+    ("DATABASE_SCHEMA", "information_schema"),
+    ("DATABASE_SCHEMA", "public"),
+    ("DATABASE_SCHEMA", "z" * 41),
     ("DATABASE_URL", "receiver.db"),
     ("DATABASE_URL", "/var/lib/receiver.db"),
     ("DATABASE_URL", "sqlite:receiver.db"),
@@ -485,3 +492,17 @@ def test_no_repr_holds_a_secret() -> None:
 def test_it_cannot_be_changed() -> None:
     with pytest.raises(dataclasses.FrozenInstanceError):
         read().port = 1  # type: ignore[misc]
+
+
+@pytest.mark.parametrize(
+    ("url", "read_as"),
+    [
+        ("postgres://u:p@h/d", "postgres://u:p@h/d?schema=zimsend"),
+        ("postgresql:///d?host=/run", "postgresql:///d?host=/run&schema=zimsend"),
+        ("postgres://u:p?p@h/d", "postgres://u:p?p@h/d?schema=zimsend"),
+        ("postgres://h/d?sslmode=disable", "postgres://h/d?sslmode=disable&schema=zimsend"),
+        ("sqlite:////r.db", "sqlite:////r.db"),
+    ],
+)
+def test_the_schema_goes_with_the_url_of_postgresql(url: str, read_as: str) -> None:
+    assert read(DATABASE_URL=url, DATABASE_SCHEMA="zimsend").database_url == read_as

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote_to_bytes
 
+import psycopg
 import pytest
 from flask import Flask, current_app, request
 from flask.testing import FlaskClient
@@ -24,6 +25,7 @@ from receiver.store import Selection
 from tests.embedded import hostile_host
 from tests.embedded.conftest import SETTINGS, report
 from tests.embedded.hostile_host import ROOT
+from tests.postgres import Databases
 from tests.server import eventually
 from tests.web.front.test_servers import KEYS, TABLE, TOKEN, Ask, Got, in_process
 
@@ -234,6 +236,19 @@ def test_one_receiver_may_be_in_several_applications(mount: Mount, tmp_path: Pat
     clients = [mount(app, receiver=receiver) for app in (first, second)]
     assert report(clients[1], "sent", "m1", at="/sms/webhooks/zimsend").status_code == 200
     eventually(lambda: seen == ["second"])
+
+
+def test_a_postgresql_is_shared_with_the_host(mount: Mount, databases: Databases) -> None:
+    """Whose tables have the names that ours have, and keep them."""
+    url = databases.create(empty=True)
+    with psycopg.connect(url, autocommit=True) as connection:
+        connection.execute("CREATE TABLE events (party text)")
+        connection.execute("INSERT INTO events VALUES ('birthday')")
+        client = mount(plain(), settings={"DATABASE_URL": url})
+        assert report(client, "sent", "m1", at="/sms/webhooks/zimsend").status_code == 200
+        assert client.get("/sms/readyz").status_code == 200
+        assert connection.execute("SELECT party FROM events").fetchall() == [("birthday",)]
+        assert connection.execute("SELECT count(*) FROM zimsend.events").fetchone() == (1,)
 
 
 # --- the dashboard

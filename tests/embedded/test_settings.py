@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from receiver import ConfigError
-from receiver.config import NAMES, Config
+from receiver.config import Config
 from receiver.hosted import settings_of
 from tests.embedded.conftest import SECRET, SETTINGS, Embed, client_of
 
@@ -98,14 +98,13 @@ def test_an_empty_one_is_not_set() -> None:
 
 def test_of_the_hosts_databases_only_a_postgresql_is_shared() -> None:
     config = read(ZIMSEND_WEBHOOK_SECRET=SECRET, DATABASE_URL=POSTGRES)
-    assert config.database_url == POSTGRES
+    assert config.database_url == f"{POSTGRES}?schema=zimsend"
     for url in ("sqlite:///app.db", "mysql://shop@localhost/shop"):
         error = refused(ZIMSEND_WEBHOOK_SECRET=SECRET, DATABASE_URL=url)
         assert error.name == "DATABASE_URL"
         assert "ZIMSEND_DATABASE_URL" in error.problem
 
 
-@pytest.mark.skipif("DATABASE_SCHEMA" not in NAMES, reason="there is no such setting yet")
 def test_in_a_postgresql_the_tables_have_a_schema_of_their_own() -> None:
     assert read(SETTINGS | {"DATABASE_URL": POSTGRES}).database_schema == "zimsend"
     given = SETTINGS | {"DATABASE_URL": POSTGRES, "DATABASE_SCHEMA": "sms"}

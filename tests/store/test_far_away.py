@@ -17,7 +17,7 @@ from receiver.store import Store, open_store
 from receiver.store.postgres import pool, transactions
 from receiver.times import SECOND
 from tests.distance import Distance, at_port
-from tests.postgres import Databases
+from tests.postgres import OURS, Databases, plain
 
 
 @pytest.fixture(params=[0.0, 0.15, 0.4])
@@ -29,8 +29,8 @@ def far(
     monkeypatch.setattr(pool, "LOCKED_READ", 0.3)
     monkeypatch.setattr(transactions, "SHORT_PATIENCE", 0.3)
     url = databases.lend()
-    way = Distance(int(conninfo_to_dict(url)["port"]), request.param)
-    with closing(open_store(at_port(url, way.port))) as store:
+    way = Distance(int(conninfo_to_dict(plain(url))["port"]), request.param)
+    with closing(open_store(at_port(plain(url), way.port) + OURS)) as store:
         yield store, url, request.param
     way.close()
     databases.take_back(url)
@@ -60,7 +60,7 @@ def test_a_read_waits_for_a_lock_as_long_as_it_may_and_keeps_its_connection(
     store, url, away = far
     store.body("an event")
     connections = "SELECT count(*), min(backend_start) FROM pg_stat_activity WHERE application_name"
-    connections += " = 'zimsend-receiver' AND datname = current_database()"
+    connections += " LIKE 'zimsend-receiver%' AND datname = current_database()"
     with psycopg.connect(url) as outside:
         before = outside.execute(connections).fetchone()
         for table, call in CALLS:

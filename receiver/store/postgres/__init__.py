@@ -48,7 +48,7 @@ class PostgresStore(Ingest, Work, Mirror, Phones, Upkeep, Marks, Counters, Views
                 raise StoreUnavailable(f"DATABASE_URL: {told(error)}") from error
             with connection:
                 try:
-                    return schema.migrate(connection)
+                    return schema.migrate(connection, self._pool.place)
                 except psycopg.Error as error:
                     hint = _HINTS.get(error.sqlstate, "")
                     raise StoreUnavailable(f"DATABASE_URL: {told(error)}{hint}") from error
@@ -64,6 +64,6 @@ class PostgresStore(Ingest, Work, Mirror, Phones, Upkeep, Marks, Counters, Views
     def prove_writable(self) -> None:
         self._pool.prepare_for_ingest()  # who asks wants to know whether webhooks may come
         with self._transaction(lock_patience=SHORT_PATIENCE) as connection:
-            schema.verify(connection)
+            schema.verify(connection, connection.place)
             # A server that only follows another one can be read, and takes no writes.
             connection.execute("UPDATE marks SET value = value + 1 WHERE name = 'checks'")

@@ -15,11 +15,10 @@ from typing import Any, NamedTuple
 from receiver import mirror, status
 from receiver.mirror import MOST_CODES, OTHER, Cell
 from receiver.store.group import MirroredMessage
+from receiver.store.postgres.place import CODES
 from receiver.store.postgres.pool import Connection
 from receiver.times import DAY
 
-#: The advisory lock of whoever gives a code a cell of its own; see `schema`.
-_CODES = "31590, 3"
 #: Days and providers whose codes a process remembers.
 _REMEMBERED = 64
 
@@ -95,7 +94,7 @@ class Codes:
         asked: set[tuple[int, str, str]],
     ) -> dict[tuple[int, str], set[str]]:
         """The codes of days and providers, with those that are new and find room."""
-        connection.execute(f"SELECT pg_advisory_xact_lock({_CODES})")
+        connection.execute(f"SELECT pg_advisory_xact_lock({connection.place.lock(CODES)})")
         rows = connection.execute(_CODES_OF, (_ENCODE(sorted(places)),)).fetchall()
         found: dict[tuple[int, str], set[str]] = {place: set() for place in places}
         for day, provider, code in rows:

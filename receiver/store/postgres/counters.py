@@ -8,8 +8,8 @@ from collections.abc import Collection, Mapping
 
 from receiver.metrics import OTHER, Key, of_arrivals
 from receiver.store.copying import TABLES
+from receiver.store.postgres.place import SCHEMA
 from receiver.store.postgres.pool import Connection
-from receiver.store.postgres.schema import SCHEMA
 from receiver.store.postgres.transactions import Transactions
 
 #: Events that are counted at once.
@@ -63,7 +63,8 @@ class Counters(Transactions):
 
     def _writing(self) -> set[str]:
         with self._worker_reads() as connection:
-            return {name for (name,) in connection.execute(_WRITING)}
+            asked = (connection.place.space, SCHEMA)
+            return {name for (name,) in connection.execute(_WRITING, asked)}
 
     def counters(self) -> dict[Key, int]:
         with self._reader() as connection:
@@ -93,10 +94,9 @@ SELECT (SELECT value FROM marks WHERE name = 'counted'),
        (SELECT CASE WHEN is_called THEN last_value ELSE 0 END FROM event_seqs)
 """
 
-_CLASS, _OBJECT = SCHEMA.split(", ")
-_WRITING = f"""
+_WRITING = """
 SELECT virtualtransaction FROM pg_locks
-WHERE locktype = 'advisory' AND classid = {_CLASS} AND objid = {_OBJECT} AND objsubid = 2
+WHERE locktype = 'advisory' AND classid = %s AND objid = %s AND objsubid = 2
   AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
 """
 

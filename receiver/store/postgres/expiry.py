@@ -59,7 +59,8 @@ def _locked(connection: Connection, candidates: str, again: str, before: int) ->
     """The ids of a batch, locked, of what may go."""
     asked = {"before": before, "limit": _BATCH, "spared": _spared(connection, before)}
     ids = _column(connection, candidates, asked)
-    free = _column(connection, _LOCK_WHAT_IS_FREE, (json.dumps(ids),)) if ids else []
+    key = {"ids": json.dumps(ids), "seed": connection.place.seed}
+    free = _column(connection, _LOCK_WHAT_IS_FREE, key) if ids else []
     return _column(connection, again, {**asked, "ids": free}) if free else []
 
 
@@ -87,8 +88,8 @@ _UNDATED = "SELECT name, value FROM marks WHERE starts_with(name, %s)"
 
 # The locks are those of `receiver.store.postgres.transactions._LOCK`.
 _LOCK_WHAT_IS_FREE = """
-SELECT id FROM jsonb_array_elements_text(%s::jsonb) AS id
-WHERE pg_try_advisory_xact_lock(hashtextextended(id, 0))
+SELECT id FROM jsonb_array_elements_text(%(ids)s::jsonb) AS id
+WHERE pg_try_advisory_xact_lock(hashtextextended(id, %(seed)s))
 """
 
 # A message's `at` is one of the times that `touched_at` is the latest of, so those that have

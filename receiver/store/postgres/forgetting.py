@@ -28,8 +28,8 @@ from receiver.store.forgetting import (
 )
 from receiver.store.postgres import codes
 from receiver.store.postgres.codes import Codes, Move, count, pairs_of
+from receiver.store.postgres.place import SCHEMA
 from receiver.store.postgres.pool import Connection
-from receiver.store.postgres.schema import SCHEMA
 from receiver.store.postgres.transactions import Transactions, as_unavailable
 
 #: Seconds that one waits to have `SCHEMA` alone: meanwhile nobody else begins to write.
@@ -79,7 +79,7 @@ class Forgetting(Transactions):
 
     def forget(self, entries: Sequence[Entry], patience: float) -> None:
         with self._transaction(patience, lock_patience=_ALONE_WITHIN) as connection:
-            connection.execute(f"SELECT pg_advisory_xact_lock({SCHEMA})")
+            connection.execute(f"SELECT pg_advisory_xact_lock({connection.place.lock(SCHEMA)})")
             rows = json.dumps([entry._asdict() for entry in entries])
             connection.execute(_REMEMBER, {"entries": rows})
 
@@ -116,8 +116,9 @@ class Forgetting(Transactions):
             ((readers,),) = connection.execute(_WHO_SEES, (self._changed_by,))
             if readers:
                 return True
-            what = [*(f"VACUUM (TRUNCATE FALSE) {table}" for table in _TABLES)]
-            for index in _INDEXES:
+            own = self._pool.place.prefix  # none of this may be in a transaction
+            what = [*(f"VACUUM (TRUNCATE FALSE) {own}{table}" for table in _TABLES)]
+            for index in (own + name for name in _INDEXES):
                 # What is left where this was killed.
                 what.append(f"DROP INDEX CONCURRENTLY IF EXISTS {index}_ccnew")
                 ((there,),) = connection.execute("SELECT to_regclass(%s) IS NOT NULL", (index,))

@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import partial
 from typing import Any, ClassVar, Self
 
 import psycopg
@@ -21,6 +22,8 @@ from psycopg.types.string import StrDumperUnknown
 from psycopg_pool import ConnectionPool, PoolTimeout
 
 from receiver.errors import ConfigError, StoreUnavailable
+from receiver.setting_values import schema
+from receiver.store.postgres.place import Place
 
 #: Of one process at most: two web processes, a worker and an overlapping release stay under the 20
 #: that the small plans of hosts allow.
@@ -63,6 +66,7 @@ def settings_of(url: str) -> dict[str, Any]:
 
     :raises ConfigError: if it is no such URL; what is wrong with it might be the password.
     """
+    place = place_of(url)
     url, _ = without_others(url)
     try:
         given = conninfo_to_dict(url)
@@ -79,7 +83,8 @@ def settings_of(url: str) -> dict[str, Any]:
         ) from None
     if not all(map(_is_local, hosts.split(","))) and "PGSSLMODE" not in os.environ:
         given.setdefault("sslmode", "require")
-    return _DEFAULTS | given
+    own = {"application_name": f"{_DEFAULTS['application_name']} {place.schema}".rstrip()}
+    return _DEFAULTS | own | given
 
 
 #: Parameters by which other tools set their own pools and caches: nothing is lost without them.
@@ -93,8 +98,7 @@ _OF_OTHERS = {
 }
 #: Parameters that mean something here, and how it is written for PostgreSQL.
 _MEANT = {
-    "schema": "options=-csearch_path%3DNAME",
-    "currentSchema": "options=-csearch_path%3DNAME",
+    "currentSchema": "schema=NAME",
     "ssl": "sslmode=require or sslmode=disable",
     "sslaccept": "sslmode=require or sslmode=verify-full",
     "sslcertificate": "sslrootcert=FILE",
@@ -102,6 +106,8 @@ _MEANT = {
 }
 #: What changes nothing: what would be so without it.
 _AS_EVER = {("schema", "public"), ("currentSchema", "public")}
+#: What is ours, and not PostgreSQL's: `DATABASE_SCHEMA`, where there is only a URL.
+_SCHEMA = "schema"
 _SSL_MODES = ("disable", "allow", "prefer", "require", "verify-ca", "verify-full")
 
 
@@ -110,16 +116,16 @@ def without_others(url: str) -> tuple[str, list[str]]:
 
     :raises ConfigError: at one that means something here, or that nobody knows.
     """
-    head, _, query = url.rpartition("?")
-    pairs = [part.partition("=")[::2] for part in query.split("&")]
-    # What looks different is a password with a question mark, and nothing of it may be told.
-    if not head or "@" in query or not all(re.fullmatch("[A-Za-z_]+", name) for name, _ in pairs):
+    head, pairs = _parameters(url)
+    if not pairs:
         return url, []
     known = {option.keyword.decode() for option in Conninfo.get_defaults()}
     kept, ignored = [], []
     for name, value in pairs:
         if (name, value) in _AS_EVER or name in _OF_OTHERS:
             ignored.append(name)
+        elif name == _SCHEMA:
+            pass  # see `place_of`
         elif (name, value) == ("ssl", "true"):
             kept.append("sslmode=require")
         elif name in _MEANT:
@@ -133,6 +139,33 @@ def without_others(url: str) -> tuple[str, list[str]]:
         else:
             kept.append(f"{name}={value}")
     return head + ("?" + "&".join(kept) if kept else ""), ignored
+
+
+def place_of(url: str) -> Place:
+    """Where a `DATABASE_URL` says that the tables are.
+
+    :raises ConfigError: if that is no name for a schema, or there are two.
+    """
+    _, pairs = _parameters(url)
+    named = {v for name, v in pairs if name == _SCHEMA and (name, v) not in _AS_EVER}
+    if len(named) > 1:
+        raise ConfigError(
+            "DATABASE_SCHEMA", f"?{_SCHEMA}= in DATABASE_URL names another one: take one away"
+        )
+    try:
+        return Place(*(schema(name) for name in named))
+    except ValueError as error:
+        raise ConfigError("DATABASE_URL", f"?{_SCHEMA}= is {error}") from None
+
+
+def _parameters(url: str) -> tuple[str, list[tuple[str, str]]]:
+    """A URL up to its parameters, and these."""
+    head, _, query = url.rpartition("?")
+    pairs = [(name, value) for name, _, value in (part.partition("=") for part in query.split("&"))]
+    # What looks different is a password with a question mark, and nothing of it may be told.
+    if not head or "@" in query or not all(re.fullmatch("[A-Za-z_]+", name) for name, _ in pairs):
+        return url, []
+    return head, pairs
 
 
 def _is_local(host: str) -> bool:
@@ -158,6 +191,8 @@ class Connection(psycopg.Connection[TupleRow]):
     round_trip: float = 0.0
     #: Whether a pooler may give each transaction to another session of the server.
     pooled: bool = False
+    #: Where the tables are.
+    place: Place = Place()
     #: It was given up with a link that may be sound, so nothing is said about the others'.
     discarded: bool = False
     #: Why the last attempt to connect failed.
@@ -206,6 +241,7 @@ class Pool:
 
     def __init__(self, url: str) -> None:
         self.settings = settings_of(url)
+        self.place = place_of(url)
         #: Parameters of the URL that are other tools'.
         self.ignored = ", ".join(without_others(url)[1])
         self._opening = threading.Lock()
@@ -270,7 +306,7 @@ class Pool:
                     min_size=_INGEST if size == _INGEST else 0,
                     max_size=size,
                     check=_check,
-                    configure=_configure,
+                    configure=partial(_configure, self.place),
                     reconnect_timeout=0,  # the next who asks tries again, at once
                     num_workers=1,
                     open=True,
@@ -314,14 +350,16 @@ def _check(connection: Connection) -> None:
         ConnectionPool.check_connection(connection)
 
 
-def _configure(connection: Connection) -> None:
+def _configure(place: Place, connection: Connection) -> None:
     began = time.monotonic()
     connection.deadline = began + 2 * _CHECK_PATIENCE
     connection.adapters.register_dumper(str, _Text)
     # A pooler like PgBouncer tells another number than the server's own. The session is not ours
     # then: nothing may be set in it, nor prepared.
-    bounds = (connection.info.backend_pid, f"{LONGEST_READ:g}s", f"{1000 * LOCKED_READ:.0f}ms")
-    ((bounded,),) = connection.execute(_BOUND, bounds)
+    connection.place = place
+    bounds = (f"{LONGEST_READ:g}s", f"{1000 * LOCKED_READ:.0f}ms")
+    own = (connection.info.backend_pid, *bounds, place.search_path)
+    ((bounded,),) = connection.execute(_BOUND, own)
     connection.pooled = bounded is None
     if connection.pooled:
         connection.prepare_threshold = None
@@ -329,8 +367,9 @@ def _configure(connection: Connection) -> None:
     connection.round_trip = connection.used_at - began
 
 
-# For what is read without a transaction of its own.
+# For what is read without a transaction of its own; and where the tables are, for all.
 _BOUND = """
 SELECT CASE WHEN pg_backend_pid() = %s THEN
-    set_config('statement_timeout', %s, false) || set_config('lock_timeout', %s, false) END
+    set_config('statement_timeout', %s, false) || set_config('lock_timeout', %s, false)
+    || set_config('search_path', coalesce(%s, current_setting('search_path')), false) END
 """

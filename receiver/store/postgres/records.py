@@ -152,7 +152,7 @@ def _replay_page(
     dry_run: bool,
 ) -> int:
     seqs = [event["seq"] for event in page]
-    connection.execute(_LOCK_QUEUES, (seqs,))
+    connection.execute(_LOCK_QUEUES, {"seqs": seqs, "seed": connection.place.seed})
     existing: dict[int, dict[str, Item]] = {}
     for seq, handler, *item in connection.execute(
         "SELECT event_seq, handler, state, leased AND due_at > %s, cause, due_at FROM deliveries"
@@ -275,7 +275,7 @@ FROM quarantine WHERE digest = %s
 _LOCK_QUEUES = f"""
 SELECT count(pg_advisory_xact_lock(key)) FROM (
     SELECT DISTINCT {LOCK_OF_QUEUE.format(handler="m.handler")} AS key FROM deliveries AS m
-    WHERE event_seq = ANY (%s) AND state = 'pending' AND message_id IS NOT NULL
+    WHERE event_seq = ANY (%(seqs)s) AND state = 'pending' AND message_id IS NOT NULL
     ORDER BY key) AS keys
 """
 

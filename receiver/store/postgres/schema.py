@@ -30,14 +30,15 @@ from receiver import mirror
 from receiver.causes import cause_of
 from receiver.errors import SchemaMismatch, StoreUnavailable
 from receiver.store.claiming import NEVER, STAND
-from receiver.store.postgres import codes
+from receiver.store.postgres import codes, own_schema
+from receiver.store.postgres.place import MIGRATION, SCHEMA, Place
 from receiver.store.views import OF_PHONES
 
 Connection = psycopg.Connection[Any]
 
-#: Advisory locks, in the key space of two numbers: the ids that ingest locks are in the other one.
-MIGRATION = "31590, 1"
-SCHEMA = "31590, 2"
+#: A step that is none: these tables are used under the locks of their own schema. It is a breaking
+#: one for whoever finds them by its `search_path`, older releases too, and would take other locks.
+OWN_LOCKS = 1_000_000
 
 #: Whoever waits for the lock of a table makes all wait that come after: so not for long, and again
 #: after a rest.
@@ -52,12 +53,12 @@ class Step(NamedTuple):
     breaking: bool = False
 
 
-def migrate(connection: Connection) -> list[str]:
+def migrate(connection: Connection, place: Place) -> list[str]:
     """Take the steps that are missing, all in one transaction; returns their names."""
     for _ in range(_TRIES):
         try:
             with connection.transaction():
-                return _migrate(connection)
+                return _migrate(connection, place)
         # Readers have no lock but those of the tables, so one and a step may wait for each other.
         except (DeadlockDetected, LockNotAvailable):
             time.sleep(_REST)
@@ -67,7 +68,7 @@ def migrate(connection: Connection) -> list[str]:
     )
 
 
-def _migrate(connection: Connection) -> list[str]:
+def _migrate(connection: Connection, place: Place) -> list[str]:
     (encoding,) = connection.execute("SHOW server_encoding").fetchone() or ("",)
     if encoding != "UTF8":
         raise StoreUnavailable(
@@ -76,13 +77,17 @@ def _migrate(connection: Connection) -> list[str]:
         )
     connection.execute(f"SET LOCAL lock_timeout = '{_LOCK_TIMEOUT}'")
     connection.execute("SET LOCAL client_min_messages = 'warning'")
-    connection.execute(f"SELECT pg_advisory_xact_lock({MIGRATION})")
-    connection.execute(_STEPS_TAKEN)
+    connection.execute(f"SELECT pg_advisory_xact_lock({place.lock(MIGRATION)})")
+    if not place.schema or not own_schema.enter(connection, place):
+        connection.execute(_STEPS_TAKEN)
     taken = _taken(connection)
+    if place.schema and OWN_LOCKS not in taken:
+        _take_own_locks(connection, bool(taken))
+        taken[OWN_LOCKS] = True
     pending = [(number, step) for number, step in enumerate(STEPS, 1) if number not in taken]
-    refuse_newer(taken)
+    refuse_others(taken, place)
     if pending:
-        connection.execute(f"SELECT pg_advisory_xact_lock({SCHEMA})")
+        connection.execute(f"SELECT pg_advisory_xact_lock({place.lock(SCHEMA)})")
     for number, step in pending:
         step.take(connection)
         connection.execute(
@@ -92,12 +97,23 @@ def _migrate(connection: Connection) -> list[str]:
     return [step.name for _, step in pending]
 
 
+def _take_own_locks(connection: Connection, used: bool) -> None:
+    """From here on nobody writes under other locks.
+
+    :param used: whether somebody may be writing under those at this moment.
+    """
+    if used:
+        connection.execute(f"SELECT pg_advisory_xact_lock({Place().lock(SCHEMA)})")
+    row = (OWN_LOCKS, "locks_of_its_own", True)
+    connection.execute("INSERT INTO schema_steps (number, name, breaking) VALUES (%s, %s, %s)", row)
+
+
 def _taken(connection: Connection) -> dict[int, bool]:
     """The numbers of the steps that the database has taken, and whether each is breaking."""
     return dict(connection.execute("SELECT number, breaking FROM schema_steps").fetchall())
 
 
-def verify(connection: Connection) -> None:
+def verify(connection: Connection, place: Place) -> None:
     """Whether this release can work with the database's schema.
 
     :raises SchemaMismatch: if it cannot.
@@ -107,14 +123,21 @@ def verify(connection: Connection) -> None:
         raise SchemaMismatch(
             "the database's schema is older than this release: run `flask migrate`"
         )
-    refuse_newer(taken)
+    refuse_others(taken, place)
 
 
-def refuse_newer(taken: dict[int, bool]) -> None:
+def refuse_others(taken: dict[int, bool], place: Place) -> None:
     """
-    :raises SchemaMismatch: if a newer release has changed what this one relies on.
+    :raises SchemaMismatch: if a newer release has changed what this one relies on, or if the
+        tables are used under other locks.
     """
-    if any(breaking for number, breaking in taken.items() if number > len(STEPS)):
+    if (OWN_LOCKS in taken) is not bool(place.schema):
+        raise SchemaMismatch(
+            "the tables have been used without DATABASE_SCHEMA: run `flask migrate`"
+            if place.schema
+            else "the tables are those of a receiver with DATABASE_SCHEMA: set it here as well"
+        )
+    if any(breaking for number, breaking in taken.items() if len(STEPS) < number != OWN_LOCKS):
         raise SchemaMismatch(
             "the database's schema is newer than this release, which must not write into it: "
             "start the newer release"
@@ -129,7 +152,9 @@ def _create_tables(connection: Connection) -> None:
     try:
         with connection.transaction():  # a savepoint: without the extension it works as well
             connection.execute("CREATE EXTENSION IF NOT EXISTS pg_trgm")
-            connection.execute(_TRIGRAMS)
+            # It may be anywhere, and need not be where names are looked for.
+            ((where,),) = connection.execute(_WHERE_TRIGRAMS_ARE)
+            connection.execute(_TRIGRAMS.format(where))
     except psycopg.Error:
         pass
 
@@ -325,9 +350,13 @@ INSERT INTO marks VALUES ('timestamp', -9223372036854775808), ('expiry', 0), ('c
 # A part of a text is found by its trigrams. The list of what the index has yet to take in is kept
 # short: whoever fills it empties it, and a webhook waits for that.
 _TRIGRAMS = """
-CREATE INDEX texts_by_trigrams ON texts USING gin (folded gin_trgm_ops)
+CREATE INDEX texts_by_trigrams ON texts USING gin (folded {}.gin_trgm_ops)
     WITH (gin_pending_list_limit = 512)
 """
+
+_WHERE_TRIGRAMS_ARE = (
+    "SELECT extnamespace::regnamespace::text FROM pg_extension WHERE extname = 'pg_trgm'"
+)
 
 _PARKED = f"""
 -- Since when a parked item has been due (receiver/store/claiming.py); null for all others.

@@ -22,6 +22,7 @@ from receiver.errors import SchemaMismatch, StoreUnavailable
 from receiver.store.forgetting import Door
 from receiver.store.postgres import schema
 from receiver.store.postgres.codes import Codes
+from receiver.store.postgres.place import SCHEMA
 from receiver.store.postgres.pool import LOCKED_READ, LONGEST_READ, Connection, Pool
 
 #: Seconds that one waits for a connection; and that a command's transaction may take, others' locks
@@ -73,7 +74,7 @@ class Transactions:
                 with connection.pipeline():
                     newer = _begin(connection, deadline, lock_patience, ids)
                     yield connection
-                    schema.refuse_newer(dict(newer.fetchall()))
+                    schema.refuse_others(dict(newer.fetchall()), connection.place)
                     committed = connection.execute("COMMIT")
             except psycopg.Error:
                 # With all that was in the pipeline, the preparing of a statement may have failed,
@@ -90,7 +91,7 @@ class Transactions:
     def _reading(self) -> Iterator[Connection]:
         """One read transaction: all that is read is of one moment."""
         with self._lent_to_reader() as connection:
-            connection.execute(_BEGIN_READING.format("REPEATABLE READ"), prepare=False)
+            _begin_reading(connection, "REPEATABLE READ")
             try:
                 yield connection
             finally:
@@ -139,8 +140,13 @@ def _begin(
     """Open a transaction that ends in time; returns the steps of the schema that are not ours."""
     left = max(1, int(1000 * (deadline - time.monotonic() - _EARLIER)))
     locks = left if lock_patience is None else min(left, max(1, int(1000 * lock_patience)))
+    place = connection.place
     connection.execute("BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE")
-    connection.execute(_LOCK, (str(left), str(locks), json.dumps(sorted(ids))))
+    if connection.pooled and place.search_path:
+        connection.execute(_LOOK_IN, (place.search_path,))
+    asked = {"statement": str(left), "locks": str(locks), "space": place.space}
+    asked |= {"schema": SCHEMA, "ids": json.dumps(sorted(ids)), "seed": place.seed}
+    connection.execute(_LOCK, asked)
     return connection.execute(
         "SELECT number, breaking FROM schema_steps WHERE number > %s",
         (len(schema.STEPS),),
@@ -153,11 +159,19 @@ def _bounded(connection: Connection) -> Iterator[None]:
     if not connection.pooled:
         yield
         return
-    connection.execute(_BEGIN_READING.format("READ COMMITTED"), prepare=False)
+    _begin_reading(connection, "READ COMMITTED")
     try:
         yield
     finally:
         _roll_back(connection)
+
+
+def _begin_reading(connection: Connection, isolation: str) -> None:
+    # Statements in one round trip, which cannot be prepared.
+    statements = _BEGIN_READING.format(isolation)
+    if connection.pooled and connection.place.search_path:
+        statements += f"; SET LOCAL search_path = {connection.place.search_path}"
+    connection.execute(statements, prepare=False)
 
 
 def _roll_back(connection: Connection) -> None:
@@ -195,7 +209,10 @@ def told(error: psycopg.Error) -> str:
     if "does not support SSL" in line:
         line += " (in a network of your own, add ?sslmode=disable to DATABASE_URL)"
     if "unsupported startup parameter" in line:
-        line += " (this pooler does not pass it on: set it by ALTER ROLE, not in DATABASE_URL)"
+        line += (
+            " (this pooler does not pass it on: set it by ALTER ROLE, or a search_path by "
+            "DATABASE_SCHEMA, and not in DATABASE_URL)"
+        )
     return line
 
 
@@ -212,17 +229,20 @@ def _is_outage(error: psycopg.Error) -> bool:
 #
 # Who waits here holds nothing but such locks, and all ask for them in one order. Nothing has been
 # read yet: what is read from the next statement on is what those left who had the locks before.
-_LOCK = f"""
-SELECT set_config('statement_timeout', %s, true), set_config('lock_timeout', %s, true),
+_LOCK = """
+SELECT set_config('statement_timeout', %(statement)s, true),
+       set_config('lock_timeout', %(locks)s, true),
        set_config('idle_in_transaction_session_timeout', '10s', true),
        set_config('synchronous_commit', 'on', true), set_config('enable_seqscan', 'off', true),
-       pg_advisory_xact_lock_shared({schema.SCHEMA}),
+       pg_advisory_xact_lock_shared(%(space)s, %(schema)s),
        (SELECT count(pg_advisory_xact_lock(key)) FROM (
-            SELECT DISTINCT hashtextextended(id, 0) AS key
-            FROM jsonb_array_elements_text(%s::jsonb) AS id ORDER BY key) AS keys)
+            SELECT DISTINCT hashtextextended(id, %(seed)s) AS key
+            FROM jsonb_array_elements_text(%(ids)s::jsonb) AS id ORDER BY key) AS keys)
 """
 
-# Statements in one round trip, which cannot be prepared.
+# Where sessions are a pooler's: in all others, it is set once (`pool`).
+_LOOK_IN = "SELECT set_config('search_path', %s, true)"
+
 _BEGIN_READING = (
     "BEGIN ISOLATION LEVEL {} READ ONLY;"
     f" SET LOCAL statement_timeout = '{LONGEST_READ:g}s';"
@@ -230,4 +250,4 @@ _BEGIN_READING = (
 )
 
 # Whoever has the lock of message and handler is alone in leasing and parking work of that message.
-LOCK_OF_QUEUE = "hashtextextended(m.message_id, hashtextextended({handler}, 1))"
+LOCK_OF_QUEUE = "hashtextextended(m.message_id, hashtextextended({handler}, %(seed)s + 1))"

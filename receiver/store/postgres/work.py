@@ -135,7 +135,7 @@ class Work(Transactions):
             with self._transaction() as connection:
                 connection.execute(_PLANS)
                 queues = json.dumps(found)
-                connection.execute(_LOCK_QUEUES, (queues,))
+                _lock_queues(connection, queues)
                 connection.execute(_UNPARK, {"now": now, "queues": queues})
         return len(found)
 
@@ -173,6 +173,7 @@ class _Found:
             return None
         due_at, seq = self._after
         asked = {"now": now, "handler": self.want.handler, "due_at": due_at, "seq": seq}
+        asked["seed"] = connection.place.seed
         return connection.execute(_MET, {**asked, "count": count})
 
     def meet(self, met: list[tuple[int, int, str | None, bool, bool]], count: int) -> None:
@@ -246,10 +247,14 @@ def _settle(
     names = {queue for queue in queues_of(forgotten, settlements) if queue[0]}
     queues = json.dumps([{"message_id": name, "handler": handler} for name, handler in names])
     if names:
-        connection.execute(_LOCK_QUEUES, (queues,))
+        _lock_queues(connection, queues)
     connection.execute(_SETTLE, (json.dumps([_settled(s) for s in settlements]),))
     if names:
         connection.execute(_UNPARK, {"now": now, "queues": queues})
+
+
+def _lock_queues(connection: Connection, queues: str) -> None:
+    connection.execute(_LOCK_QUEUES, {"queues": queues, "seed": connection.place.seed})
 
 
 def _settled(settlement: Settlement) -> dict[str, Any]:
@@ -433,7 +438,8 @@ FROM events WHERE seq = ANY (%s::bigint[] || ARRAY(
 _LOCK_QUEUES = f"""
 SELECT count(pg_advisory_xact_lock(key)) FROM (
     SELECT DISTINCT {LOCK_OF_QUEUE.format(handler="m.handler")} AS key
-    FROM jsonb_to_recordset(%s::jsonb) AS m (message_id text, handler text) ORDER BY key) AS keys
+    FROM jsonb_to_recordset(%(queues)s::jsonb) AS m (message_id text, handler text)
+    ORDER BY key) AS keys
 """
 
 # Only while the lease is the one that is settled: the fence says so. What is leased is pending.

@@ -20,14 +20,17 @@ from receiver.providers.zimsend.webhook import parse
 from receiver.store import Claim, Selection, Settlement, Want
 from receiver.store.postgres import PostgresStore
 from receiver.store.postgres import work as postgres_work
+from receiver.store.postgres.place import Place
 from receiver.times import DAY, MINUTE, SECOND
 from tests.payloads import body_of
+from tests.postgres import SCHEMA
 from tests.server import eventually
 from tests.store.postgres.work import LEASE, NOW, ids, ingest, one_handler, sent, work
 
 
 def lease_by_hand(outside: psycopg.Connection[Any]) -> list[str]:
     """What a worker does in `work`, up to its commit."""
+    outside.place = Place(SCHEMA)  # type: ignore[attr-defined]
     (found,) = postgres_work._find(outside, NOW, [Want("h", 10, LEASE, 3)])  # type: ignore[arg-type]
     leased = [row[0] for row in outside.execute(postgres_work._LEASE, found.asked(NOW))]
     events = outside.execute("SELECT id FROM events WHERE seq = ANY (%s) ORDER BY seq", (leased,))

@@ -8,7 +8,8 @@ import subprocess
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from contextlib import ExitStack, closing, contextmanager
+from typing import Any, LiteralString
 
 import psycopg
 import pytest
@@ -16,15 +17,16 @@ from flask import Flask
 from psycopg.conninfo import conninfo_to_dict
 
 from app import create_app
-from receiver import ConfigError, times, upkeep
+from receiver import ConfigError, erasing, phone, times, upkeep
 from receiver.errors import StoreUnavailable
+from receiver.mirror import Search
 from receiver.parts import Receiver
 from receiver.store import Selection, open_store
 from receiver.store.postgres.pool import settings_of, without_others
 from receiver.store.postgres.schema import STEPS
 from tests.conftest import SECRET, Clock, Provider
 from tests.payloads import envelope, sms
-from tests.postgres import Databases
+from tests.postgres import Databases, plain
 from tests.server import cannot_run, eventually, free_port
 
 PGBOUNCER = shutil.which("pgbouncer", path=f"{os.environ.get('PATH')}:/usr/sbin")
@@ -40,7 +42,7 @@ def pooler(
     if PGBOUNCER is None:
         cannot_run("there is no pgbouncer (Debian: apt install pgbouncer)")
     direct = databases.create(empty=True)
-    server = conninfo_to_dict(direct)
+    server = conninfo_to_dict(plain(direct))
     folder = tmp_path_factory.mktemp("pooler")
     port = free_port()
     settings = folder / "pgbouncer.ini"
@@ -160,6 +162,57 @@ def _nothing_is_left(outside: psycopg.Connection[Any]) -> None:
     )
 
 
+@contextmanager
+def temporary_tables(url: str) -> Iterator[None]:
+    """In each session of the server, called like ours."""
+    in_each_session(url, "CREATE TEMP TABLE events (a int); CREATE TEMP TABLE schema_steps (a int)")
+    yield
+    in_each_session(url, "DROP TABLE pg_temp.events, pg_temp.schema_steps")
+
+
+def in_each_session(url: str, statements: LiteralString) -> None:
+    with ExitStack() as strangers:  # each holds one until all have theirs
+        for _ in range(SESSIONS):
+            stranger = strangers.enter_context(psycopg.connect(url, prepare_threshold=None))
+            stranger.execute(statements)
+
+
+def test_a_schema_of_its_own_is_the_transactions_and_never_the_sessions(
+    pooler: tuple[str, str], behind: Receiver
+) -> None:
+    """On the same sessions are a receiver whose tables are in `public`, and somebody's temporary
+    tables that are called like ours."""
+    direct, url = pooler
+    with psycopg.connect(plain(direct), autocommit=True) as outside:
+        outside.execute("CREATE SCHEMA mine")
+    environ = {
+        "ZIMSEND_WEBHOOK_SECRET": SECRET,
+        "DATABASE_URL": f"{url}?pgbouncer=true",
+        "DATABASE_SCHEMA": "mine",
+        "HANDLERS": "tests.handlers",
+    }
+    app = create_app(environ, behind.now)
+    mine: Receiver = app.extensions["receiver"]
+    with temporary_tables(url), closing(mine.store) as store:
+        assert len(store.migrate()) == len(STEPS)
+        assert store.migrate() == []
+        store.prove_writable()
+        with ThreadPoolExecutor(4) as threads:
+            statuses = threads.map(lambda n: send(mine, app, 1_000 + n), range(20))
+            assert list(statuses) == [200] * 20
+            assert None not in list(threads.map(lambda n: store.body(f"e{1_000 + n}"), range(20)))
+        assert store.history(Search(), 0, 5)[0] == 20
+        assert store.kept()[0] == {"delivered": 20}
+        number = phone.number("+33699888777", None)
+        assert number is not None
+        erasing.forget(store, number, lambda _: None)
+        assert upkeep.expire(store, behind.now() + 200 * times.DAY).events == 0  # owed
+    assert behind.store.body("e1001") is None
+    assert not behind.store.forgotten()
+    with psycopg.connect(plain(direct), autocommit=True) as outside:
+        outside.execute("DROP SCHEMA mine CASCADE")
+
+
 def test_nothing_stays_in_a_session_for_the_next_who_gets_it(
     pooler: tuple[str, str], behind: Receiver
 ) -> None:
@@ -170,9 +223,10 @@ def test_nothing_stays_in_a_session_for_the_next_who_gets_it(
         for other in others:  # each holds one of them
             row = other.execute(
                 "SELECT current_setting('statement_timeout'), current_setting('lock_timeout'),"
-                " current_setting('enable_seqscan'), (SELECT count(*) FROM pg_prepared_statements)"
+                " current_setting('enable_seqscan'), (SELECT count(*) FROM pg_prepared_statements),"
+                " current_setting('search_path')"
             ).fetchone()
-            assert row == ("0", "0", "on", 0)
+            assert row == ("0", "0", "on", 0, '"$user", public')
     finally:
         for other in others:
             other.close()
@@ -194,6 +248,7 @@ def test_a_parameter_that_it_does_not_pass_on_is_told_in_words(pooler: tuple[str
         ("pool=5&prepared_statements=false", ["pool", "prepared_statements"]),
         ("sslmode=disable", []),
         ("options=-csearch_path%3Dmine", []),
+        ("sslmode=disable&schema=mine", []),
     ],
 )
 def test_parameters_of_other_tools_are_named_and_ignored(query: str, ignored: list[str]) -> None:
@@ -207,8 +262,10 @@ def test_parameters_of_other_tools_are_named_and_ignored(query: str, ignored: li
 @pytest.mark.parametrize(
     ("query", "told"),
     [
-        ("schema=mine", "options=-csearch_path%3DNAME"),
-        ("currentSchema=mine", "options=-csearch_path%3DNAME"),
+        ("schema=Mine", "not a plain name"),
+        ("schema=pg_mine", "PostgreSQL's own"),
+        ("schema=mine&schema=yours", "names another one"),
+        ("currentSchema=mine", "schema=NAME"),
         ("ssl=false", "sslmode=disable"),
         ("ssl=require", "sslmode=require"),
         ("sslaccept=strict", "sslmode"),

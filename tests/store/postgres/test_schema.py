@@ -17,6 +17,8 @@ from receiver.mirror import Search
 from receiver.store import Selection
 from receiver.store.postgres import PostgresStore
 from receiver.store.postgres import schema as postgres_schema
+from receiver.store.postgres.place import SCHEMA
+from receiver.store.postgres.pool import place_of
 from receiver.times import HOUR
 from tests.conftest import row_of
 from tests.payloads import envelope, sms
@@ -113,11 +115,12 @@ def contents(outside: psycopg.Connection[Any]) -> list[Any]:
 
 @pytest.mark.spoils_the_schema
 def test_no_write_goes_on_under_a_schema_that_changes_meanwhile(
-    store: PostgresStore, outside: psycopg.Connection[Any]
+    store: PostgresStore, postgres_url: str, outside: psycopg.Connection[Any]
 ) -> None:
+    lock = place_of(postgres_url).lock(SCHEMA)
     with ThreadPoolExecutor(1) as executor:
         with outside.transaction():
-            outside.execute(f"SELECT pg_advisory_xact_lock({postgres_schema.SCHEMA})")
+            outside.execute(f"SELECT pg_advisory_xact_lock({lock})")
             outside.execute("INSERT INTO schema_steps VALUES (999, 'changes a meaning', true)")
             writing = executor.submit(ingest, store, sent("m1"))
             time.sleep(0.3)
@@ -176,12 +179,13 @@ def test_a_migration_and_who_is_at_work_do_not_stop_each_other(
     monkeypatch.setattr(postgres_schema, "STEPS", (*postgres_schema.STEPS, step))
     monkeypatch.setattr(postgres_schema, "_LOCK_TIMEOUT", "5s")
     monkeypatch.setattr(postgres_schema, "_REST", 0.1)
+    lock = place_of(postgres_url).lock(SCHEMA)
     with ThreadPoolExecutor(1) as executor:
         with outside.transaction():
             # The migration is the one that finds out.
             outside.execute("SET LOCAL deadlock_timeout = '10s'")
             if writes:
-                outside.execute(f"SELECT pg_advisory_xact_lock_shared({postgres_schema.SCHEMA})")
+                outside.execute(f"SELECT pg_advisory_xact_lock_shared({lock})")
             outside.execute("SELECT count(*) FROM messages")
             migrating = executor.submit(store.migrate)
             eventually(lambda: waits_for_a_lock(postgres_url))
