@@ -39,7 +39,7 @@ class Visit:
 at_hand: ContextVar[Visit] = ContextVar("zimsend_visit")
 
 _made: Embedded | None = None
-_making = threading.Lock()
+_making = threading.RLock()  # what is imported meanwhile may ask for it, too
 
 
 def receiver() -> Embedded:

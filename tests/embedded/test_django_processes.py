@@ -135,6 +135,8 @@ def test_a_thousand_orders_are_right_though_the_database_restarts(
         eventually(lambda: len(orders(postgres)) == len(ends))
     assert orders(postgres) == ends
     assert "OperationalError" in (tmp_path / "log").read_text()  # it was felt
+    with psycopg.connect(postgres.url) as connection:  # the receiver keeps its tables apart
+        assert connection.execute("SELECT count(*) FROM zimsend.events").fetchone() == (len(ends),)
 
 
 def orders(postgres: PostgresServer) -> dict[str, str]:

@@ -13,7 +13,7 @@ import pytest
 pytest.importorskip("django", reason="NOT TESTED HERE: there is no Django")
 
 from django.core.exceptions import PermissionDenied
-from django.core.management import CommandError, call_command
+from django.core.management import CommandError, call_command, execute_from_command_line
 from django.core.management.base import SystemCheckError
 from django.core.wsgi import get_wsgi_application
 from django.http import HttpResponseRedirect
@@ -170,40 +170,43 @@ def test_webhooks_and_v1_are_not_asked_about(asked: Ask) -> None:
 # --- commands
 
 
-def manage(folder: Path, *arguments: str, **environ: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "tests.embedded.django_host.manage", *arguments],
-        cwd=ROOT,
-        env=djangos.environ(folder, **environ),
-        capture_output=True,
-        text=True,
-        timeout=60,
-    )
+Manage = Callable[..., tuple[object, str, str]]
 
 
-def test_commands_have_their_own_options_help_and_statuses(tmp_path: Path) -> None:
-    (tmp_path / "sms").mkdir()
-    ran = manage(tmp_path, "zimsend", "--settings", djangos.SETTINGS, "migrate")
-    assert (ran.returncode, ran.stdout[:9], ran.stderr) == (0, "migrated:", "")
-    assert (tmp_path / "sms" / "receiver.db").exists()
+@pytest.fixture
+def manage(given: dict[str, Any], capsys: pytest.CaptureFixture[str]) -> Manage:
+    """Type a command; returns the exit status and what went to standard output and error."""
 
-    ran = manage(tmp_path, "zimsend", "events", "list", "--help")
-    assert ran.stdout.startswith("Usage: manage.py zimsend events list [OPTIONS]")
-    assert "--state" in ran.stdout
+    def run(*arguments: str, **changed: str) -> tuple[object, str, str]:
+        with override_settings(ZIMSEND=given | changed):
+            with pytest.raises(SystemExit) as ended:
+                execute_from_command_line(["./manage.py", "zimsend", *arguments])
+            return ended.value.code, *capsys.readouterr()
 
-    ran = manage(tmp_path, "zimsend", "events", "list", "--nothing")
-    assert (ran.returncode, "--nothing" in ran.stderr) == (2, True)
-
-    ran = manage(tmp_path, "zimsend", "events", "show", "evt_none")
-    assert (ran.returncode, ran.stdout) == (1, "")
-    assert ran.stderr.startswith("Error: there is no event")
+    return run
 
 
-def test_a_wrong_setting_ends_a_command_with_one_line(tmp_path: Path) -> None:
-    ran = manage(tmp_path, "zimsend", "migrate", HOST_RECEIVER="mysql://x")
-    assert ran.returncode == 1
-    assert ran.stderr.startswith("zimsend-receiver cannot start. DATABASE_URL: ")
-    assert ran.stderr.count("\n") == 1
+def test_commands_have_their_own_options_help_and_statuses(manage: Manage) -> None:
+    status, out, err = manage("--settings", djangos.SETTINGS, "migrate")
+    assert (status, out[:9], err) == (0, "migrated:", "")
+
+    status, out, err = manage("events", "list", "--help")
+    assert out.startswith("Usage: manage.py zimsend events list [OPTIONS]")
+    assert (status, "--state" in out, err) == (0, True, "")
+
+    status, out, err = manage("events", "list", "--nothing")
+    assert (status, out, "--nothing" in err) == (2, "", True)
+
+    status, out, err = manage("events", "show", "evt_none")
+    assert (status, out) == (1, "")
+    assert err.startswith("Error: there is no event 'evt_none'")
+
+
+def test_a_wrong_setting_ends_a_command_with_one_line(manage: Manage) -> None:
+    status, _, err = manage("migrate", DATABASE_URL="mysql://x")
+    assert status == 1
+    assert err.startswith("zimsend-receiver cannot start. DATABASE_URL: ")
+    assert err.count("\n") == 1
 
 
 def test_commands_can_be_called_by_a_program(
