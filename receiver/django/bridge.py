@@ -15,6 +15,7 @@ from urllib.parse import unquote_to_bytes
 from asgiref.sync import sync_to_async
 from django.http import Http404, HttpRequest, HttpResponse, HttpResponseBase, StreamingHttpResponse
 from django.urls import get_script_prefix
+from django.utils.cache import patch_cache_control
 from django.utils.encoding import repercent_broken_unicode
 
 Application = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]
@@ -119,6 +120,9 @@ def _response(
             response.headers[name] += f", {value}"
         else:
             response.headers[name] = value
+    if "public" not in response.get("Cache-Control", ""):
+        # A cache of the whole project would show to all what one was let in to see.
+        patch_cache_control(response, private=True)
     # Django would log the path of each refusal, which may hold a number or a secret, and send a
     # mail for each 503. What is worth a line, the receiver has logged.
     response._has_been_logged = True

@@ -18,14 +18,14 @@ from receiver.django.embedding import Visit, at_hand, receiver
 
 def receive(request: HttpRequest, *_: object, rest: str, **__: object) -> HttpResponseBase:
     """Let the receiver answer. It lets in whom it knows: by a signature, a key, a session."""
-    # A 404 of ours is none of the project's, which would look for the path in another language.
-    request.urlconf = __name__
     visit = Visit(request)
     token = at_hand.set(visit)
     try:
         answer = bridge.call(receiver(), request, rest)
     finally:
         at_hand.reset(token)
+    # A 404 of ours is none of the project's, which would look for the path in another language.
+    request.urlconf = __name__
     return answer if visit.answer is None else visit.answer
 
 

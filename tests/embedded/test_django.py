@@ -187,11 +187,19 @@ def test_everything_is_answered_as_it_is_alone(embedded: Service, alone: Service
         got = plain(embedded(method, PREFIX + target, body, **headers), PREFIX)
         if target == "/metrics":
             expected["body"] = got["body"] = ""  # how long things took
+        got["cache-control"] = [v for v in got["cache-control"] if v != "private"]
+        got["cache-control"] = [v.removesuffix(", private") for v in got["cache-control"]]
         got |= {name: [] for name in OF_THE_HOST if not expected[name]}  # it guards all it serves
         assert got == expected, (method, target)
 
 
-def sign_in(service: Service, prefix: str = PREFIX) -> dict[str, str]:
+@pytest.fixture(scope="module")
+def admin(embedded: Service) -> dict[str, str]:
+    """The headers of one who has signed in: nobody may do so too often."""
+    return sign_in(embedded, PREFIX)
+
+
+def sign_in(service: Service, prefix: str) -> dict[str, str]:
     """Returns the headers of one who has signed in."""
     form = re.findall(rb'name="form" value="([^"]+)"', service("GET", f"{prefix}/sign-in").body)
     fields = urlencode({"form": form[0].decode(), "password": "corrêct horse battery staple"})
@@ -226,11 +234,10 @@ def test_the_dashboard_is_seen_below_each_prefix(embedded: Service, prefix: str)
         assert embedded("GET", file).status == 200
 
 
-def test_what_is_exported_may_be_compressed(embedded: Service) -> None:
+def test_what_is_exported_may_be_compressed(embedded: Service, admin: dict[str, str]) -> None:
     for number in range(3):
         body = event(f"csv{number}")
         assert embedded("POST", "/sms/webhooks/zimsend", body, **signed(body)).status == 200
-    admin = sign_in(embedded)
     answer = embedded("GET", "/sms/messages.csv", **admin)
     assert answer.status == 200
     assert b"csv2" in answer.body
@@ -296,6 +303,26 @@ def test_no_refusal_is_logged_with_its_path(
     for path in ("/webhooks/smscx/secret-0612345678", "/v1/sms/status/0612345678"):
         assert embedded("GET", PREFIX + path).status >= 400
     assert "0612345678" not in caplog.text
+
+
+def test_what_one_may_see_is_not_kept_for_all(server: str, admin: dict[str, str]) -> None:
+    """The project's cache keeps what it is not told to leave alone, and takes no note of keys."""
+    from tests.embedded.django_host.settings import MIDDLEWARE
+
+    cached = [
+        "django.middleware.cache.UpdateCacheMiddleware",
+        *MIDDLEWARE,
+        "django.middleware.cache.FetchFromCacheMiddleware",
+    ]
+    with override_settings(MIDDLEWARE=cached):
+        service = project(server)
+        for path, let_in, status in (
+            ("/v1/sms/history", KEY, 400),
+            ("/metrics", TOKEN, 401),
+            ("/messages", admin, 303),
+        ):
+            assert service("GET", PREFIX + path, **let_in).status == 200
+            assert service("GET", PREFIX + path).status == status
 
 
 def pages(service: Service) -> list[tuple[object, ...]]:

@@ -148,6 +148,30 @@ def test_the_environment_is_as_the_server_has_told_it(ask: Callable[..., Answer]
     assert {name: seen[name] for name in expected} == expected
 
 
+def reads_all(get_response: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    """A middleware that looks at each body."""
+
+    def middleware(request: Any) -> Any:
+        assert request.body
+        return get_response(request)
+
+    middleware.async_capable = False  # type: ignore[attr-defined]
+    return middleware
+
+
+def test_what_a_middleware_has_read_is_there_once_more(ask: Callable[..., Answer]) -> None:
+    seen = []
+
+    def application(environ: dict[str, Any], start: Start) -> list[bytes]:
+        seen.append(environ["wsgi.input"].read(2) + environ["wsgi.input"].read())
+        start("204 No Content", [])
+        return []
+
+    with override_settings(MIDDLEWARE=[f"{__name__}.reads_all"]):
+        ask(application, "POST", body=b"a=1\r\n&\xff", content_type="application/json")
+    assert seen == [b"a=1\r\n&\xff"]
+
+
 def test_a_prefix_without_a_slash_catches_no_longer_names(ask: Callable[..., Answer]) -> None:
     from django.http import Http404
     from django.test import RequestFactory

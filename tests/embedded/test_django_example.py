@@ -29,7 +29,15 @@ def test_its_own_tests_pass(tmp_path: Path) -> None:
         PYTHONDONTWRITEBYTECODE="1",
     )
     ran = subprocess.run(
-        [sys.executable, "-W", "error", "manage.py", "test"],
+        [
+            sys.executable,
+            "-W",
+            "error",
+            "-W",
+            "ignore:The default value of USE_TZ",
+            "manage.py",
+            "test",
+        ],
         cwd=SHOP,
         env=environ,
         capture_output=True,
