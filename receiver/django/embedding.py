@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
+from inspect import iscoroutinefunction
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from django.http import HttpRequest, HttpResponseBase
 from django.urls import NoReverseMatch, reverse
 from django.utils.module_loading import import_string
 
-from receiver import django
+from receiver.django import registry
 from receiver.embedded import Embedded
 from receiver.errors import ConfigError
 
@@ -95,7 +96,7 @@ def _make() -> Embedded:
         embedded_worker=embedded_worker,
         called="manage.py zimsend",
         here=_here,
-        registry=django.registry,
+        registry=registry,
     )
 
 
@@ -135,7 +136,7 @@ def fresh_connections() -> Iterator[None]:
 def _asking(named: object) -> Callable[[], bool]:
     """Ask the project's function whether whoever sends this request may see the dashboard.
 
-    It says so, or returns an answer of its own, as a redirect to where one signs in.
+    It says `True`, or returns an answer of its own, as a redirect to where one signs in.
 
     :param named: the function, or its dotted path.
     """
@@ -143,8 +144,8 @@ def _asking(named: object) -> Callable[[], bool]:
         may = import_string(named) if isinstance(named, str) else named
     except ImportError as error:
         raise ConfigError("AUTHORIZE", f"cannot import {named}: {error}") from None
-    if not callable(may):
-        raise ConfigError("AUTHORIZE", f"{named!r} is no function of a request")
+    if not callable(may) or iscoroutinefunction(may):
+        raise ConfigError("AUTHORIZE", f"{named!r} is no plain function of a request")
 
     def authorize() -> bool:
         visit = at_hand.get()
@@ -155,6 +156,6 @@ def _asking(named: object) -> Callable[[], bool]:
         if isinstance(answer, HttpResponseBase):
             visit.answer = answer
             return False
-        return bool(answer)
+        return answer is True
 
     return authorize

@@ -15,12 +15,14 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import unquote, unquote_to_bytes
 
 import django
+from django.core.asgi import get_asgi_application
+from django.core.wsgi import get_wsgi_application
 
 from tests.server import ROOT
 
@@ -78,7 +80,15 @@ class Answer(NamedTuple):
         return found[0] if found else None
 
 
+#: Of method, target, body, and headers by name: see `over_wsgi`.
 Ask = Callable[..., Answer]
+
+
+def project(server: str) -> Ask:
+    """Ask the whole project, as it is set up now, by one kind of server: `wsgi` or `asgi`."""
+    if server == "wsgi":
+        return partial(over_wsgi, get_wsgi_application())
+    return partial(over_asgi, get_asgi_application())
 
 
 def over_wsgi(

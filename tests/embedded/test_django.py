@@ -8,7 +8,7 @@ import json
 import re
 import sys
 import types
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
@@ -17,8 +17,6 @@ import pytest
 
 pytest.importorskip("django", reason="NOT TESTED HERE: there is no Django")
 
-from django.core.asgi import get_asgi_application
-from django.core.wsgi import get_wsgi_application
 from django.db import OperationalError, connection
 from django.db.backends.base.base import BaseDatabaseWrapper
 from django.test import override_settings
@@ -28,7 +26,7 @@ from receiver.parts import parts
 from receiver.providers.zimsend.webhook import sign
 from tests.conftest import SECRET
 from tests.embedded import djangos
-from tests.embedded.djangos import Answer, over_asgi, over_wsgi
+from tests.embedded.djangos import Answer, Ask, over_wsgi, project
 from tests.payloads import envelope, sms
 
 PREFIX = "/sms"
@@ -37,7 +35,6 @@ TOKEN = {"authorization": "Bearer a-token-of-32-characters-or-more"}
 SAME_ORIGIN = {"sec_fetch_site": "same-origin"}
 FORMS = {"content_type": "application/x-www-form-urlencoded"}
 FILES = {"content_type": "multipart/form-data; boundary=x"}
-Service = Callable[..., Answer]
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -58,7 +55,7 @@ def settings(folder: Path) -> dict[str, Any]:
 
 
 @pytest.fixture(scope="module")
-def embedded(server: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+def embedded(server: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ask]:
     """The project, by one kind of server or the other."""
     from receiver.django.embedding import receiver
 
@@ -68,16 +65,8 @@ def embedded(server: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
         receiver().close()
 
 
-def project(server: str) -> Service:
-    if server == "wsgi":
-        wsgi = get_wsgi_application()
-        return lambda *asked, **headers: over_wsgi(wsgi, *asked, **headers)
-    asgi = get_asgi_application()
-    return lambda *asked, **headers: over_asgi(asgi, *asked, **headers)
-
-
 @pytest.fixture(scope="module")
-def alone(server: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+def alone(server: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ask]:
     """The service as it is without Django."""
     given = settings(tmp_path_factory.mktemp("alone"))
     app = create_app({**given, "HANDLERS": ",".join(given["HANDLERS"])})
@@ -181,7 +170,7 @@ def attributes(cookie: str) -> list[str]:
     return [name, *sorted(re.sub(r"expires=.*", "expires", part.lower()) for part in rest)]
 
 
-def test_everything_is_answered_as_it_is_alone(embedded: Service, alone: Service) -> None:
+def test_everything_is_answered_as_it_is_alone(embedded: Ask, alone: Ask) -> None:
     for method, target, body, headers in ASKED:
         expected = plain(alone(method, target, body, **headers), "")
         got = plain(embedded(method, PREFIX + target, body, **headers), PREFIX)
@@ -194,12 +183,12 @@ def test_everything_is_answered_as_it_is_alone(embedded: Service, alone: Service
 
 
 @pytest.fixture(scope="module")
-def admin(embedded: Service) -> dict[str, str]:
+def admin(embedded: Ask) -> dict[str, str]:
     """The headers of one who has signed in: nobody may do so too often."""
     return sign_in(embedded, PREFIX)
 
 
-def sign_in(service: Service, prefix: str) -> dict[str, str]:
+def sign_in(service: Ask, prefix: str) -> dict[str, str]:
     """Returns the headers of one who has signed in."""
     form = re.findall(rb'name="form" value="([^"]+)"', service("GET", f"{prefix}/sign-in").body)
     fields = urlencode({"form": form[0].decode(), "password": "corrêct horse battery staple"})
@@ -218,7 +207,7 @@ def sign_in(service: Service, prefix: str) -> dict[str, str]:
 
 
 @pytest.mark.parametrize("prefix", ["/sms", "/acme/of/sms", "/fr/in/sms"])
-def test_the_dashboard_is_seen_below_each_prefix(embedded: Service, prefix: str) -> None:
+def test_the_dashboard_is_seen_below_each_prefix(embedded: Ask, prefix: str) -> None:
     body = event(f"m {prefix}")
     assert embedded("POST", f"{prefix}/webhooks/zimsend", body, **signed(body)).status == 200
     admin = sign_in(embedded, prefix)
@@ -234,7 +223,7 @@ def test_the_dashboard_is_seen_below_each_prefix(embedded: Service, prefix: str)
         assert embedded("GET", file).status == 200
 
 
-def test_what_is_exported_may_be_compressed(embedded: Service, admin: dict[str, str]) -> None:
+def test_what_is_exported_may_be_compressed(embedded: Ask, admin: dict[str, str]) -> None:
     for number in range(3):
         body = event(f"csv{number}")
         assert embedded("POST", "/sms/webhooks/zimsend", body, **signed(body)).status == 200
@@ -246,7 +235,7 @@ def test_what_is_exported_may_be_compressed(embedded: Service, admin: dict[str, 
     assert gzip.decompress(packed.body) == answer.body
 
 
-def test_a_chunked_body_is_read_whole(embedded: Service) -> None:
+def test_a_chunked_body_is_read_whole(embedded: Ask) -> None:
     body = event("chunked")
     answer = embedded(
         "POST", "/sms/webhooks/zimsend", body, **signed(body, transfer_encoding="chunked")
@@ -255,20 +244,20 @@ def test_a_chunked_body_is_read_whole(embedded: Service) -> None:
 
 
 @pytest.mark.parametrize("path", ["/smsx", "/sms", "/v1/sms/history", "/webhooks/zimsend"])
-def test_what_lies_beside_the_prefix_is_the_projects(embedded: Service, path: str) -> None:
+def test_what_lies_beside_the_prefix_is_the_projects(embedded: Ask, path: str) -> None:
     answer = embedded("GET", path)
     assert answer.status in (301, 302)  # to the slash, to a language, to signing in
     assert answer.one("location") in (f"{path}/", f"/en{path}", f"/login?next={path}")
 
 
-def test_its_404_stays_where_it_is(embedded: Service) -> None:
+def test_its_404_stays_where_it_is(embedded: Ask) -> None:
     """The project has a page for each path in each language, and a slash for each end."""
     assert embedded("GET", "/sms/v1/sms/status/none", **KEY).status == 404
     assert embedded("GET", "/in/sms/healthz").one("location") == "/en/in/sms/healthz"
 
 
 def test_an_event_is_kept_while_the_projects_own_database_is_away(
-    embedded: Service, monkeypatch: pytest.MonkeyPatch
+    embedded: Ask, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Also where each of its requests is a transaction there."""
 
@@ -282,7 +271,7 @@ def test_an_event_is_kept_while_the_projects_own_database_is_away(
     assert embedded("POST", "/sms/webhooks/zimsend", body, **signed(body)).status == 200
 
 
-def test_what_django_says_of_proxies_counts(embedded: Service) -> None:
+def test_what_django_says_of_proxies_counts(embedded: Ask) -> None:
     with override_settings(SECURE_PROXY_SSL_HEADER=("HTTP_X_FORWARDED_PROTO", "https")):
         answer = embedded("GET", "/sms/sign-in?lang=fr", x_forwarded_proto="https")
     assert "; secure" in answer.all("set-cookie")[0].lower()
@@ -290,14 +279,14 @@ def test_what_django_says_of_proxies_counts(embedded: Service) -> None:
     assert "; secure" not in answer.all("set-cookie")[0].lower()
 
 
-def test_a_path_that_the_server_adds_is_a_part_of_the_prefix(embedded: Service) -> None:
+def test_a_path_that_the_server_adds_is_a_part_of_the_prefix(embedded: Ask) -> None:
     with override_settings(FORCE_SCRIPT_NAME="/shop"):
         answer = embedded("GET", "/sms/messages")
         assert answer.one("location") == "/shop/sms/sign-in?to=/shop/sms/messages"
 
 
 def test_no_refusal_is_logged_with_its_path(
-    embedded: Service, caplog: pytest.LogCaptureFixture
+    embedded: Ask, caplog: pytest.LogCaptureFixture
 ) -> None:
     """It may hold a number, or SMS.CX's secret; and Django sends a mail for each 503."""
     for path in ("/webhooks/smscx/secret-0612345678", "/v1/sms/status/0612345678"):
@@ -325,7 +314,7 @@ def test_what_one_may_see_is_not_kept_for_all(server: str, admin: dict[str, str]
             assert service("GET", PREFIX + path).status == status
 
 
-def pages(service: Service) -> list[tuple[object, ...]]:
+def pages(service: Ask) -> list[tuple[object, ...]]:
     """What the project's own visitors see."""
     seen: list[tuple[object, ...]] = []
     for method, path, headers in (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -9,12 +10,10 @@ import pytest
 
 pytest.importorskip("django", reason="NOT TESTED HERE: there is no Django")
 
-from django.core.asgi import get_asgi_application
-from django.core.wsgi import get_wsgi_application
 from django.test import override_settings
 
 from tests.embedded import djangos
-from tests.embedded.djangos import Answer, over_asgi, over_wsgi
+from tests.embedded.djangos import Answer, Ask, project
 
 Start = Callable[..., object]
 Application = Callable[[dict[str, Any], Start], Any]
@@ -26,16 +25,14 @@ def _django() -> None:
 
 
 @pytest.fixture(params=["wsgi", "asgi"])
-def ask(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Answer]:
+def ask(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Ask:
     """Ask an application that is in the place of the receiver's."""
 
     def ask(
         application: Application, method: str = "GET", path: str = "/sms/x", **more: Any
     ) -> Answer:
         monkeypatch.setattr("receiver.django.urls.receiver", lambda: application)
-        if request.param == "wsgi":
-            return over_wsgi(get_wsgi_application(), method, path, **more)
-        return over_asgi(get_asgi_application(), method, path, **more)
+        return project(request.param)(method, path, **more)
 
     return ask
 
@@ -57,7 +54,7 @@ class Streamed:
         self.closed += 1
 
 
-def test_a_stream_is_sent_part_by_part_and_closed(ask: Callable[..., Answer]) -> None:
+def test_a_stream_is_sent_part_by_part_and_closed(ask: Ask) -> None:
     body = Streamed(3)
 
     def application(environ: dict[str, Any], start: Start) -> Streamed:
@@ -68,6 +65,18 @@ def test_a_stream_is_sent_part_by_part_and_closed(ask: Callable[..., Answer]) ->
         answer = ask(application)
     assert answer.parts == [b"part"] * 3
     assert (answer.one("content-type"), body.closed) == ("text/csv", 1)
+
+
+def test_a_stream_may_be_compressed_on_its_way(ask: Ask) -> None:
+    body = Streamed(3)
+
+    def application(environ: dict[str, Any], start: Start) -> Streamed:
+        start("200 OK", [])
+        return body
+
+    answer = ask(application, accept_encoding="gzip")
+    assert answer.one("content-encoding") == "gzip"
+    assert (gzip.decompress(answer.body), body.closed) == (b"partpartpart", 1)
 
 
 def test_a_stream_whose_reader_has_left_is_closed() -> None:
@@ -87,7 +96,7 @@ def test_a_stream_whose_reader_has_left_is_closed() -> None:
     assert (body.made, body.closed) == (1, 1)
 
 
-def test_status_headers_and_cookies_are_the_applications(ask: Callable[..., Answer]) -> None:
+def test_status_headers_and_cookies_are_the_applications(ask: Ask) -> None:
     cookies = ["a=1; Path=/sms/; HttpOnly", 'b="x\\\\054y"; Max-Age=5; Secure']
 
     def application(environ: dict[str, Any], start: Start) -> list[bytes]:
@@ -110,7 +119,7 @@ def test_status_headers_and_cookies_are_the_applications(ask: Callable[..., Answ
     ("method", "status", "length"), [("HEAD", "200 OK", "17"), ("GET", "304 Not Modified", None)]
 )
 def test_an_answer_without_a_body_stays_as_it_is(
-    ask: Callable[..., Answer], method: str, status: str, length: str | None
+    ask: Ask, method: str, status: str, length: str | None
 ) -> None:
     def application(environ: dict[str, Any], start: Start) -> list[bytes]:
         start(status, [("Content-Length", length)] if length else [("ETag", '"x"')])
@@ -121,7 +130,7 @@ def test_an_answer_without_a_body_stays_as_it_is(
     assert answer.body == b""
 
 
-def test_the_environment_is_as_the_server_has_told_it(ask: Callable[..., Answer]) -> None:
+def test_the_environment_is_as_the_server_has_told_it(ask: Ask) -> None:
     seen: dict[str, Any] = {}
 
     def application(environ: dict[str, Any], start: Start) -> list[bytes]:
@@ -159,7 +168,7 @@ def reads_all(get_response: Callable[[Any], Any]) -> Callable[[Any], Any]:
     return middleware
 
 
-def test_what_a_middleware_has_read_is_there_once_more(ask: Callable[..., Answer]) -> None:
+def test_what_a_middleware_has_read_is_there_once_more(ask: Ask) -> None:
     seen = []
 
     def application(environ: dict[str, Any], start: Start) -> list[bytes]:
@@ -172,7 +181,7 @@ def test_what_a_middleware_has_read_is_there_once_more(ask: Callable[..., Answer
     assert seen == [b"a=1\r\n&\xff"]
 
 
-def test_a_prefix_without_a_slash_catches_no_longer_names(ask: Callable[..., Answer]) -> None:
+def test_a_prefix_without_a_slash_catches_no_longer_names(ask: Ask) -> None:
     from django.http import Http404
     from django.test import RequestFactory
 

@@ -15,17 +15,14 @@ pytest.importorskip("django", reason="NOT TESTED HERE: there is no Django")
 from django.core.exceptions import PermissionDenied
 from django.core.management import CommandError, call_command, execute_from_command_line
 from django.core.management.base import SystemCheckError
-from django.core.wsgi import get_wsgi_application
 from django.http import HttpResponseRedirect
 from django.test import override_settings
 
 from receiver.config import Config
 from receiver.parts import parts
 from tests.embedded import djangos
-from tests.embedded.djangos import Answer, over_wsgi
+from tests.embedded.djangos import Ask
 from tests.server import ROOT
-
-Ask = Callable[..., Answer]
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -42,14 +39,17 @@ def given(tmp_path: Path) -> dict[str, Any]:
 
 @pytest.fixture
 def ask() -> Ask:
-    application = get_wsgi_application()
-    return lambda *asked, **headers: over_wsgi(application, *asked, **headers)
+    return djangos.project("wsgi")
 
 
 def config() -> Config:
     from receiver.django.embedding import receiver
 
     return parts(receiver().application).config
+
+
+async def later(request: object) -> bool:
+    return False
 
 
 # --- settings
@@ -63,7 +63,8 @@ def config() -> Config:
         ({"ZIMSEND_WEBHOOK_SECRET": ""}, "ZIMSEND_WEBHOOK_SECRET: not set"),
         ({"HANDLERS": ["no.such.module"]}, "HANDLERS: cannot import no.such.module"),
         ({"AUTHORIZE": "shop.nowhere.may"}, "AUTHORIZE: cannot import shop.nowhere.may"),
-        ({"AUTHORIZE": "tests.embedded.django_host.settings.SECRET_KEY"}, "is no function"),
+        ({"AUTHORIZE": "tests.embedded.django_host.settings.SECRET_KEY"}, "is no plain function"),
+        ({"AUTHORIZE": f"{__name__}.later"}, "is no plain function"),
         ({"EMBEDDED_WORKER": "perhaps"}, "EMBEDDED_WORKER: "),
     ],
 )
@@ -132,11 +133,13 @@ def by_header(request: Any) -> Any:
         raise PermissionDenied
     if says == "redirect":
         return HttpResponseRedirect(f"/login?next={request.path}")
+    if says == "something":
+        return "yes"
     return says == "staff" and request.user.is_anonymous  # the session is there
 
 
-@pytest.fixture
-def asked(given: dict[str, Any], ask: Ask) -> Iterator[Ask]:
+@pytest.fixture(params=["wsgi", "asgi"])
+def asked(given: dict[str, Any], request: pytest.FixtureRequest) -> Iterator[Ask]:
     from receiver.django.embedding import receiver
 
     given.pop("ADMIN_PASSWORD")
@@ -144,13 +147,13 @@ def asked(given: dict[str, Any], ask: Ask) -> Iterator[Ask]:
     path = f"{__name__}.by_header"
     with override_settings(ZIMSEND=given | {"AUTHORIZE": path}):
         parts(receiver().application).store.migrate()
-        yield ask
+        yield djangos.project(request.param)
 
 
 def test_the_project_says_who_may_see_the_dashboard(asked: Ask) -> None:
     assert asked("GET", "/sms/messages", x_says="staff").status == 200
-    assert asked("GET", "/sms/messages").status == 403
-    assert asked("GET", "/sms/messages", x_says="raise").status == 403
+    for says in ("", "raise", "something"):
+        assert asked("GET", "/sms/messages", x_says=says).status == 403
     answer = asked("GET", "/sms/messages", x_says="redirect")
     assert (answer.status, answer.one("location")) == (302, "/login?next=/sms/messages")
     assert b"NO_CREDIT" not in answer.body
@@ -240,3 +243,21 @@ def test_nothing_but_its_own_door_loads_django() -> None:
         [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
     )
     assert ran.stdout == "[]\n"
+
+
+def test_nothing_is_opened_and_no_thread_starts_before_the_first_request(tmp_path: Path) -> None:
+    code = (
+        "import os, threading; from django.core.wsgi import get_wsgi_application\n"
+        "from receiver.django.embedding import receiver\n"
+        "get_wsgi_application(); receiver()\n"
+        "print(threading.active_count(), os.listdir())"
+    )
+    (tmp_path / "sms").mkdir()
+    ran = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=tmp_path,
+        env=djangos.environ(tmp_path),
+        capture_output=True,
+        text=True,
+    )
+    assert (ran.stdout, ran.stderr) == ("1 ['sms']\n", "")

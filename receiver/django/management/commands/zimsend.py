@@ -23,7 +23,7 @@ _OF_DJANGO: list[click.Parameter] = [
 class Command(BaseCommand):  # type: ignore[misc]
     """The receiver's commands; `manage.py zimsend --help` lists them."""
 
-    help = "The commands of zimsend-receiver"
+    help = "The commands of zimsend-receiver: `manage.py zimsend --help` lists them"
     requires_system_checks: ClassVar[list[str]] = []  # a wrong setting is one line
 
     def run_from_argv(self, argv: list[str]) -> None:
