@@ -1,8 +1,8 @@
 """The service inside another program: its WSGI callable, its commands, its handlers.
 
 The doors into frameworks stand on this: `receiver/flask.py`, `receiver/django/`. Nothing is opened
-and no thread starts before the first request or command of a process, and what a process has opened
-is never used by a fork of it.
+and no thread starts before the first request or command of a process, so that servers may load a
+program and fork; and what a process has opened is never used by a fork of it.
 """
 
 from __future__ import annotations
@@ -14,18 +14,20 @@ import threading
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 from urllib.parse import quote
 
 import click
 from flask import Flask
 from flask.cli import ScriptInfo
+from werkzeug.http import HTTP_STATUS_CODES
 
-from receiver import hosted, times
-from receiver.errors import ConfigError
+from receiver import calling, hosted, times
+from receiver.errors import ConfigError, StoreUnavailable
 from receiver.parts import Host, parts
 from receiver.registry import Registry
 from receiver.service import create_app
+from receiver.web.answers import refusal
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIEnvironment
@@ -35,6 +37,13 @@ log = logging.getLogger(__name__)
 #: Seconds for handlers that run in this process when it ends; after that, their calls are made
 #: again by another one.
 _DRAIN = 5.0
+
+
+_FORKED = (
+    "this process is a fork of one that had used the receiver, and its SQLite file cannot be used "
+    "by both. Let the server load the application without asking it anything, or load it "
+    "in each process (gunicorn without --preload), or use PostgreSQL"
+)
 
 
 class Embedded:
@@ -70,18 +79,21 @@ class Embedded:
         self.on = self.registry.on
         self._settings = hosted.settings_of(settings, Path(folder))
         self._now = now
-        self._host = Host(
-            self.registry, inside or nullcontext, authorize, here, embedded_worker, called
-        )
+        self._host = Host(self.registry, inside or nullcontext, authorize, here)
+        self._embedded_worker = embedded_worker
         #: Guards what follows.
         self._guard = threading.Lock()
         self._application: Flask | None = self._make()
         #: The process that has used it, and the one that serves requests.
         self._used_by: int | None = None
         self._served_by: int | None = None
+        #: The process that has said why it cannot serve.
+        self._told_by: int | None = None
         #: Those that were used before a fork: closed by this process they would harm the other.
         self._left_alone: list[Flask | None] = []
-        self.group: click.Group = _Group(self, self._application.cli.commands)
+        self.group: click.Group = _Group(self, self._application.cli.commands, called)
+        calling.be_called(called)
+        self._is_sqlite = parts(self._application).config.database_url.startswith("sqlite:")
         for warning in self._settings.warnings:
             log.warning("%s", warning)
 
@@ -103,6 +115,8 @@ class Embedded:
     def _take_over(self) -> None:
         """Needs the guard."""
         if self._used_by not in (None, os.getpid()):  # by the process that this is a fork of
+            if self._is_sqlite:
+                self._refuse()
             self._left_alone.append(self._application)
             self._application = None
         if self._application is None:
@@ -111,11 +125,24 @@ class Embedded:
             self._used_by = os.getpid()
             atexit.register(self.close)
 
+    def _refuse(self) -> NoReturn:
+        """SQLite itself keeps in memory who has which lock, new connections included: in a fork,
+        that is what it was in the other process. Its log would be taken away under us."""
+        if self._told_by != os.getpid():
+            self._told_by = os.getpid()
+            log.critical("%s", _FORKED)
+        raise StoreUnavailable(_FORKED)
+
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         """A WSGI application. `SCRIPT_NAME` is the prefix that it is mounted at."""
         if not environ.get("PATH_INFO"):
             return _redirect_to_root(environ, start_response)
-        application = self.application
+        try:
+            application = self.application
+        except StoreUnavailable as error:
+            status, headers, body = refusal(environ["PATH_INFO"], error)
+            start_response(f"{status} {HTTP_STATUS_CODES[status]}", headers)
+            return [body]
         if self._served_by != os.getpid():
             self._begin_to_serve(application)
         return application(environ, start_response)
@@ -125,7 +152,7 @@ class Embedded:
             if self._served_by == os.getpid():
                 return
             self._served_by = os.getpid()
-        if self._host.runs_handlers:
+        if self._embedded_worker:
             receiver = parts(application)
             receiver.start()
             receiver.worker.start()
@@ -143,7 +170,7 @@ class Embedded:
             self._used_by = None
         atexit.unregister(self.close)
         receiver = parts(application)
-        if served and self._host.runs_handlers:
+        if served and self._embedded_worker:
             receiver.stop()
             receiver.worker.drain(_DRAIN)
         receiver.counting.stop()
@@ -168,16 +195,23 @@ def _redirect_to_root(environ: WSGIEnvironment, start_response: StartResponse) -
 class _Group(click.Group):
     """The commands, each in the context of the service's application and not of the host's."""
 
-    def __init__(self, embedded: Embedded, commands: Mapping[str, click.Command]) -> None:
+    def __init__(
+        self, embedded: Embedded, commands: Mapping[str, click.Command], called: str
+    ) -> None:
         super().__init__(
             "zimsend",
             commands=dict(commands),
             help="What became of the SMS: handlers, events and messages of zimsend-receiver.",
         )
         self._embedded = embedded
+        self._called = called
 
     def invoke(self, ctx: click.Context) -> Any:
-        application = self._embedded.application
+        try:
+            application = self._embedded.application
+        except StoreUnavailable as error:
+            raise click.ClickException(str(error)) from error
+        calling.be_called(self._called)  # of several receivers, it is this one that is meant
         ctx.obj = ScriptInfo(create_app=lambda: application, set_debug_flag=False)
         with application.app_context():
             return super().invoke(ctx)

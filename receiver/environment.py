@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import sys
 from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from types import MappingProxyType
@@ -91,6 +92,13 @@ def load(beside: Path | None, names: Collection[str] = ()) -> Environment:
         if name in os.environ:
             os.environ[name] = clean(os.environ[name])
     return Environment(os.environ, file.parent if file else beside or here, file, filed)
+
+
+def find_modules_in(folder: Path) -> None:
+    """Let a user's handlers be imported from there, also where it is not the current folder."""
+    place = str(folder.absolute())
+    if place not in sys.path:
+        sys.path.insert(0, place)
 
 
 def _text_of(file: Path) -> str:

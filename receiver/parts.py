@@ -36,16 +36,12 @@ class Host:
     :param inside: what each of them is called inside of.
     :param authorize: whether whoever asks may see the dashboard; `None`: its password says so.
     :param here: the address at which this machine reaches the service.
-    :param runs_handlers: in its own processes, while they serve.
-    :param called: how the service's commands are called.
     """
 
     registry: Registry
     inside: Surroundings
     authorize: Callable[[], bool] | None
     here: Callable[[], str]
-    runs_handlers: bool
-    called: str
 
 
 @dataclass(frozen=True)

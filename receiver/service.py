@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import importlib
+import importlib.util
 import os
 import threading
 import traceback
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
+from types import ModuleType
 from typing import Any
 
 from flask import Flask
@@ -62,7 +63,8 @@ def create_app(
     app = Flask("receiver", static_folder=None)
     if host is not None:
         app.debug = False  # FLASK_DEBUG is the host's
-        config = replace(config, here=host.here, embedded_worker=host.runs_handlers)
+        # No process of gunicorn's runs the handlers, whatever else may.
+        config = replace(config, here=host.here, embedded_worker=False)
     store = open_store(config.database_url)
     registry = Registry() if host is None else host.registry
     register_handlers(registry, config.handlers)
@@ -220,12 +222,15 @@ def register_handlers(registry: Registry, modules: Sequence[str]) -> None:
         if name in registry.modules:
             continue
         try:
-            module = importlib.import_module(name)
+            module = _module(name)
         except (Exception, SystemExit) as error:
             raise _handlers_error(f"cannot import {name}", error) from error
         register = getattr(module, "register", None)
         if register is None:
-            raise ConfigError("HANDLERS", f"{name} has no function register(registry)")
+            told = f"{name} has no function register(registry)"
+            if name == "handlers":
+                told += "; the built-in list is also called receiver.handlers"
+            raise ConfigError("HANDLERS", told)
         try:
             register(registry)
         except ConfigError:
@@ -233,6 +238,20 @@ def register_handlers(registry: Registry, modules: Sequence[str]) -> None:
         except (Exception, SystemExit) as error:
             raise _handlers_error(f"{name} cannot register", error) from error
         registry.modules.add(name)
+
+
+def _module(name: str) -> ModuleType:
+    """A module of handlers. The built-in ones are also known as `handlers`, `handlers.log` and so
+    on, where no module of the user's has that name."""
+    try:
+        return importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        room = name.partition(".")[0]
+        if room != "handlers" or error.name not in (room, name):
+            raise
+        if importlib.util.find_spec(f"receiver.{name}") is None:
+            raise
+    return importlib.import_module(f"receiver.{name}")
 
 
 def _handlers_error(what: str, error: BaseException) -> ConfigError:

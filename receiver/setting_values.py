@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 from zoneinfo import ZoneInfo, available_timezones
 
 from receiver import ids, phone
+from receiver.calling import call
 from receiver.environment import clean
 from receiver.times import DAY
 
@@ -239,7 +240,7 @@ def alert_urls(text: str) -> tuple[str, ...]:
     if not all(re.fullmatch(r"[A-Za-z][A-Za-z0-9+.-]*://[!-~]+", url) for url in urls):
         raise ValueError(
             "must be addresses of apprise like mailto://… or slack://…, separated by commas, "
-            "without blanks; `flask alerts test` tries them"
+            f"without blanks; `{call('alerts test')}` tries them"
         )
     return tuple(urls)
 

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from werkzeug.test import Client, TestResponse
 
+from receiver import calling
 from receiver.embedded import Embedded
 from receiver.parts import Receiver, parts
 from receiver.providers.zimsend.webhook import sign
@@ -31,6 +32,13 @@ def bare_environment(monkeypatch: pytest.MonkeyPatch) -> None:
             *("DATABASE_URL", "SECRET_KEY", "PORT", "HANDLERS", "FLASK_DEBUG"),
         ):
             monkeypatch.delenv(name)
+
+
+@pytest.fixture(autouse=True)
+def commands_are_called_as_before() -> Iterator[None]:
+    """Whoever is embedded says how its commands are called, for the whole process."""
+    yield
+    calling.be_called("flask")
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ import sys
 import threading
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -20,6 +20,7 @@ from click.testing import CliRunner
 from receiver import ConfigError, Event
 from receiver.store import Selection
 from tests.embedded.conftest import SETTINGS, Embed, client_of, parts_of, report
+from tests.postgres import Databases
 from tests.server import eventually
 
 
@@ -100,34 +101,79 @@ def test_handlers_may_come_after_the_first_request_and_run_inside_the_hosts_cont
     assert late == [["in", "out", "in"]]
 
 
-def test_a_fork_uses_nothing_that_was_opened_before_it(embed: Embed) -> None:
-    """As under a server that loads the program, is asked once, and then forks its workers."""
-    embedded = embed(embedded_worker=True)
-    calls: list[str | None] = []
-    embedded.on("*", name="note")(lambda event: calls.append(event.message_id))
-    client = client_of(embedded)
-    assert report(client, "sent", "m1", at="/sms/webhooks/zimsend").status_code == 200
-    eventually(lambda: calls == ["m1"])
+def in_a_fork(check: Callable[[], bool]) -> bool:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)  # to fork beside threads, from 3.12 on
         child = os.fork()
     if child == 0:
         status = 1
         try:
-            calls.clear()
-            answer = report(client, "sent", "m2", at="/sms/webhooks/zimsend")
-            eventually(lambda: calls == ["m2"], 10)
-            alive = {t.name for t in threading.enumerate()}
-            if answer.status_code == 200 and {"committer", "worker"} <= alive:
-                embedded.close()
-                status = 0
+            status = 0 if check() else 1
         finally:
             os._exit(status)
-    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+
+
+def test_a_fork_uses_nothing_that_was_opened_before_it(embed: Embed, databases: Databases) -> None:
+    """As under a server that loads the program, is asked once, and then forks its workers."""
+    embedded = embed(SETTINGS | {"DATABASE_URL": databases.create(empty=True)})
+    client = client_of(embedded)
+    assert report(client, "sent", "m1", at="/sms/webhooks/zimsend").status_code == 200
+
+    def check() -> bool:
+        answer = report(client, "sent", "m2", at="/sms/webhooks/zimsend")
+        embedded.close()
+        return answer.status_code == 200
+
+    assert in_a_fork(check)
     assert report(client, "sent", "m3", at="/sms/webhooks/zimsend").status_code == 200
-    eventually(lambda: calls == ["m1", "m3"])
     stored = [e["message_id"] for e in parts_of(embedded).store.events(Selection())]
     assert stored == ["m1", "m2", "m3"]
+
+
+def test_what_has_not_been_used_may_be_forked(embed: Embed, tmp_path: Path) -> None:
+    embed().close()  # the tables are there
+    embedded = embed(migrate=False, embedded_worker=True)
+    calls: list[str | None] = []
+    embedded.on("*", name="note")(lambda event: calls.append(event.message_id))
+
+    def check() -> bool:
+        answer = report(client_of(embedded), "sent", "m1", at="/sms/webhooks/zimsend")
+        eventually(lambda: calls == ["m1"], 10)
+        embedded.close()
+        return answer.status_code == 200
+
+    assert in_a_fork(check)
+    assert calls == []
+    assert client_of(embedded).get("/sms/readyz").status_code == 200
+
+
+def test_a_file_of_sqlite_is_not_used_by_a_fork_of_who_has_used_it(
+    embed: Embed, caplog: pytest.LogCaptureFixture
+) -> None:
+    """SQLite keeps its locks in memory: a write that went on at the fork would never end there,
+    and the log of the one would be removed by the other."""
+    embedded = embed()
+    client = client_of(embedded)
+    assert report(client, "sent", "m1", at="/sms/webhooks/zimsend").status_code == 200
+
+    def check() -> bool:
+        answers = [report(client, "sent", "m2", at="/sms/webhooks/zimsend") for _ in range(2)]
+        ran = CliRunner().invoke(embedded.group, ["events", "list"])
+        embedded.close()
+        return (
+            [answer.status_code for answer in answers] == [503, 503]
+            and "Retry-After" in answers[0].headers
+            and answers[0].content_type == "application/problem+json"
+            and ran.exit_code == 1
+            and "is a fork" in ran.output
+            and len([r for r in caplog.records if r.levelname == "CRITICAL"]) == 1
+        )
+
+    assert in_a_fork(check)
+    assert report(client, "sent", "m3", at="/sms/webhooks/zimsend").status_code == 200
+    stored = [e["message_id"] for e in parts_of(embedded).store.events(Selection())]
+    assert stored == ["m1", "m3"]
 
 
 def test_two_in_one_process_know_nothing_of_each_other(embed: Embed) -> None:

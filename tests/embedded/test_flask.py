@@ -364,6 +364,13 @@ def test_commands_are_the_hosts(mount: Mount) -> None:
     assert "http://127.0.0.1:5000/sms/webhooks/zimsend" in told.output
 
 
+def test_texts_name_the_commands_as_they_are_called_here(mount: Mount) -> None:
+    app = plain()
+    mount(app, name="receiver")
+    told = app.test_cli_runner().invoke(args=["receiver", "events", "show", "nobody"])
+    assert "flask receiver events list" in told.output
+
+
 def test_public_url_may_hold_the_prefix(mount: Mount) -> None:
     app = plain()
     mount(app, settings={"PUBLIC_URL": "https://shop.example/sms"})

@@ -15,7 +15,6 @@ from tests.conftest import SECRET
 from tests.payloads import envelope, sms
 from tests.server import Server, eventually
 
-#: It is asked once where it is loaded, which opens the store before the fork.
 HOST = """\
 import os
 import sqlite3
@@ -30,9 +29,6 @@ def note(event):
     orders = sqlite3.connect(current_app.config["ORDERS"], timeout=10, isolation_level=None)
     orders.execute("INSERT OR IGNORE INTO told VALUES (?, ?)", (event.id, os.getpid()))
     orders.close()
-
-if __name__ != "__main__" and {warm}:
-    app.test_client().get("/sms/readyz")
 """
 
 
@@ -49,7 +45,7 @@ def shop(tmp_path: Path) -> Iterator[Server]:
 
 
 def serve(shop: Server, *, embedded_worker: bool) -> None:
-    host = HOST.format(embedded_worker=embedded_worker, warm=embedded_worker)
+    host = HOST.format(embedded_worker=embedded_worker)
     (shop.folder / "host.py").write_text(host)
     told = zimsend(shop, "migrate")
     assert told.returncode == 0, told.stderr
@@ -112,9 +108,7 @@ def test_processes_that_were_forked_receive_and_a_command_handles(shop: Server) 
     assert shop.terminate() == 0
 
 
-def test_handlers_run_in_processes_that_were_forked_of_one_that_had_been_used(
-    shop: Server,
-) -> None:
+def test_handlers_run_in_processes_that_were_forked(shop: Server) -> None:
     serve(shop, embedded_worker=True)
     sent = send(shop, 40)
     eventually(lambda: told(shop).keys() == sent)

@@ -17,6 +17,7 @@ from werkzeug.exceptions import Forbidden, HTTPException, NotFound
 from werkzeug.http import HTTP_STATUS_CODES
 
 from receiver import ids
+from receiver.calling import call
 from receiver.errors import StoreUnavailable
 from receiver.parts import Receiver, parts
 from receiver.visible import visible
@@ -305,6 +306,7 @@ def _tools() -> dict[str, Any]:
         "id_link": id_link,
         "written": ids.written,
         "visible": visible,
+        "call": call,
         "here": here,
         "at": (request.endpoint or "").removeprefix("dashboard."),
         "navigation": list(filter(_has_page, NAVIGATION)),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from flask import Response, request
 
 from receiver import in_effect
+from receiver.calling import call
 from receiver.parts import Receiver, parts
 from receiver.providers import PROVIDERS
 from receiver.refusals import last_noted
@@ -27,7 +28,7 @@ def settings() -> Response:
                 (config.public_url or _here(receiver)) + provider.door.path
                 if provider.door.header is not None
                 else None,
-                f"flask webhooks url {provider.name}",
+                call(f"webhooks url {provider.name}"),
             )
             for provider in set_up
             if provider.door is not None

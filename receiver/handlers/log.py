@@ -8,7 +8,7 @@ import re
 
 from receiver import Event, Registry
 
-log = logging.getLogger(__name__)
+log = logging.getLogger("handlers.log")  # the name that filters of log lines know
 
 _BARE = re.compile(r"[\w.:+*/-]{1,200}", re.ASCII)
 

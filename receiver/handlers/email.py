@@ -25,10 +25,10 @@ from email.policy import SMTP
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
-from handlers.log import mask
 from receiver import ConfigError, Event, HandlerError, Registry
+from receiver.handlers.log import mask
 
-log = logging.getLogger(__name__)
+log = logging.getLogger("handlers.email")  # the name that filters of log lines know
 
 #: Its own settings, for README's table.
 SETTINGS = {
@@ -212,7 +212,7 @@ class Email:
         mail["Message-ID"] = f"<{digest.hexdigest()[:40]}@zimsend-receiver.invalid>"
         mail["Auto-Submitted"] = "auto-generated"
         lines = [f"{name}: {_plain(str(value))}" for name, value in facts.items() if value]
-        more = f"`flask events show {_plain(event.id)}` shows the rest."
+        more = f"The command `events show {_plain(event.id)}` shows the rest."
         mail.set_content("\n".join([f"{title}.", "", *lines, "", more, ""]))
         return mail
 
