@@ -202,7 +202,7 @@ def test_commands_have_their_own_options_help_and_statuses(manage: Manage) -> No
 
     status, out, err = manage("events", "show", "evt_none")
     assert (status, out) == (1, "")
-    assert err.startswith("Error: there is no event 'evt_none'")
+    assert "there is no event 'evt_none'; see `manage.py zimsend events list`" in err
 
 
 def test_a_wrong_setting_ends_a_command_with_one_line(manage: Manage) -> None:
