@@ -88,8 +88,10 @@ def _make() -> Embedded:
     embedded_worker = names.pop("EMBEDDED_WORKER", False)
     if not isinstance(embedded_worker, bool):
         raise ConfigError("EMBEDDED_WORKER", "must be True or False")
+    # Django shows settings in its error pages and mails, but for what a function returns.
+    values = {name: value() if callable(value) else value for name, value in names.items()}
     return Embedded(
-        None if given is None else names,
+        None if given is None else values,
         folder=_folder(),
         inside=fresh_connections,
         authorize=_asking(authorize) if authorize else None,

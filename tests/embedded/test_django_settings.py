@@ -17,6 +17,7 @@ from django.core.management import CommandError, call_command, execute_from_comm
 from django.core.management.base import SystemCheckError
 from django.http import HttpResponseRedirect
 from django.test import override_settings
+from django.views.debug import ExceptionReporter
 
 from receiver.config import Config
 from receiver.parts import parts
@@ -112,6 +113,15 @@ def test_without_settings_the_environment_counts(
 
         del settings.ZIMSEND
         assert config().webhook_secrets == (b"whsec_of_the_environment_0123456789ab",)
+
+
+def test_a_password_in_an_address_can_be_kept_out_of_error_pages(given: dict[str, Any]) -> None:
+    """Django hides settings by their names, and DATABASE_URL is none that it knows."""
+    address = "postgres://shop:hunter2@127.0.0.1/shop"
+    with override_settings(ZIMSEND=given | {"DATABASE_URL": lambda: address}):
+        assert "hunter2" in config().database_url
+        told = ExceptionReporter(None, ValueError, ValueError("x"), None)
+        assert "hunter2" not in told.get_traceback_text() + told.get_traceback_html()
 
 
 def test_this_machine_reaches_it_where_runserver_serves_it(given: dict[str, Any]) -> None:
