@@ -18,6 +18,8 @@ from receiver.__main__ import program
 OF_OTHERS = (
     *("DYNO", "RENDER", "RAILWAY_", "FLY_", "K_SERVICE", "SCALINGO_", "CC_", "POSTGRES"),
     *("REQUIREMENTS", "TEAM_"),
+    # Django's own settings.
+    *("SECURE_SSL_REDIRECT", "CONN_MAX_AGE", "ATOMIC_REQUESTS", "ALLOWED_HOSTS", "DATA_UPLOAD_"),
 )
 #: Of tests.
 OF_TESTS = frozenset({"SEED"})
