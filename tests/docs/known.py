@@ -15,13 +15,16 @@ from receiver import config
 from receiver.__main__ import program
 
 #: Variables that are not ours: of hosts, by the beginning of their names, and of examples.
-OF_OTHERS = ("DYNO", "RENDER", "RAILWAY_", "FLY_", "K_SERVICE", "SCALINGO_", "CC_", "TEAM_")
+OF_OTHERS = (
+    *("DYNO", "RENDER", "RAILWAY_", "FLY_", "K_SERVICE", "SCALINGO_", "CC_", "POSTGRES"),
+    *("REQUIREMENTS", "TEAM_"),
+)
 #: Of tests.
 OF_TESTS = frozenset({"SEED"})
 #: Commands that are Flask's own, and are named to say that they are not ours.
 OF_FLASK = frozenset({"run", "shell", "routes"})
 #: Options that each command has, or that are another program's.
-OPTIONS_OF_OTHERS = frozenset({"--help"})
+OPTIONS_OF_OTHERS = frozenset({"--help", "--build-arg", "--stop-timeout"})
 
 
 #: Commands that hand their options on to another program.
