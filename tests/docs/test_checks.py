@@ -54,7 +54,7 @@ def test_the_documents_are_right(check: Check) -> None:
 def test_a_planted_fault_is_told(
     planted: Planted, check: Check, page: str, old: str, new: str, told: str
 ) -> None:
-    found = check(planted(page, old, new))
+    found = [fault for fault in check(planted(page, old, new)) if fault not in check(ROOT)]
     assert len(found) == 1, found
     assert told in found[0]
 
