@@ -18,6 +18,7 @@ TO_COME = {
     "docs/how-to/hosts/docker.md",
     "docs/how-to/hosts/own-server.md",
     "docs/how-to/hosts/scalingo.md",
+    "docs/how-to/upgrade.md",
 }
 ENGLISH, FRENCH = "README.md", "README.fr.md"
 
