@@ -1,10 +1,14 @@
-"""The built-in handlers, one module each. They come in by the same door as yours."""
+"""The built-in handlers by the names that `HANDLERS` knows: `handlers`, `handlers.log` and so on.
 
-from handlers import email, forward, log
-from receiver import Registry
+The modules themselves are in `receiver/handlers/`.
+"""
 
+import sys
 
-def register(registry: Registry) -> None:
-    """Register all of them: what `HANDLERS` is by default."""
-    for module in (log, forward, email):
-        module.register(registry)
+from receiver.handlers import email, forward, log, register
+
+__all__ = ["email", "forward", "log", "register"]
+
+for _module in (email, forward, log):
+    # The same module by both names, for `import handlers.forward`.
+    sys.modules[f"handlers.{_module.__name__.rpartition('.')[2]}"] = _module

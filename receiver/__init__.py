@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 from receiver.errors import ConfigError, HandlerError
 from receiver.event import Event
 from receiver.registry import Registry
+from receiver.version import __version__
 
 if TYPE_CHECKING:
     from receiver.outgoing import http_client, read_at_most, time_limit
@@ -14,6 +15,7 @@ __all__ = [
     "Event",
     "HandlerError",
     "Registry",
+    "__version__",
     "http_client",
     "read_at_most",
     "time_limit",

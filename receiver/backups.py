@@ -13,6 +13,7 @@ from collections.abc import Callable
 from contextlib import closing, suppress
 from pathlib import Path
 
+from receiver.calling import as_called
 from receiver.erasing import forget_again
 from receiver.errors import CopyRefused, SchemaMismatch, StoreUnavailable
 from receiver.forgetting import Entry
@@ -106,7 +107,7 @@ def _forgotten_at(place: Path, url: str) -> list[Entry]:
 def _into_server(source: Store, url: str, progress: Progress) -> dict[str, int]:
     with closing(open_store(url)) as target:
         if target.others():
-            raise CopyRefused(_RUNS)
+            raise CopyRefused(as_called(_RUNS))
         target.migrate()
         forget_again(source, target.forgotten(), progress)
         return copying.copy(source, target, lambda what, done: progress(f"{what}: {done:,}"))
@@ -125,7 +126,7 @@ def _make_way(place: Path, url: str, *, replace: bool) -> None:
                     "put the backup in its place"
                 )
         if old.others():
-            raise CopyRefused(_RUNS)
+            raise CopyRefused(as_called(_RUNS))
     for ending in BESIDE:  # of a file that could not be opened
         Path(f"{place}{ending}").unlink(missing_ok=True)
     kept = _kept(place)

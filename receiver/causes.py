@@ -5,6 +5,7 @@ An exception's text is no part of it: it may hold what an SMS says, and is anoth
 
 from __future__ import annotations
 
+import os
 import re
 import sysconfig
 from pathlib import Path
@@ -19,14 +20,16 @@ _KIND = re.compile(r"[^\W\d]\w*(?=: |$)")
 _FRAME = re.compile(r'^  File "(.*)", line (\d+)', re.MULTILINE)
 
 _RECEIVER = str(Path(__file__).parent)
+#: But the built-in handlers are handlers like the user's.
+_HANDLERS = str(Path(__file__).parent / "handlers") + os.sep
 #: Whose frames say nothing of the handler: Python's, installed packages', and the receiver's own.
 _FOREIGN = tuple(sysconfig.get_paths()[name] for name in ("stdlib", "platstdlib"))
 _INSTALLED = ("site-packages", "dist-packages")
 
 
 def is_users(filename: str) -> bool:
-    """Whether a frame's file is the user's own."""
-    return not (
+    """Whether a frame's file is the user's own, or a built-in handler's."""
+    return filename.startswith(_HANDLERS) or not (
         filename.startswith(("<", _RECEIVER, *_FOREIGN))
         or any(part in _INSTALLED for part in Path(filename).parts)
     )

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import io
 import os
+import sys
 from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
+from types import MappingProxyType
 
 from dotenv import dotenv_values
 
@@ -20,6 +22,8 @@ class Environment(Mapping[str, str]):
     :param folder: the folder that relative paths count from.
     :param file: the `.env` that was read, if there is one.
     :param filed: the names of those variables that came from it.
+    :param source: where the others came from.
+    :param defaults: what holds instead of a setting's own default, by its name.
     """
 
     def __init__(
@@ -28,11 +32,15 @@ class Environment(Mapping[str, str]):
         folder: Path = Path(),
         file: Path | None = None,
         filed: Collection[str] = (),
+        source: str = "environment",
+        defaults: Mapping[str, str] = MappingProxyType({}),
     ) -> None:
         self._variables = dict(variables)
         self.folder = folder
         self.file = file
         self.filed = frozenset(filed)
+        self.source = source
+        self.defaults = defaults
 
     @classmethod
     def of(cls, variables: Mapping[str, str]) -> Environment:
@@ -84,6 +92,13 @@ def load(beside: Path | None, names: Collection[str] = ()) -> Environment:
         if name in os.environ:
             os.environ[name] = clean(os.environ[name])
     return Environment(os.environ, file.parent if file else beside or here, file, filed)
+
+
+def find_modules_in(folder: Path) -> None:
+    """Let a user's handlers be imported from there, also where it is not the current folder."""
+    place = str(folder.absolute())
+    if place not in sys.path:
+        sys.path.insert(0, place)
 
 
 def _text_of(file: Path) -> str:

@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping
 from functools import partial
 
 from receiver import forgetting
+from receiver.calling import call
 from receiver.errors import StoreUnavailable
 from receiver.forgetting import Entry, Forgotten
 from receiver.phone import Number
@@ -75,8 +76,8 @@ def rewrite(store: Store, progress: Progress) -> str | None:
     if store.others():
         return (
             "an earlier release has made this database, and deleting left traces in its file: stop "
-            "the service, with `flask work`, and run this command again; then it writes the file "
-            "anew, once (VACUUM), for which it needs as much free disk as the file has"
+            f"the service, with `{call('work')}`, and run this command again; then it writes the "
+            "file anew, once (VACUUM), for which it needs as much free disk as the file has"
         )
     progress("writing the file anew")
     store.rewrite()

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from receiver.calling import call
 from receiver.config import Config
 from receiver.errors import FileReplaced, SchemaMismatch, StoreUnavailable
 from receiver.event import reject
@@ -154,14 +155,14 @@ class Readiness:
         if seen.oldest * SECOND > OLDEST and not seen.held:
             failing["backlog"] = (
                 f"work has waited for {seen.oldest / 60:.0f} minutes: the handlers do not keep up, "
-                "or nothing runs them (where EMBEDDED_WORKER=0, that is `flask work`)"
+                f"or nothing runs them (where EMBEDDED_WORKER=0, that is `{call('work')}`)"
             )
         if seen.silent * SECOND > SILENT:
             failing["worker"] = (
                 "nothing runs the handlers: gunicorn starts their process again, and its log says "
-                "why it ended; other servers do not, there start `flask work`"
+                f"why it ended; other servers do not, there start `{call('work')}`"
                 if self._config.embedded_worker
-                else "nothing runs the handlers: start `flask work`"
+                else f"nothing runs the handlers: start `{call('work')}`"
             )
         if seen.stuck:
             failing["handlers"] = "stuck: " + ", ".join(seen.stuck)

@@ -14,6 +14,7 @@ from functools import partial
 from typing import NamedTuple
 
 from receiver import event, ids, metrics, times
+from receiver.calling import call
 from receiver.config import Config
 from receiver.counting import Uncounted
 from receiver.errors import Refused, StoreUnavailable, Unusable
@@ -179,7 +180,7 @@ class Receiving:
         except Exception as error:
             # Its words may hold what was read, and so does a traceback that ends in them.
             log.error("an event cannot be read, by a defect: %s", type(error).__name__)
-            reason = "it cannot be read; after an update, `flask quarantine retry` may take it"
+            reason = f"it cannot be read; after an update, `{call('quarantine retry')}` may take it"
             return [self._reject(provider, body, reason, now)]
 
     def _one_by_one(
@@ -197,7 +198,8 @@ class Receiving:
                 outcomes = None
             if outcomes is None and isinstance(item, Incoming):
                 reason = (
-                    "the store refused it; after an update, `flask quarantine retry` may take it"
+                    "the store refused it; after an update, "
+                    f"`{call('quarantine retry')}` may take it"
                 )
                 item = self._reject(provider, item.body, reason, now)
             if outcomes is None:

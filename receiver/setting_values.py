@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 from zoneinfo import ZoneInfo, available_timezones
 
 from receiver import ids, phone
+from receiver.calling import call
 from receiver.environment import clean
 from receiver.times import DAY
 
@@ -145,7 +146,7 @@ def schema(text: str) -> str:
 
 
 def module_names(text: str) -> tuple[str, ...]:
-    names = tuple(name.strip() for name in text.split(","))
+    names = tuple(name.strip() for name in text.split(",")) if text else ()
     for name in names:
         if not all(part.isidentifier() for part in name.split(".")):
             raise ValueError(f"{name!r} is not the dotted name of a module")
@@ -239,7 +240,7 @@ def alert_urls(text: str) -> tuple[str, ...]:
     if not all(re.fullmatch(r"[A-Za-z][A-Za-z0-9+.-]*://[!-~]+", url) for url in urls):
         raise ValueError(
             "must be addresses of apprise like mailto://… or slack://…, separated by commas, "
-            "without blanks; `flask alerts test` tries them"
+            f"without blanks; `{call('alerts test')}` tries them"
         )
     return tuple(urls)
 

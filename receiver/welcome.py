@@ -1,4 +1,4 @@
-"""What `make run` prints before it serves: where to send, and how to see a first event."""
+"""What is printed before it serves on a terminal: where to send, and how to see a first event."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from pathlib import Path
 from gunicorn.util import parse_address
 
 from receiver import environment, times
+from receiver.calling import be_called, call
 from receiver.config import NAMES, Config
 from receiver.errors import ConfigError
 from receiver.web.dashboard.tokens import Tokens
@@ -18,8 +19,8 @@ zimsend-receiver
 
   webhook URL   {here}/webhooks/zimsend
   first event   in another terminal, in this folder:
-                  .venv/bin/flask trigger sms.delivered
-                  .venv/bin/flask events list
+                  {call} trigger sms.delivered
+                  {call} events list
   from outside  ngrok http {port}, and give ZimSend the https address that it shows,
                 followed by /webhooks/zimsend; put ZimSend's secret into .env
   readiness     {here}/readyz
@@ -30,10 +31,10 @@ zimsend-receiver
 _WITH_SMSCX = """
 zimsend-receiver
 
-  webhook URL   .venv/bin/flask webhooks url smscx prints it; it holds a secret
+  webhook URL   {call} webhooks url smscx prints it; it holds a secret
   first event   in another terminal, in this folder:
-                  .venv/bin/flask trigger sms.delivered
-                  .venv/bin/flask events list
+                  {call} trigger sms.delivered
+                  {call} events list
   readiness     {here}/readyz
 """
 
@@ -53,16 +54,20 @@ _OFF = """  dashboard     is off: put ADMIN_PASSWORD and SECRET_KEY (32 bytes) i
 """
 
 
-def main() -> None:
+def tell(beside: Path | None = None) -> None:
+    """Print it. Ends the process with one line if the service cannot start.
+
+    :param beside: the folder of the clone's `wsgi.py`.
+    """
     try:
-        config = Config.from_env(environment.load(Path(__file__).parent.parent, NAMES))
+        config = Config.from_env(environment.load(beside, NAMES))
     except ConfigError as error:
         sys.exit(f"zimsend-receiver cannot start. {error}")
     told = obstacle(parse_address(place) for place in addresses(config.bind, config.port))
     if told is not None:
         sys.exit(f"zimsend-receiver cannot start. {told}")
     here = config.local_url if config.bind else f"http://localhost:{config.port}"
-    told = _text(config).format(here=here, port=config.port)
+    told = _text(config).format(here=here, port=config.port, call=call("").strip())
     print(f"{told}{dashboard(config, here, sys.stdout.isatty())}", flush=True)
 
 
@@ -86,4 +91,5 @@ def dashboard(config: Config, here: str, terminal: bool) -> str:
 
 
 if __name__ == "__main__":
-    main()
+    be_called(".venv/bin/flask")
+    tell(Path(__file__).parent.parent)

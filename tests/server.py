@@ -18,6 +18,7 @@ from typing import Any, NoReturn
 
 import httpx
 import pytest
+from packaging.requirements import Requirement
 
 from receiver.providers.zimsend.webhook import sign
 from receiver.store import Selection, open_store
@@ -33,6 +34,15 @@ def eventually(condition: Callable[[], Any], within: float = 60.0) -> Any:
             raise AssertionError(f"still not so after {within} s")
         time.sleep(0.05)
     return result
+
+
+def requirements(file: Path = ROOT / "requirements.txt") -> Iterator[Requirement]:
+    """What pip installs for this file, with the files that it names."""
+    for line in file.read_text().splitlines():
+        if line.startswith("-r "):
+            yield from requirements(file.parent / line.removeprefix("-r "))
+        elif not line.startswith("#"):
+            yield Requirement(line)
 
 
 def cannot_run(why: str) -> NoReturn:

@@ -11,6 +11,7 @@ import re
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 
+from receiver.calling import as_called
 from receiver.readiness import OLDEST
 from receiver.times import DAY, HOUR, MINUTE, SECOND, iso
 from receiver.visible import visible
@@ -328,7 +329,8 @@ def _messages(prefix: str, facts: Mapping[str, list[str]]) -> Iterator[Message]:
         lines = [f"{fact[0].upper()}{fact[1:]}." for fact in told[:_MOST_NAMED]]
         if len(told) > _MOST_NAMED:
             lines.append(f"And {len(told) - _MOST_NAMED} more of them.")
-        lines.append(rule.todo if bad else "This was so until a minute ago, and is not any more.")
+        over = "This was so until a minute ago, and is not any more."
+        lines.append(as_called(rule.todo) if bad else over)
         title = f"{prefix}{rule.title}"
         yield Message(title[0].upper() + title[1:], "\n".join(lines), bad)
 

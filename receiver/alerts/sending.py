@@ -16,6 +16,7 @@ import sys
 from collections.abc import Collection, Sequence
 from typing import NamedTuple
 
+from receiver.calling import install
 from receiver.errors import ConfigError
 
 log = logging.getLogger(__name__)
@@ -46,8 +47,8 @@ def refuse_without_apprise() -> None:
     if importlib.util.find_spec("apprise") is None:
         raise ConfigError(
             "ALERT_URLS",
-            "set, but apprise, which sends alerts, is not installed: "
-            "`.venv/bin/pip install -r requirements-alerts.txt`",
+            "set, but apprise, which sends alerts, is not installed: run "
+            f"`{install('alerts', 'requirements-alerts.txt')}`",
         )
 
 

@@ -7,6 +7,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from receiver import times
+from receiver.calling import call
 from receiver.checks.found import SET_CLOCK, Found, compared
 from receiver.config import unknown_in
 from receiver.parts import Receiver
@@ -88,7 +89,7 @@ def handlers(receiver: Receiver) -> Found:
     store, now = receiver.store, receiver.now()
     names = [handler.name for handler in receiver.registry]
     beat = last_heartbeat(store)
-    start = "start the service, or `flask work` where EMBEDDED_WORKER=0"
+    start = f"start the service, or `{call('work')}` where EMBEDDED_WORKER=0"
     if beat is None:
         yield "wrong", "nothing has ever run the handlers", start
     elif abs(now - beat) > SILENT:
@@ -96,7 +97,8 @@ def handlers(receiver: Receiver) -> Found:
     else:
         yield "ok", f"they run, {len(names)} of them"
     if is_held(store):
-        yield "warning", "they wait since a restore", "let them run: `flask restore --run-work`"
+        release = call("restore --run-work")
+        yield "warning", "they wait since a restore", f"let them run: `{release}`"
     if stuck := stuck_handlers(store, now):
         yield "wrong", f"stuck: {', '.join(stuck)}", "see what they wait for, and restart"
     waiting, age = store.backlog(now, names)
@@ -106,7 +108,8 @@ def handlers(receiver: Receiver) -> Found:
     dead = [f"{number:,} of {name}" for name, number, _ in store.troubles(now, names) if number]
     if dead:
         told = f"work was given up: {', '.join(dead)}"
-        yield "warning", told, "see `flask events list --state dead`, then `flask replay --failed`"
+        see, then = call("events list --state dead"), call("replay --failed")
+        yield "warning", told, f"see `{see}`, then `{then}`"
     for told in warnings_of_handlers(store, now, names):
         yield "warning", told, "set HANDLERS alike everywhere, or wait until it is buried"
 
@@ -120,7 +123,7 @@ def refusals(receiver: Receiver) -> Found:
         yield (
             "warning",
             f"{times.iso(last[0])}: {last[1]}",
-            "give a body and its signature to `flask doctor BODYFILE --signature S`",
+            f"give a body and its signature to `{call('doctor BODYFILE --signature S')}`",
         )
 
 

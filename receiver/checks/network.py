@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 import httpx
 
 from receiver import times
+from receiver.calling import call
 from receiver.checks.found import Check, Found, compared
 from receiver.outgoing import http_client, read_at_most, time_limit
 from receiver.parts import Receiver
@@ -146,7 +147,7 @@ def webhook(receiver: Receiver) -> Found:
 def _registered(there: Sequence[Webhook], url: str) -> Found:
     enabled = [w for w in there if (w.status or "").lower() in _ENABLED]
     if not there:
-        yield "wrong", f"none reports to {url}", "run `flask webhooks register`"
+        yield "wrong", f"none reports to {url}", f"run `{call('webhooks register')}`"
         return
     if not enabled:
         told = f"{there[0].webhook_id} reports to {url}, and is {there[0].status}"
@@ -155,12 +156,12 @@ def _registered(there: Sequence[Webhook], url: str) -> Found:
     if len(enabled) > 1:
         named = ", ".join(str(w.webhook_id) for w in enabled)
         told = f"several report to {url}: {named}"
-        yield "warning", told, "delete all but one: `flask webhooks delete ID`"
+        yield "warning", told, f"delete all but one: `{call('webhooks delete ID')}`"
     told_of = {event for w in enabled for event in w.events}
     missing = [event for event in _EVENTS if event not in told_of]
     if told_of and "*" not in told_of and missing:
         told = f"ZimSend does not report {', '.join(missing)}"
-        yield "warning", told, "delete it, and run `flask webhooks register`"
+        yield "warning", told, f"delete it, and run `{call('webhooks register')}`"
     else:
         yield "ok", f"{enabled[0].webhook_id} reports to {url}"
 

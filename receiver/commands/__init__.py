@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+import click
 from flask import Flask
 
 
 def register(app: Flask) -> None:
     """Add all of them to the application."""
+    for command in commands():
+        app.cli.add_command(command)
+
+
+def commands() -> Sequence[click.Command]:
+    """All of them. Each runs in the context of an application, which its click context loads."""
     from receiver.commands import (
         alerts,
         backup,
@@ -25,16 +34,18 @@ def register(app: Flask) -> None:
         simulate,
         tail,
         trigger,
+        upgrade_check,
         webhooks,
     )
 
-    for command in (
+    return (
         run.migrate,
         run.work,
         run.expire,
         copy.copy,
         backup.backup,
         backup.restore,
+        upgrade_check.upgrade_check,
         forget.forget,
         trigger.trigger,
         simulate.simulate,
@@ -52,5 +63,4 @@ def register(app: Flask) -> None:
         doctor.doctor,
         export.export,
         alerts.alerts,
-    ):
-        app.cli.add_command(command)
+    )

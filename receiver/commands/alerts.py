@@ -6,6 +6,7 @@ import click
 
 from receiver.alerts import sending
 from receiver.alerts.sending import Parcel
+from receiver.calling import call
 from receiver.commands.common import command, echo
 from receiver.parts import parts
 
@@ -23,7 +24,7 @@ def test() -> None:
         raise click.ClickException(
             "ALERT_URLS is not set: give it addresses of apprise, separated by commas"
         )
-    text = "This is a test: `flask alerts test` was run. Alerts of this service arrive here."
+    text = f"This is a test: `{call('alerts test')}` was run. Alerts of this service arrive here."
     parcels = [
         Parcel(number, "zimsend-receiver: a test", text, False) for number in range(len(targets))
     ]

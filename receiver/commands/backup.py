@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from receiver import backups
+from receiver.calling import call
 from receiver.commands.common import command, echo, progress, refuse_to_replace
 from receiver.parts import parts
 from receiver.worker import release
@@ -50,7 +51,7 @@ def restore(file: Path | None, replace: bool, run_work: bool) -> None:
     else:
         echo(
             "Handlers wait: what they are owed since the backup they may have done already. Start "
-            "the service; `flask restore --run-work` lets them run"
+            f"the service; `{call('restore --run-work')}` lets them run"
         )
         for reconciliation in receiver.reconciliations.values():
             title = reconciliation.account.title

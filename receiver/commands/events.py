@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from receiver import ids, phone
+from receiver.calling import call
 from receiver.commands.common import (
     ID,
     command,
@@ -98,7 +99,7 @@ def show_event(event_id: str) -> None:
         echo_json(for_people(event, store), indent=2)
         return
     raise click.ClickException(
-        f"there is no event {ids.written(event_id)!r}; see `flask events list`"
+        f"there is no event {ids.written(event_id)!r}; see `{call('events list')}`"
     )
 
 

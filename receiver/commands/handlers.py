@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 
 from receiver import worker
+from receiver.calling import call
 from receiver.commands.common import (
     ID,
     command,
@@ -50,14 +51,15 @@ def try_handler(handler_name: str, event_id: str) -> None:
     claim = receiver.store.unclaimed(event_id, handler.name)
     if claim is None:
         raise click.ClickException(
-            f"there is no event {written(event_id)!r}; see `flask events list`"
+            f"there is no event {written(event_id)!r}; see `{call('events list')}`"
         )
     if not handler.wants(claim.event_type):
         told = f"{handler.name} does not want {claim.event_type} and would not get it"
         echo(f"{told}; it runs all the same", err=True)
     event = worker.event_of(claim)
     try:
-        worker.call(handler, event)
+        with receiver.inside():
+            worker.call(handler, event)
     except (Exception, SystemExit) as error:
         for line in _traceback(error).splitlines():
             echo(line, err=True)

@@ -9,6 +9,7 @@ import click
 from flask.cli import with_appcontext
 
 from receiver import ids, mirror, phone, status, times
+from receiver.calling import call
 from receiver.commands.common import (
     ID,
     LAST_MOMENT,
@@ -117,7 +118,7 @@ def show_message(message_id: str) -> None:
     evidence = store.evidence(message_id, 1)
     if evidence is None:
         raise click.ClickException(
-            f"there is no message {ids.written(message_id)!r}; see `flask messages`"
+            f"there is no message {ids.written(message_id)!r}; see `{call('messages')}`"
         )
     row, count, _ = evidence
     timeline = []

@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from receiver import ids
+from receiver.calling import call
 from receiver.commands.common import (
     command,
     echo,
@@ -91,7 +92,7 @@ def _find(prefix: str) -> dict[str, Any]:
     found = list(islice(parts().store.quarantined(ids.read(prefix)), 2)) if prefix else []
     if len(found) != 1:
         many = "several begin" if found else "none begins"
-        raise click.ClickException(f"{many} with {prefix!r}; see `flask quarantine list`")
+        raise click.ClickException(f"{many} with {prefix!r}; see `{call('quarantine list')}`")
     return found[0]
 
 

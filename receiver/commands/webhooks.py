@@ -10,6 +10,7 @@ from typing import Any
 import click
 
 from receiver import ids
+from receiver.calling import call
 from receiver.commands.common import command, echo, echo_columns, echo_json, format_option
 from receiver.errors import ConfigError
 from receiver.parts import parts
@@ -41,7 +42,7 @@ class _WebhookId(click.ParamType[str]):
         try:
             exchange.segment(value)
         except ValueError as error:
-            self.fail(f"{error}; see `flask webhooks list`")
+            self.fail(f"{error}; see `{call('webhooks list')}`")
         return str(value)
 
 
@@ -60,7 +61,7 @@ def register(new_secret: bool) -> None:
         # A second one would report everything twice.
         told = f"{there[0]} reports to {url} already"
         if new_secret:
-            raise click.ClickException(f"{told}; first `flask webhooks delete {there[0]}`")
+            raise click.ClickException(f"{told}; first `{call(f'webhooks delete {there[0]}')}`")
         echo(told)
         return
     secret = None if new_secret else _secret()
@@ -68,15 +69,15 @@ def register(new_secret: bool) -> None:
     echo(f"{made.webhook_id} reports to {url}")
     if new_secret and made.secret is None:
         raise click.ClickException(
-            f"ZimSend shows no secret; `flask webhooks delete {made.webhook_id}`, and register "
-            "without --new-secret"
+            f"ZimSend shows no secret; `{call(f'webhooks delete {made.webhook_id}')}`, and "
+            "register without --new-secret"
         )
     if made.secret not in (None, secret):
         echo("Its secret, which is shown only now:")
         echo(f"  {made.secret}")
         echo("Put it in front of what ZIMSEND_WEBHOOK_SECRET holds, with a comma between")
         echo("them (a comma inside it is written %2C), and restart the service.")
-    echo(f"Then see an event arrive: flask webhooks test {made.webhook_id}")
+    echo(f"Then see an event arrive: {call(f'webhooks test {made.webhook_id}')}")
 
 
 @command(webhooks, name="list")
@@ -120,7 +121,8 @@ def test(webhook_id: str | None) -> None:
         url = _url()
         there = [webhook.webhook_id for webhook in zimsend.webhooks() if webhook.url == url]
         if not there:
-            raise click.ClickException(f"none reports to {url}; first `flask webhooks register`")
+            first = call("webhooks register")
+            raise click.ClickException(f"none reports to {url}; first `{first}`")
         webhook_id = there[0]
     since = parts().now() - MINUTE
     before = {event["event_id"] for event in _arrived(since)}
@@ -153,7 +155,9 @@ def url(provider: str) -> None:
     """The address to give to a provider for its reports. It may hold a secret."""
     config, door = parts().config, PROVIDERS[provider].door
     if not PROVIDERS[provider].is_set_up(config) or door is None:
-        raise click.ClickException(f"{PROVIDERS[provider].title} is not set up: see README")
+        raise click.ClickException(
+            f"{PROVIDERS[provider].title} is not set up: see docs/reference/settings.md"
+        )
     if config.public_url is None:
         raise ConfigError("PUBLIC_URL", "not set; give it the address at which others reach you")
     echo(f"{config.public_url}{door.address(config)}")
@@ -167,7 +171,7 @@ def _about(webhook_id: str) -> Iterator[None]:
     except NotFound as error:
         why = error.code or f"HTTP {error.status}"
         raise click.ClickException(
-            f"ZimSend has no webhook {webhook_id!r} ({why}); see `flask webhooks list`"
+            f"ZimSend has no webhook {webhook_id!r} ({why}); see `{call('webhooks list')}`"
         ) from error
 
 

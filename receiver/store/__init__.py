@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 
+from receiver.calling import install
 from receiver.errors import ConfigError
 from receiver.store.contract import (
     SILENT_ATTEMPTS,
@@ -91,8 +92,8 @@ def open_store(url: str) -> Store:
         except ImportError as error:
             raise ConfigError(
                 "DATABASE_URL",
-                f"PostgreSQL's library is not here ({_in_one_line(error)}); install it, on Debian "
-                "with `apt install libpq5`, and run `pip install -r requirements.txt` again",
+                f"PostgreSQL's library is not here ({_in_one_line(error)}): run "
+                f"`{install('postgres', 'requirements.txt')}`{_on_this_machine(error)}",
             ) from error
 
         return PostgresStore(url)
@@ -101,6 +102,13 @@ def open_store(url: str) -> Store:
         "not a database that this release stores in; use sqlite:///relative/path.db, "
         "sqlite:////absolute/path.db or postgres://user:password@host/database",
     )
+
+
+def _on_this_machine(error: ImportError) -> str:
+    """psycopg without its binary part, as on 32-bit ARM, needs the system's library."""
+    if isinstance(error, ModuleNotFoundError):
+        return ""
+    return " again, after `apt install libpq5` or what does this on your system"
 
 
 def _in_one_line(error: ImportError) -> str:

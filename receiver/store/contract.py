@@ -12,6 +12,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, Literal, NamedTuple, Protocol
 
+from receiver.calling import call
 from receiver.event import Incoming, Rejected, under_own_id
 from receiver.metrics import Key
 from receiver.mirror import Search
@@ -55,7 +56,7 @@ def tell_given_up(handler: str, seqs: Sequence[int]) -> None:
     if seqs:
         log.error(
             "%d work items of handler %s are dead: their attempts ended without a word, as where a "
-            "call ends its process (`flask events list --state dead` shows them)",
+            f"call ends its process (`{call('events list --state dead')}` shows them)",
             len(seqs),
             handler,
         )
@@ -177,6 +178,21 @@ class Table(NamedTuple):
     name: str
     key: int
     columns: tuple[str, ...]
+
+
+class Outlook(NamedTuple):
+    """What a database is like before `migrate`.
+
+    :param steps: the names of the steps that would be taken, in their order.
+    :param breaking: whether older releases cannot work with it any more after them.
+    :param events: how many are stored.
+    :param size: of the database, in bytes.
+    """
+
+    steps: list[str]
+    breaking: bool
+    events: int
+    size: int
 
 
 class Ingest(Protocol):
@@ -563,6 +579,13 @@ class Store(
         """Bring the schema up to date; any number of processes may do so at once.
 
         :returns: the names of the steps that were taken.
+        """
+
+    def outlook(self) -> Outlook:
+        """What `migrate` would do. Nothing is written, and no file is made.
+
+        :raises SchemaMismatch: if a newer release has migrated the database, so that this one
+            cannot work with it.
         """
 
     def troubles(self, now: int, handlers: Sequence[str]) -> list[tuple[str, int, int]]:

@@ -6,6 +6,7 @@ import json
 
 from flask import Blueprint, Response
 
+from receiver.calling import call
 from receiver.parts import Receiver, parts
 from receiver.readiness import Seen
 from receiver.store.contract import MOST_TOLD
@@ -39,7 +40,8 @@ def readyz() -> Response:
     if seen.problem is None:
         body["backlog"] = {"waiting": seen.waiting, "oldest_seconds": seen.oldest}
     if seen.held:
-        body["held"] = "handlers wait since a restore: `flask restore --run-work` lets them run"
+        release = call("restore --run-work")
+        body["held"] = f"handlers wait since a restore: `{release}` lets them run"
     return _answer(503 if failing else 200, body)
 
 
@@ -49,8 +51,8 @@ def _warnings(seen: Seen, receiver: Receiver) -> dict[str, str]:
     dead = [f"{_number(dead)} of {handler}" for handler, dead, _ in seen.troubles if dead]
     if dead:
         warnings["dead"] = (
-            f"work was given up: {', '.join(dead)}; `flask events list --state dead` shows it, and "
-            "`flask replay --failed` gives it to the handlers again"
+            f"work was given up: {', '.join(dead)}; `{call('events list --state dead')}` shows it, "
+            f"and `{call('replay --failed')}` gives it to the handlers again"
         )
     again = [f"{_number(failed)} of {handler}" for handler, _, failed in seen.troubles if failed]
     if again:

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from receiver import ids, times
+from receiver.calling import call
 from receiver.errors import HandlerError
 from receiver.registry import Handler
 from receiver.store import Claim, Settlement
@@ -67,13 +68,14 @@ def settlement(handler: Handler, claim: Claim, failure: Failure | None, now: int
     # Neither the exception's text nor its arguments: they may hold what an SMS says.
     log.log(
         logging.ERROR if dead else logging.WARNING,
-        "handler %s failed at event %s, attempt %d: %s%s; %s (`flask events show` tells more)",
+        "handler %s failed at event %s, attempt %d: %s%s; %s (`%s` tells more)",
         handler.name,
         ids.written(claim.event_id),
         claim.attempt,
         failure.kind,
         failure.place,
         "it is dead" if dead else f"next attempt in {wait / times.SECOND:.0f} s",
+        call("events show"),
     )
     return Settlement(
         claim,

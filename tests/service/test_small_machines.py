@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
-from packaging.requirements import Requirement
 
-from tests.server import ROOT
+from tests.server import ROOT, requirements
 
 #: With parts in C, and without wheels for 32-bit ARM.
 MISSING = ("httptools", "uvloop", "psycopg_binary", "psycopg_c")
@@ -56,18 +54,23 @@ def test_sqlite_works_without_any_of_them(tmp_path: Path) -> None:
 def test_postgres_says_what_to_install(tmp_path: Path) -> None:
     line = run(tmp_path, "postgres://u:hunter2@127.0.0.1:9/d")
     assert line.startswith("DATABASE_URL: PostgreSQL's library is not here")
-    assert "apt install libpq5" in line
+    assert "pip install -r requirements.txt` again, after `apt install libpq5`" in line
     assert "hunter2" not in line
     assert len(line.splitlines()) == 1
+
+
+def test_without_psycopg_it_says_what_to_install(tmp_path: Path) -> None:
+    line = run(tmp_path, "postgres://u:hunter2@127.0.0.1:9/d", '"psycopg", "psycopg_pool"')
+    assert line.startswith("DATABASE_URL: PostgreSQL's library is not here")
+    assert line.endswith("run `pip install -r requirements.txt`")
 
 
 @pytest.mark.parametrize("machine", ["armv6l", "armv7l", "armv8l"])
 def test_none_of_them_is_asked_for_there(machine: str) -> None:
     """What pip makes of requirements.txt on such a machine."""
-    lines = re.sub("#.*", "", (ROOT / "requirements.txt").read_text()).split("\n")
     wanted = [
         f"{name.name}-{extra}"
-        for name in map(Requirement, filter(None, map(str.strip, lines)))
+        for name in requirements()
         if name.marker is None or name.marker.evaluate({"platform_machine": machine})
         for extra in ("", *name.extras)
     ]

@@ -52,7 +52,7 @@ def test_the_welcome_names_only_addresses_that_there_are(
     for name, value in {**ALONE, **others}.items():
         monkeypatch.setenv(name, value)
     monkeypatch.setattr(welcome, "obstacle", lambda places: None)
-    welcome.main()
+    welcome.tell()
     printed = capsys.readouterr().out
     assert told in printed
     assert ("flask trigger" in printed) is bool(others)

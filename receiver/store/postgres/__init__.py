@@ -6,8 +6,9 @@ import logging
 
 import psycopg
 
+from receiver.calling import as_called
 from receiver.errors import StoreUnavailable
-from receiver.store.contract import Engine
+from receiver.store.contract import Engine, Outlook
 from receiver.store.postgres import schema
 from receiver.store.postgres.copy import Copy
 from receiver.store.postgres.counters import Counters
@@ -50,8 +51,12 @@ class PostgresStore(Ingest, Work, Mirror, Phones, Upkeep, Marks, Counters, Views
                 try:
                     return schema.migrate(connection, self._pool.place)
                 except psycopg.Error as error:
-                    hint = _HINTS.get(error.sqlstate, "")
+                    hint = as_called(_HINTS.get(error.sqlstate, ""))
                     raise StoreUnavailable(f"DATABASE_URL: {told(error)}{hint}") from error
+
+    def outlook(self) -> Outlook:
+        with self._reader() as connection:
+            return schema.outlook(connection, self._pool.place)
 
     def engine(self) -> Engine:
         version, clock = self._row(

@@ -27,9 +27,11 @@ import psycopg
 from psycopg.errors import DeadlockDetected, LockNotAvailable
 
 from receiver import mirror
+from receiver.calling import call
 from receiver.causes import cause_of
 from receiver.errors import SchemaMismatch, StoreUnavailable
 from receiver.store.claiming import NEVER, STAND
+from receiver.store.contract import Outlook
 from receiver.store.postgres import codes, own_schema
 from receiver.store.postgres.place import MIGRATION, SCHEMA, Place
 from receiver.store.views import OF_PHONES
@@ -64,7 +66,7 @@ def migrate(connection: Connection, place: Place) -> list[str]:
             time.sleep(_REST)
     raise StoreUnavailable(
         f"somebody has held a lock on the tables for {_TRIES * _REST:.0f} s, and the schema could "
-        "not be changed; look in pg_stat_activity for who it is, and run `flask migrate` again"
+        f"not be changed; look in pg_stat_activity for who it is, and run `{call('migrate')}` again"
     )
 
 
@@ -113,6 +115,19 @@ def _taken(connection: Connection) -> dict[int, bool]:
     return dict(connection.execute("SELECT number, breaking FROM schema_steps").fetchall())
 
 
+def outlook(connection: Connection, place: Place) -> Outlook:
+    """See `Store.outlook`."""
+    ((made,),) = connection.execute("SELECT to_regclass('schema_steps') IS NOT NULL").fetchall()
+    taken = _taken(connection) if made else {}
+    if taken:
+        refuse_others(taken, place)
+    steps = [step for number, step in enumerate(STEPS, 1) if number not in taken]
+    events = size = 0
+    if taken:
+        ((events, size),) = connection.execute(_OUTLOOK).fetchall()
+    return Outlook([step.name for step in steps], any(s.breaking for s in steps), events, size)
+
+
 def verify(connection: Connection, place: Place) -> None:
     """Whether this release can work with the database's schema.
 
@@ -121,7 +136,7 @@ def verify(connection: Connection, place: Place) -> None:
     taken = _taken(connection)
     if any(number not in taken for number in range(1, len(STEPS) + 1)):
         raise SchemaMismatch(
-            "the database's schema is older than this release: run `flask migrate`"
+            f"the database's schema is older than this release: run `{call('migrate')}`"
         )
     refuse_others(taken, place)
 
@@ -133,7 +148,7 @@ def refuse_others(taken: dict[int, bool], place: Place) -> None:
     """
     if (OWN_LOCKS in taken) is not bool(place.schema):
         raise SchemaMismatch(
-            "the tables have been used without DATABASE_SCHEMA: run `flask migrate`"
+            f"the tables have been used without DATABASE_SCHEMA: run `{call('migrate')}`"
             if place.schema
             else "the tables are those of a receiver with DATABASE_SCHEMA: set it here as well"
         )
@@ -202,6 +217,12 @@ def _forget_numbers(connection: Connection) -> None:
     # Additive: an older release knows nobody who was forgotten. So it must have ended before.
     connection.execute(_FORGOTTEN)
 
+
+_OUTLOOK = """
+SELECT (SELECT count(*) FROM events), sum(pg_total_relation_size(oid))::bigint
+FROM pg_class WHERE relkind = 'r' AND relnamespace =
+    (SELECT relnamespace FROM pg_class WHERE oid = to_regclass('schema_steps'))
+"""
 
 _STEPS_TAKEN = """
 CREATE TABLE IF NOT EXISTS schema_steps (

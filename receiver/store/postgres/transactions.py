@@ -18,6 +18,7 @@ from typing import Any
 import psycopg
 from psycopg import errors
 
+from receiver.calling import call
 from receiver.errors import SchemaMismatch, StoreUnavailable
 from receiver.store.forgetting import Door
 from receiver.store.postgres import schema
@@ -190,7 +191,7 @@ def as_unavailable() -> Iterator[None]:
     try:
         yield
     except (errors.UndefinedTable, errors.UndefinedColumn) as error:
-        raise SchemaMismatch(f"{told(error)}: run `flask migrate`") from error
+        raise SchemaMismatch(f"{told(error)}: run `{call('migrate')}`") from error
     except psycopg.Error as error:
         error.args = (told(error),)  # its traceback may go into the log
         if _is_outage(error):

@@ -8,7 +8,7 @@ from functools import partial
 from multiprocessing.connection import Connection
 
 from receiver.errors import StoreUnavailable
-from receiver.store.contract import Claim, Engine, Settlement, Want, tell_given_up
+from receiver.store.contract import Claim, Engine, Outlook, Settlement, Want, tell_given_up
 from receiver.store.sqlite.connections import SHORT_PATIENCE
 from receiver.store.sqlite.copy import Copy
 from receiver.store.sqlite.counters import Counters
@@ -18,6 +18,7 @@ from receiver.store.sqlite.group import Ingest
 from receiver.store.sqlite.listing import Listing
 from receiver.store.sqlite.marks import Marks
 from receiver.store.sqlite.mirror import Mirror
+from receiver.store.sqlite.outlook import outlook
 from receiver.store.sqlite.phones import Phones
 from receiver.store.sqlite.schema import migrations, refuse_newer
 from receiver.store.sqlite.upkeep import Upkeep
@@ -107,6 +108,9 @@ class SqliteStore(
                     "process write the file and its folder"
                 ) from error
             return pending
+
+    def outlook(self) -> Outlook:
+        return outlook(self.path)
 
     def engine(self) -> Engine:
         return Engine(f"SQLite {sqlite3.sqlite_version}", self.path)

@@ -19,6 +19,7 @@ from typing import NoReturn, TypeVar
 
 from sqlite_utils import Database
 
+from receiver.calling import call
 from receiver.errors import FileReplaced, SchemaMismatch, StoreUnavailable
 from receiver.store.forgetting import Door
 from receiver.store.sqlite.files import File, identity, prepare
@@ -44,6 +45,10 @@ class Opened(Database):
 
     #: The files that it has open: the database's and its log's.
     files: tuple[File, File]
+
+    def __del__(self) -> None:
+        # A reader whose thread has ended: under some servers each request has a thread of its own.
+        self.conn.close()
 
 
 class Connections:
@@ -78,7 +83,7 @@ class Connections:
             except OSError as error:
                 if isinstance(error, FileNotFoundError) and not create:
                     raise SchemaMismatch(
-                        f"there is no database {self.path}: run `flask migrate`"
+                        f"there is no database {self.path}: run `{call('migrate')}`"
                     ) from error
                 raise self._unusable(error.strerror) from error
             db = self._open(cache_kib, patience)
@@ -275,7 +280,7 @@ class Connections:
         refuse_newer(db)
         if migrations.pending(db):
             raise SchemaMismatch(
-                "the database's schema is older than this release: run `flask migrate`"
+                f"the database's schema is older than this release: run `{call('migrate')}`"
             )
         self._verified = version
 
@@ -317,7 +322,7 @@ def as_unavailable() -> Iterator[None]:
         yield
     except sqlite3.OperationalError as error:
         if "no such table" in str(error) or "no such column" in str(error):
-            raise SchemaMismatch(f"{error}: run `flask migrate`") from error
+            raise SchemaMismatch(f"{error}: run `{call('migrate')}`") from error
         raise StoreUnavailable(str(error)) from error
     except sqlite3.DatabaseError as error:
         if _is_outage(error):

@@ -128,11 +128,11 @@ def leases_have_no_index(db: Database) -> None:
 
 
 @cache
-def step_names() -> set[str]:
-    """All steps that this release knows: those that an empty database lacks."""
+def step_names() -> list[str]:
+    """All steps that this release knows, in their order: those that an empty database lacks."""
     empty = Database(memory=True)
     try:
-        return {migration.name for migration in migrations.pending(empty)}
+        return [migration.name for migration in migrations.pending(empty)]
     finally:
         empty.close()
 

@@ -17,6 +17,7 @@ from typing import Any
 from markupsafe import Markup, escape
 
 from receiver import times
+from receiver.calling import as_called
 
 #: The first one is for those who want none of them.
 CODES = ("en", "fr")
@@ -34,9 +35,9 @@ def catalogue(code: str) -> Mapping[str, str]:
 
 
 @cache
-def _template(code: str, key: str) -> Markup:
+def _template(text: str) -> Markup:
     # It was escaped before.
-    return Markup(_CODE.sub(r"<code>\1</code>", str(escape(catalogue(code)[key]))))  # noqa: S704
+    return Markup(_CODE.sub(r"<code>\1</code>", str(escape(text))))  # noqa: S704
 
 
 class Language:
@@ -54,7 +55,7 @@ class Language:
 
         :raises KeyError: if the catalogue has no such key.
         """
-        return _template(self.code, key).format(**values)
+        return _template(as_called(catalogue(self.code)[key])).format(**values)
 
     def has(self, key: str) -> bool:
         return key in catalogue(self.code)

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from receiver.calling import call
 from receiver.parts import Receiver
 from receiver.readiness import OLDEST, SILENT
 from receiver.refusals import last_noted
@@ -34,13 +35,13 @@ def troubles_of(receiver: Receiver) -> Iterator[Trouble]:
     store, now, spoken = receiver.store, receiver.now(), language()
     names = [handler.name for handler in receiver.registry]
     if is_held(store):
-        yield Trouble("held", kind="warn", commands=["flask restore --run-work"])
+        yield Trouble("held", kind="warn", commands=[call("restore --run-work")])
     beat = last_heartbeat(store)
     if (beat is None or now - beat > SILENT) and names:
         if receiver.config.embedded_worker:
             yield Trouble("worker_gone")
         else:
-            yield Trouble("worker_away", commands=["flask work"])
+            yield Trouble("worker_away", commands=[call("work")])
     if stuck := stuck_handlers(store, now):
         yield Trouble("stuck", {"handlers": ", ".join(stuck)})
     oldest = min(store.oldest_due(now).values(), default=now)

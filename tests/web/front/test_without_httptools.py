@@ -6,11 +6,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from packaging.requirements import Requirement
 
 from tests.handlers import seen
 from tests.payloads import envelope, sms
-from tests.server import ROOT, Server, eventually
+from tests.server import ROOT, Server, eventually, requirements
 
 WARNING = "httptools cannot be imported"
 
@@ -100,9 +99,7 @@ def test_only_what_has_wheels_is_required(
         "sys_platform": system,
         "platform_python_implementation": python,
     }
-    lines = (ROOT / "requirements.txt").read_text().splitlines()
-    requirements = [Requirement(line) for line in lines if not line.startswith("#")]
-    required = [r for r in requirements if r.marker is None or r.marker.evaluate(here)]
+    required = [r for r in requirements() if r.marker is None or r.marker.evaluate(here)]
     names = [r.name for r in required]
     assert len(names) == len(set(names))
     assert "psycopg" in names

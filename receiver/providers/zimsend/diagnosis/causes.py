@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from receiver.calling import call
 from receiver.providers.zimsend.webhook import SIGNATURE
 
 
@@ -150,5 +151,5 @@ def too_large(limit: int) -> Cause:
     return Cause(
         "too-large",
         f"{UNKNOWN.told}; bodies over {limit} bytes are not looked at",
-        "give the body to `flask doctor`",
+        f"give the body to `{call('doctor')}`",
     )

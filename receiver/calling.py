@@ -1,0 +1,37 @@
+"""How a person calls the commands: `flask …` in a clone, another name from elsewhere.
+
+The name is the process's, and the door that one came in by sets it. Texts that tell what to type
+ask for it when they are told.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+_name = "flask"
+
+
+def be_called(name: str) -> None:
+    """Say what stands before a command's name, like `zimsend-receiver` or `manage.py zimsend`."""
+    global _name
+    _name = name
+
+
+def call(command: str) -> str:
+    """A command as one types it: `call("events list")` is `flask events list` in a clone."""
+    return f"{_name} {command}"
+
+
+def as_called(text: str) -> str:
+    """A text of ours that was written for a clone, with its commands as one types them here."""
+    return text.replace("`flask ", f"`{_name} ")
+
+
+def install(extra: str, listed: str) -> str:
+    """What installs that which only some services need.
+
+    :param extra: its name among the package's extras.
+    :param listed: the file of a clone that lists it.
+    """
+    in_clone = (Path(__file__).parent.parent / listed).is_file()
+    return f"pip install -r {listed}" if in_clone else f'pip install "zimsend-receiver[{extra}]"'
