@@ -12,6 +12,7 @@ import click
 
 from handlers import email, forward
 from receiver import config
+from receiver.__main__ import program
 
 #: Variables that are not ours: of hosts, by the beginning of their names, and of examples.
 OF_OTHERS = ("DYNO", "RENDER", "RAILWAY_", "FLY_", "K_SERVICE", "GUNICORN_", "TEAM_")
@@ -77,7 +78,11 @@ def known(root: Path, cli: click.Group) -> Known:
     makefile = (root / "Makefile").read_text()
     return Known(
         frozenset(settings),
-        {words: options_of(command) for words, command in commands_of(cli)},
+        {
+            words: options_of(command)
+            for group in (cli, program)
+            for words, command in commands_of(group)
+        },
         frozenset(re.findall(r"^([a-z-]+):", makefile, re.MULTILINE)),
         _capitals(root),
     )

@@ -42,6 +42,7 @@ TO_COME = {
     "docs/how-to/smscx.md",
     "docs/how-to/test-handlers.md",
     "docs/how-to/tune.md",
+    "docs/how-to/upgrade.md",
     "docs/how-to/write-a-handler.md",
     "docs/reference/dashboard.md",
     "docs/start/handler.md",
