@@ -15,7 +15,7 @@ from typing import Any, NamedTuple, NoReturn, Unpack
 
 from receiver import ids, status
 from receiver.errors import Unusable
-from receiver.payloads import Attributes, refuse_contradictions, refuse_unknown, sample_body
+from receiver.payloads import Attributes, refuse_contradictions, refuse_impossible, sample_body
 from receiver.strict_json import read_signed, text_of
 
 #: The names that one of the provider's documents gives the events of a per-message webhook.
@@ -283,7 +283,7 @@ class Event:
         :raises TypeError: for what an event does not have.
         :raises ValueError: for what such an event cannot have, like `error_code` with `sms.sent`.
         """
-        refuse_unknown(attributes)
+        refuse_impossible(attributes)
         type = clean_type(ALIASES.get(type, type))
         raw, occurred_at, received_at = sample_body(type, attributes)
         envelope = read_signed(raw)

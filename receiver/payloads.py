@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from datetime import UTC, datetime
 from typing import Any, TypedDict, cast
 
@@ -175,15 +175,22 @@ _SOURCES = ("webhook", "gateway", "reconciliation", "poll")
 _NUMBER = "+33612345678"
 
 
-def refuse_unknown(attributes: Attributes) -> None:
+def refuse_unknown(names: Collection[str], known: Collection[str], what: str) -> None:
     """
-    :raises TypeError: for a name that no attribute has.
+    :param what: what has no such name, for people.
+    :raises TypeError: for a name that is not known.
+    """
+    unknown = sorted(set(names) - set(known))
+    if unknown:
+        raise TypeError(f"{what} has no {unknown[0]!r}; it can be given {', '.join(sorted(known))}")
+
+
+def refuse_impossible(attributes: Attributes) -> None:
+    """
+    :raises TypeError: for what an event does not have.
     :raises ValueError: for a value that no event has.
     """
-    unknown = sorted(attributes.keys() - Attributes.__annotations__.keys())
-    if unknown:
-        valid = ", ".join(sorted(Attributes.__annotations__))
-        raise TypeError(f"an event has no {unknown[0]!r}; a sample can be given {valid}")
+    refuse_unknown(attributes, Attributes.__annotations__, "a sample of an event")
     source, provider = attributes.get("source", "webhook"), attributes.get("provider", ids.FIRST)
     if source not in _SOURCES:
         raise ValueError(f"source={source!r} is none of {', '.join(_SOURCES)}")

@@ -7,7 +7,6 @@ With pytest, put `from receiver.testing import zimsend` into your `conftest.py`.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 
 from receiver.testing.fake import FakeZimSend, Handlers, Result
 
@@ -20,8 +19,8 @@ except ImportError:  # only the fixture needs it
 else:
 
     @pytest.fixture
-    def zimsend(tmp_path: Path) -> Iterator[FakeZimSend]:
+    def zimsend(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FakeZimSend]:
         """A ZimSend that sends signed events to your handlers."""
-        fake = FakeZimSend(tmp_path)
+        fake = FakeZimSend(tmp_path_factory.mktemp("zimsend"))
         yield fake
         fake.close()

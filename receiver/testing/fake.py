@@ -16,7 +16,7 @@ from flask import Flask
 from receiver import ids, status, times
 from receiver.event import ALIASES, Event, key_of
 from receiver.parts import parts
-from receiver.payloads import Said
+from receiver.payloads import Said, refuse_unknown
 from receiver.providers import PROVIDERS
 from receiver.registry import Registry
 from receiver.service import create_app, register_handlers
@@ -106,12 +106,14 @@ class FakeZimSend:
         :param type: one that the provider documents; others can be sent with `post`.
         :param id: the event's; the same again is a duplicate. A new one each by default.
         :param message_id: a new message each by default.
-        :param occurred_at: when what it tells happened; now by default.
+        :param occurred_at: when what it tells happened; now by default. Without a zone it is UTC.
         :param provider: `zimsend` or `smscx`.
         :param said: what it says beside that: `error_code`, `error_message`, `text`, `metadata`,
             `device_id`.
+        :raises TypeError: for what no report says.
         :raises ValueError: for a type that is not documented, and what such an event cannot say.
         """
+        refuse_unknown(said, Said.__annotations__, "a report")
         sender = PROVIDERS.get(provider)
         if sender is None or sender.door is None:
             senders = ", ".join(name for name, each in PROVIDERS.items() if each.door is not None)
@@ -121,7 +123,11 @@ class FakeZimSend:
             known = ", ".join(sender.samples)
             raise ValueError(f"{sender.title} documents no {type!r}, but {known}; see also `post`")
         self._ahead += times.SECOND
-        moment = self._ready.now() if occurred_at is None else times.read(occurred_at.isoformat())
+        moment = (
+            self._ready.received_now()
+            if occurred_at is None
+            else times.read(occurred_at.isoformat())
+        )
         body = sender.sample(
             kind,
             event_id=f"evt_{secrets.token_hex(6)}" if id is None else id,

@@ -35,8 +35,12 @@ class Receiving:
         self._here: Receiver = parts(app)
         self.store = self._here.store
         self.now = now
+        #: The clock of the webhook.
+        self.received_now = self._here.now
         #: What handlers have raised, by event and handler.
         self.raised: dict[tuple[str, str], BaseException] = {}
+        #: Ctrl-C, or the end that pytest makes of a test: of no concern to the worker.
+        self._interrupt: BaseException | None = None
         self._calling: tuple[str, str] = "", ""
         self._calls = 0
         self.store.migrate()
@@ -87,13 +91,17 @@ class Receiving:
             before = self._calls
             self._worker.wake()
             self._worker.step(self.now())
+            if self._interrupt is not None:
+                interrupt, self._interrupt = self._interrupt, None
+                raise interrupt
             if self._calls == before and self._worker.settled:
                 break
         else:
             raise RuntimeError(f"there is still work after {_MOST_ROUNDS} rounds")
-        for event_id, handler, error in self._dead() - self._told:
-            self._told.add((event_id, handler, error))
-            self._tell(event_id, handler, error)
+        for died in self._dead():
+            if died not in self._told:
+                self._told.append(died)
+                self._tell(*died)
         return self._calls - began
 
     def next_due(self) -> int | None:
@@ -101,13 +109,14 @@ class Receiving:
         due = [self.store.next_due(handler.name, -1) for handler in self._here.registry]
         return min((each for each in due if each is not None), default=None)
 
-    def _dead(self) -> set[tuple[str, str, str]]:
-        return {
+    def _dead(self) -> list[tuple[str, str, str]]:
+        """Event, handler and last error of work that is dead, in the order of the events."""
+        return [
             (event["event_id"], delivery["handler"], delivery["last_error"])
             for event in self.store.events(Selection(state="dead"))
             for delivery in event["deliveries"]
             if delivery["state"] == "dead"
-        }
+        ]
 
     def _tell(self, event_id: str, handler: str, error: str) -> None:
         """What `Registry.on_dead` was given. What it raises reaches the test."""
@@ -125,7 +134,12 @@ class Receiving:
         self._calling = call.claim.event_id, call.claim.handler
 
     def _inside(self) -> AbstractContextManager[object]:
-        return _Watched(self._app, partial(self.raised.__setitem__, self._calling))
+        return _Watched(self._app, partial(self._raised, self._calling))
+
+    def _raised(self, calling: tuple[str, str], error: BaseException) -> None:
+        self.raised[calling] = error
+        if not isinstance(error, Exception | SystemExit):
+            self._interrupt = error
 
 
 class _Watched(ExitStack):

@@ -163,7 +163,7 @@ def test_another_reason_has_no_words_of_the_usual_one() -> None:
 
 
 def test_a_sample_has_nothing_that_an_event_has_not() -> None:
-    with pytest.raises(TypeError, match=r"error_kode.*can be given attempt, data, device_id"):
+    with pytest.raises(TypeError, match=r"error_kode.* it can be given attempt, data, device_id"):
         Event.sample("sms.failed", error_kode="NO_CREDIT")  # type: ignore[call-arg]
 
 

@@ -39,7 +39,7 @@ def test_each_page_has_what_one_must_know(host: str) -> None:
     text = HOSTS[host].text
     assert HOSTS[host].blocks
     assert "SIGTERM" in text
-    assert re.search(r"\b\d+ seconds\b|kill_timeout|TimeoutStopSec", text)
+    assert re.search(r"\b\d+ seconds\b|kill_timeout|found no promise", text)
     assert re.search(r"\b[Dd]isk\b", text)
     assert re.search(r"/healthz|/readyz", text)
     assert "ZIMSEND_WEBHOOK_SECRET" in text

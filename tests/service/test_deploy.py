@@ -20,6 +20,7 @@ from flask.testing import FlaskClient
 
 from app import create_app
 from receiver import Event, Registry, config, readiness
+from receiver.config import Config
 from receiver.parts import Receiver
 from receiver.readiness import Readiness
 from receiver.times import HOUR, MINUTE, SECOND
@@ -29,7 +30,7 @@ from tests.payloads import envelope, sms
 from tests.server import ROOT, Server, cannot_run, eventually
 from tests.store.test_store import ingest, sent
 
-APP = json.loads((ROOT / "app.json").read_text())
+MANIFESTS = {name: json.loads((ROOT / name).read_text()) for name in ("app.json", "scalingo.json")}
 
 GUNICORN = ["-m", "gunicorn", "-c", str(ROOT / "gunicorn.conf.py"), "wsgi:app"]
 MIGRATE = ["-m", "flask", "--app", str(ROOT / "wsgi.py"), "migrate"]
@@ -222,28 +223,45 @@ def test_the_release_command_finds_the_application(environ: dict[str, str], tmp_
     assert (tmp_path / "receiver.db").exists()
 
 
-# --- app.json, .python-version
+# --- app.json, scalingo.json, .python-version
 
 
-def test_app_json_names_only_settings_that_exist() -> None:
-    assert APP["env"].keys() <= {setting.name for setting in config.SETTINGS}
+@pytest.mark.parametrize("manifest", MANIFESTS.values(), ids=MANIFESTS)
+def test_manifests_name_only_settings_that_exist(manifest: dict[str, Any]) -> None:
     readers = {setting.name: setting.read for setting in config.SETTINGS}
-    for name, variable in APP["env"].items():
+    assert manifest["env"].keys() <= readers.keys()
+    for name, variable in manifest["env"].items():
         assert variable["description"]
+        assert ("value" in variable) != ("generator" in variable)
         if "value" in variable:
             readers[name](variable["value"])
 
 
-def test_app_json_gives_all_that_a_start_needs() -> None:
+@pytest.mark.parametrize("manifest", MANIFESTS.values(), ids=MANIFESTS)
+def test_manifests_give_all_that_a_start_needs(manifest: dict[str, Any]) -> None:
     """PostgreSQL sets DATABASE_URL; every secret is made, and none is written there."""
-    assert APP["addons"] == [{"plan": "heroku-postgresql:essential-0"}]
-    assert "DATABASE_URL" not in APP["env"]
+    assert "DATABASE_URL" not in manifest["env"]
     required = {config.OF_PROVIDERS[0]}  # any one provider is enough, and this is the first
-    assert required <= APP["env"].keys()
-    assert {n for n, v in APP["env"].items() if v.get("generator") == "secret"} == required
-    assert not any("value" in APP["env"][name] for name in required)
-    assert APP["buildpacks"] == [{"url": "heroku/python"}]
-    assert APP["formation"].keys() <= procfile().keys()
+    dashboard = {"ADMIN_PASSWORD", "SECRET_KEY", "METRICS_TOKEN"}
+    made = {n for n, v in manifest["env"].items() if v.get("generator") == "secret"}
+    assert made == required | dashboard
+    assert {s.name for s in config.SETTINGS if s.secret} & manifest["env"].keys() == made
+    # As Heroku makes them: 64 hexadecimal digits.
+    generated = dict.fromkeys(made, "0123456789abcdef" * 4)
+    values = {n: v["value"] for n, v in manifest["env"].items() if "value" in v}
+    read = Config.from_env({**generated, **values, "DATABASE_URL": "postgres://u:p@h/d"})
+    assert read.embedded_worker
+    assert read.trusted_proxies == 1
+    assert manifest["formation"].keys() == {"web"} < procfile().keys()
+
+
+def test_each_host_has_its_own_database() -> None:
+    """Scalingo would read Heroku's file if it had none of its own."""
+    (heroku,) = MANIFESTS["app.json"]["addons"]
+    (scalingo,) = MANIFESTS["scalingo.json"]["addons"]
+    assert heroku == {"plan": "heroku-postgresql:essential-0"}
+    assert scalingo["plan"].startswith("postgresql:")
+    assert MANIFESTS["app.json"]["buildpacks"] == [{"url": "heroku/python"}]
 
 
 def test_the_hosts_python_is_one_that_we_check() -> None:

@@ -110,6 +110,26 @@ def test_an_alarm_that_fails_is_seen_by_the_test(zimsend: FakeZimSend) -> None:
         zimsend.send()
 
 
+@pytest.mark.parametrize("end", [KeyboardInterrupt, pytest.fail.Exception])
+def test_what_ends_a_test_is_no_failure_of_a_handler(
+    zimsend: FakeZimSend, end: type[BaseException]
+) -> None:
+    def ends(event: Event) -> None:
+        raise end
+
+    zimsend.handlers(registered(ends))
+    with pytest.raises(end):
+        zimsend.send()
+
+
+def test_a_handler_that_would_end_its_process_has_failed(zimsend: FakeZimSend) -> None:
+    def ends(event: Event) -> None:
+        raise SystemExit(3)
+
+    zimsend.handlers(registered(ends))
+    assert zimsend.send().calls == {"h": "failed"}
+
+
 def test_a_duplicate_calls_nobody(zimsend: FakeZimSend) -> None:
     seen: list[Event] = []
     zimsend.handlers(registered(seen.append))
@@ -209,6 +229,8 @@ def test_what_is_wrong_is_told(zimsend: FakeZimSend) -> None:
         zimsend.send("sms.deliverd")
     with pytest.raises(ValueError, match=r"sms\.sent has no error"):
         zimsend.send("sms.sent", error_code="NO_CREDIT")
+    with pytest.raises(TypeError, match=r"no 'error_kode'; it can be given device_id, error_code"):
+        zimsend.send("sms.failed", error_kode="NO_CREDIT")  # type: ignore[call-arg]
 
 
 def test_an_application_that_one_has(app: Flask, zimsend: FakeZimSend) -> None:
@@ -239,4 +261,7 @@ def test_an_application_whose_handler_fails(
     assert result.calls["twice"] == "failed"
     zimsend.wait(hours=2)
     assert (result.calls["twice"], attempts) == ("done", [1, 2])
+    zimsend.wait(hours=72)
+    later = zimsend.send("sms.delivered").event
+    assert abs(later.occurred_at - later.received_at) < timedelta(minutes=1)
     app.extensions["receiver"].store.close()
