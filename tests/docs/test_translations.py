@@ -17,6 +17,7 @@ TO_COME = {
     "docs/how-to/embed-django.md",
     "docs/how-to/embed-flask.md",
     "docs/how-to/hosts/clever-cloud.md",
+    "docs/how-to/embed-flask.md",
     "docs/how-to/hosts/docker.md",
     "docs/how-to/hosts/own-server.md",
     "docs/how-to/hosts/scalingo.md",
