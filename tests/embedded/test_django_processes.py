@@ -10,6 +10,7 @@ import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from playwright.sync_api import sync_playwright
 from receiver.providers.zimsend.webhook import sign
 from tests.conftest import SECRET
 from tests.embedded import djangos
+from tests.embedded.asked import alone, compare
 from tests.payloads import envelope, sms
 from tests.postgres import PostgresServer
 from tests.server import cannot_run, eventually, free_port
@@ -144,18 +146,35 @@ def orders(postgres: PostgresServer) -> dict[str, str]:
         return dict(connection.execute("SELECT message_id, status FROM django_host_order"))
 
 
-def test_the_dashboard_is_all_below_the_prefix_in_a_browser(tmp_path: Path) -> None:
-    """On an asynchronous server, with all walls of the project around."""
+@pytest.fixture(scope="module")
+def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx.Client]:
+    """By an asynchronous server, with all walls of the project around."""
+    with project(tmp_path_factory.mktemp("served"), *ASGI) as client:
+        yield client
+
+
+def test_everything_is_answered_as_it_is_alone(served: httpx.Client, tmp_path: Path) -> None:
+    djangos.set_up()
+    from tests.embedded.django_host.settings import ZIMSEND
+
+    settings = {**ZIMSEND, "DATABASE_URL": f"sqlite:///{tmp_path / 'receiver.db'}"}
+    port = served.base_url.port
+    assert port
+    with alone(settings) as service:
+        compare(partial(djangos.over_http, port), service)
+
+
+def test_the_dashboard_is_all_below_the_prefix_in_a_browser(served: httpx.Client) -> None:
     if CHROMIUM is None:
         cannot_run("there is no Chromium, so no page was seen in a browser")
-    with project(tmp_path, *ASGI) as client, sync_playwright() as playwright:
+    with sync_playwright() as playwright:
         browser = playwright.chromium.launch(
             executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"]
         )
-        page = browser.new_context(base_url=str(client.base_url), locale="en").new_page()
+        page = browser.new_context(base_url=str(served.base_url), locale="en").new_page()
         page.set_default_timeout(PATIENCE)
-        watch = Watch(page, str(client.base_url))
-        send(client, envelope("sms.failed", sms("failed", "m1"), event_id="evt_first"))
+        watch = Watch(page, str(served.base_url))
+        send(served, envelope("sms.failed", sms("failed", "m1"), event_id="evt_first"))
 
         page.goto("messages/m1")
         page.locator("#password").fill("corrêct horse battery staple")
@@ -169,7 +188,7 @@ def test_the_dashboard_is_all_below_the_prefix_in_a_browser(tmp_path: Path) -> N
 
         page.clock.install()
         page.get_by_role("navigation").first.get_by_role("link", name="Live").click()
-        send(client, envelope("sms.sent", sms("sent", "m2"), event_id="evt_second"))
+        send(served, envelope("sms.sent", sms("sent", "m2"), event_id="evt_second"))
         page.clock.run_for(2_000)
         page.get_by_text("evt_second").wait_for()
         page.get_by_role("button", name="Sign out").click()
