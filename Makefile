@@ -19,7 +19,8 @@ run: $(VENV)/.run .env  ## serve on http://localhost:3000, with SQLite and the s
 demo: $(VENV)/.run  ## a simulated ZimSend sends 50 SMS, and the receiver tells what became of them, also after an outage
 	@$(BIN)/python -m receiver.demo
 
-wheel: $(VENV)/.test  ## the package, as wheel and sdist, into dist/
+wheel: $(VENV)/bin/python  ## the package, as wheel and sdist, into dist/
+	@$(BIN)/pip install --quiet --disable-pip-version-check "build>=1.2,<2"
 	@$(BIN)/python -m build --outdir dist .
 
 test: $(VENV)/.test  ## everything that must hold before a change lands

@@ -10,9 +10,17 @@ import subprocess
 import sys
 from collections import defaultdict
 from collections.abc import Iterator
+from itertools import takewhile
 from pathlib import Path
 
-from tests.docs.known import OF_FLASK, OPTIONS_OF_OTHERS, Known
+from tests.docs.known import (
+    HANDING_ON,
+    OF_FLASK,
+    OPTIONS_OF_OTHERS,
+    Commands,
+    Known,
+    command_in,
+)
 from tests.docs.markdown import Page, is_french, pages
 from tests.server import ROOT
 
@@ -32,7 +40,7 @@ _ROOMS = (
 )
 _FILE = re.compile(r"(?:[a-z_][\w-]*/)+(?:[a-z_][\w-]*/|[\w-]+\.(?:py|md|yaml|json|txt))")
 #: Words before our commands in a shell.
-_PROGRAM = r"(?:\.venv/bin/)?(?:flask(?: zimsend)?|zimsend-receiver)"
+_PROGRAM = r"(?:[\w./]*venv/bin/)?(flask(?: zimsend)?|zimsend-receiver)"
 _COMMAND = re.compile(rf"(?<![\w/.-]){_PROGRAM}((?: +[^\s|&;)]+)*)")
 _CAPITALS = re.compile(r"(?<![\w$/.-])[A-Z][A-Z0-9]*(?:_[A-Z0-9]+)+(?![\w-])")
 _ASSIGNED = re.compile(r"(?<![\w?&-])([A-Z][A-Z0-9_]{2,})=")
@@ -98,14 +106,16 @@ def unknown_settings(root: Path, known: Known) -> list[str]:
 
 def unknown_commands(root: Path, known: Known) -> list[str]:
     """Commands, options and targets of make that there are not."""
-    every_option = frozenset().union(*known.commands.values()) | OPTIONS_OF_OTHERS
+    every_option = frozenset().union(*known.package.values()) | OPTIONS_OF_OTHERS
     wrong = []
     for page in pages(root):
         if page.name == _HISTORY:
             continue
         for code in _code(page, "python"):
-            for found in _COMMAND.finditer(code):
-                wrong += [f"{page.name}: {told}" for told in _misused(found[1], known)]
+            for program, arguments in _COMMAND.findall(code):
+                commands = known.package if program == "zimsend-receiver" else known.flask
+                told = _misused(arguments, commands)
+                wrong += [f"{page.name}: {program}: {misuse}" for misuse in told]
             for target in re.findall(r"(?<![\w-])make ([a-z][a-z-]*)", code):
                 if target not in known.targets:
                     wrong.append(f"{page.name}: make {target} is no target")
@@ -115,26 +125,20 @@ def unknown_commands(root: Path, known: Known) -> list[str]:
     return wrong
 
 
-def _misused(arguments: str, known: Known) -> Iterator[str]:
-    """What is wrong with what stands behind `flask`."""
+def _misused(arguments: str, commands: Commands) -> Iterator[str]:
+    """What is wrong with what stands behind `flask`, or behind the package's command."""
     words = arguments.replace("[", " ").replace("]", " ").split()
-    if not words or not re.fullmatch(r"[a-z][a-z-]*", words[0]) or words[0] in OF_FLASK:
+    names = [*takewhile(re.compile(r"[a-z][a-z-]*").fullmatch, words[:2])]
+    if not names or names[0] in OF_FLASK:
         return
-    names = []
-    for word in words[:2]:
-        if not re.fullmatch(r"[a-z][a-z-]*", word):
-            break
-        names.append(word)
-    command = known.command(names)
+    command = command_in(names, commands)
     if command is None:
-        yield f"flask {' '.join(names)} is no command"
-        return
-    for word in words:
-        if word == "#":
-            break
-        option = word.partition("=")[0]
-        if option.startswith("--") and option not in {*known.commands.get(command, ()), "--help"}:
-            yield f"flask {command} has no option {option}"
+        yield f"{' '.join(names)} is no command"
+    elif command not in HANDING_ON:
+        for word in takewhile(lambda word: word != "#", words):
+            option = word.partition("=")[0]
+            if option.startswith("--") and option not in {*commands.get(command, ()), "--help"}:
+                yield f"{command} has no option {option}"
 
 
 def blocks_of_no_language(root: Path) -> list[str]:

@@ -12,6 +12,7 @@ import click
 
 from handlers import email, forward
 from receiver import config
+from receiver.__main__ import program
 
 #: Variables that are not ours: of hosts, by the beginning of their names, and of examples.
 OF_OTHERS = (
@@ -26,12 +27,21 @@ OF_FLASK = frozenset({"run", "shell", "routes"})
 OPTIONS_OF_OTHERS = frozenset({"--help", "--build-arg", "--stop-timeout"})
 
 
+#: Commands that hand their options on to another program.
+HANDING_ON = frozenset({"serve"})
+
+#: Each command's options by its words, like `events list`.
+Commands = dict[str, frozenset[str]]
+
+
 @dataclass(frozen=True)
 class Known:
-    """What there is. `commands` has each command's options by its words, like `events list`."""
+    """What there is."""
 
     settings: frozenset[str]
-    commands: dict[str, frozenset[str]]
+    #: Of `flask`, and of the package's command `zimsend-receiver`.
+    flask: Commands
+    package: Commands
     targets: frozenset[str]
     #: All words in capitals of the code: constants, error codes, settings of tests.
     capitals: frozenset[str]
@@ -44,16 +54,16 @@ class Known:
         """Whether an environment may have it."""
         return name in self.settings or name in OF_TESTS or name.startswith(OF_OTHERS)
 
-    def command(self, words: list[str]) -> str | None:
-        """The longest command that these words begin with; None if there is none."""
-        for count in (2, 1):
-            path = " ".join(words[:count])
-            if len(words) >= count and path in self.commands:
-                return path
-        if words and any(path.startswith(f"{words[0]} ") for path in self.commands):
-            # A group by itself; a second word would have to be one of its commands.
-            return words[0] if len(words) == 1 else None
-        return None
+
+def command_in(words: list[str], commands: Commands) -> str | None:
+    """The longest command that these words begin with; None if there is none."""
+    for count in (2, 1):
+        path = " ".join(words[:count])
+        if len(words) >= count and path in commands:
+            return path
+    if len(words) == 1 and any(path.startswith(f"{words[0]} ") for path in commands):
+        return words[0]  # a group by itself
+    return None
 
 
 def commands_of(group: click.Group) -> Iterator[tuple[str, click.Command]]:
@@ -81,6 +91,7 @@ def known(root: Path, cli: click.Group) -> Known:
     return Known(
         frozenset(settings),
         {words: options_of(command) for words, command in commands_of(cli)},
+        {words: options_of(command) for words, command in commands_of(program)},
         frozenset(re.findall(r"^([a-z-]+):", makefile, re.MULTILINE)),
         _capitals(root),
     )

@@ -14,7 +14,7 @@ from handlers import email, forward
 from receiver import Event, Registry, config
 from receiver.providers.zimsend.samples import SAMPLES
 from tests.docs.conftest import Planted
-from tests.docs.known import commands_of, options_of
+from tests.docs.known import Known, commands_of, options_of
 from tests.docs.markdown import Page
 from tests.server import ROOT
 
@@ -61,6 +61,12 @@ def test_commands_and_their_options(app: Flask, planted: Planted) -> None:
     assert documented_commands(ROOT) == registered
     copy = planted("docs/reference/commands.md", "flask expire [--dry-run]", "flask expire")
     assert documented_commands(copy) == registered | {"expire": set()}
+
+
+def test_commands_of_the_package(names: Known) -> None:
+    text = reference("commands").text
+    rows = re.findall(r"^\| `zimsend-receiver ([a-z-]+)\b", text, re.MULTILINE)
+    assert set(rows) == names.package.keys() - names.flask.keys()
 
 
 def test_built_in_handlers(monkeypatch: pytest.MonkeyPatch) -> None:

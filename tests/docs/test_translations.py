@@ -17,6 +17,7 @@ TO_COME = {
     "docs/how-to/hosts/docker.md",
     "docs/how-to/hosts/own-server.md",
     "docs/how-to/hosts/scalingo.md",
+    "docs/how-to/upgrade.md",
 }
 ENGLISH, FRENCH = "README.md", "README.fr.md"
 
