@@ -132,6 +132,8 @@ class Config:
     metrics_token: bytes | None = field(repr=False)
     log_format: str
     log_level: str
+    #: Tells where this machine reaches a service that is built into another program.
+    here: Callable[[], str] | None = None
 
     @property
     def webhook_url(self) -> str | None:
@@ -146,6 +148,8 @@ class Config:
     @property
     def local_url(self) -> str:
         """Where this machine itself reaches the service."""
+        if self.here is not None:
+            return self.public_url or self.here()
         host = {None: "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}.get(self.bind, self.bind)  # noqa: S104
         return f"http://[{host}]:{self.port}" if ":" in str(host) else f"http://{host}:{self.port}"
 
@@ -191,7 +195,8 @@ class Config:
             if text and setting.needs is not None and not environment.value(setting.needs):
                 raise ConfigError(setting.needs, f"not set, and {setting.name} needs it")
             try:
-                values[setting.field] = setting.read(text or setting.default)
+                default = environment.defaults.get(setting.name, setting.default)
+                values[setting.field] = setting.read(text or default)
             except ValueError as error:
                 raise ConfigError(setting.name, str(error)) from None
         values["database_url"] = sqlite_file.placed(values["database_url"], environment.folder)

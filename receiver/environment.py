@@ -7,6 +7,7 @@ import os
 import sys
 from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
+from types import MappingProxyType
 
 from dotenv import dotenv_values
 
@@ -21,6 +22,8 @@ class Environment(Mapping[str, str]):
     :param folder: the folder that relative paths count from.
     :param file: the `.env` that was read, if there is one.
     :param filed: the names of those variables that came from it.
+    :param source: where the others came from.
+    :param defaults: what holds instead of a setting's own default, by its name.
     """
 
     def __init__(
@@ -29,11 +32,15 @@ class Environment(Mapping[str, str]):
         folder: Path = Path(),
         file: Path | None = None,
         filed: Collection[str] = (),
+        source: str = "environment",
+        defaults: Mapping[str, str] = MappingProxyType({}),
     ) -> None:
         self._variables = dict(variables)
         self.folder = folder
         self.file = file
         self.filed = frozenset(filed)
+        self.source = source
+        self.defaults = defaults
 
     @classmethod
     def of(cls, variables: Mapping[str, str]) -> Environment:

@@ -14,7 +14,7 @@ class Row(NamedTuple):
     """One setting as it is shown.
 
     :param value: `None` if it is secret, or neither set nor given a default.
-    :param source: `environment`, `.env` or `default`.
+    :param source: `environment` (or `settings`), `.env` or `default`.
     """
 
     name: str
@@ -30,7 +30,8 @@ def rows(config: Config, environment: Environment) -> Iterator[Row]:
     known = [(s.name, s.default, s.secret, s.meaning) for s in SETTINGS]
     for name, default, secret, meaning in known + [(name, "", True, "") for name in OF_HANDLERS]:
         given = environment.value(name)
-        source = FILE if name in environment.filed else "environment"
+        source = FILE if name in environment.filed else environment.source
+        default = environment.defaults.get(name, default)
         value = _without_password(config.database_url if name == _URL else given or default)
         yield Row(
             name,

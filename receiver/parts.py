@@ -25,7 +25,23 @@ from receiver.reconciliation.passes import Reconciliation
 from receiver.registry import Registry
 from receiver.store import Store
 from receiver.upkeep import Upkeep
-from receiver.worker import Worker
+from receiver.worker import Surroundings, Worker
+
+
+@dataclass(frozen=True)
+class Host:
+    """The program that a service is built into.
+
+    :param registry: its handlers; there may come to be more.
+    :param inside: what each of them is called inside of.
+    :param authorize: whether whoever asks may see the dashboard; `None`: its password says so.
+    :param here: the address at which this machine reaches the service.
+    """
+
+    registry: Registry
+    inside: Surroundings
+    authorize: Callable[[], bool] | None
+    here: Callable[[], str]
 
 
 @dataclass(frozen=True)
@@ -60,6 +76,10 @@ class Receiver:
     now: Callable[[], int]
     #: What the settings were read from.
     environment: Environment
+    #: What each handler is called inside of.
+    inside: Surroundings
+    #: Where it is built into another program.
+    host: Host | None
 
     @property
     def zimsend(self) -> ZimSend | None:

@@ -77,12 +77,15 @@ def _check(function: Callable[..., object], given: Sequence[str]) -> None:
 
 
 class Registry:
-    """The handlers of one process. Each module of `HANDLERS` adds its own."""
+    """The handlers of one process. Each module of `HANDLERS` adds its own; a program that the
+    service is built into may add some at any time."""
 
     def __init__(self) -> None:
         self._handlers: dict[str, Handler] = {}
         self._wanting: dict[str, tuple[str, ...]] = {}
         self._on_dead: list[DeadFunction] = []
+        #: The modules of `HANDLERS` that have added theirs.
+        self.modules: set[str] = set()
 
     def on(
         self,
@@ -168,10 +171,10 @@ class Registry:
                 f"two handlers are called {handler.name!r}: give one of them another name="
             )
         self._handlers[handler.name] = handler
-        self._wanting.clear()
+        self._wanting = {}  # a new one: whoever fills the old one meanwhile has not seen it
 
     def __iter__(self) -> Iterator[Handler]:
-        return iter(self._handlers.values())
+        return iter(tuple(self._handlers.values()))
 
     def __len__(self) -> int:
         return len(self._handlers)
@@ -190,11 +193,12 @@ class Registry:
 
     def wanting(self, event_type: str) -> tuple[str, ...]:
         """The names of the handlers that want events of this type."""
-        names = self._wanting.get(event_type)
+        remembered = self._wanting
+        names = remembered.get(event_type)
         if names is None:
-            names = tuple(h.name for h in self._handlers.values() if h.wants(event_type))
-            if len(self._wanting) < _REMEMBERED_TYPES:
-                self._wanting[event_type] = names
+            names = tuple(handler.name for handler in self if handler.wants(event_type))
+            if len(remembered) < _REMEMBERED_TYPES:
+                remembered[event_type] = names
         return names
 
 

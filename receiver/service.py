@@ -7,6 +7,7 @@ import os
 import threading
 import traceback
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from types import ModuleType
 from typing import Any
 
@@ -23,7 +24,7 @@ from receiver.errors import ConfigError
 from receiver.event import Incoming
 from receiver.heartbeat import Heartbeat
 from receiver.ingest import Ingest
-from receiver.parts import Receiver
+from receiver.parts import Host, Receiver
 from receiver.pipes import GAP, WORK, bell
 from receiver.polling import Polling
 from receiver.providers import PROVIDERS, SENDING, send_with
@@ -46,22 +47,30 @@ Application = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]
 
 
 def create_app(
-    environ: Mapping[str, str] | None = None, now: Callable[[], int] = times.now
+    environ: Mapping[str, str] | None = None,
+    now: Callable[[], int] = times.now,
+    host: Host | None = None,
 ) -> Flask:
     """Put the service together. Connects to nothing and starts no thread.
 
     :param environ: the settings; those of the process by default.
     :param now: the clock.
+    :param host: the program that it is built into, if it is.
     :raises ConfigError: if a setting is missing or wrong.
     """
     environ = Environment.of(os.environ if environ is None else environ)
     config = Config.from_env(environ)
     app = Flask("receiver", static_folder=None)
+    if host is not None:
+        app.debug = False  # FLASK_DEBUG is the host's
+        # No process of gunicorn's runs the handlers, whatever else may.
+        config = replace(config, here=host.here, embedded_worker=False)
     store = open_store(config.database_url)
-    registry = Registry()
+    registry = Registry() if host is None else host.registry
     register_handlers(registry, config.handlers)
+    inside = app.app_context if host is None else host.inside
     counting = Counting(store)
-    worker = Worker(store, registry, now, inside=app.app_context, counting=counting)
+    worker = Worker(store, registry, now, inside=inside, counting=counting)
     upkeep = Upkeep(store, config.retention, now)
     ingest = Ingest(store, registry.wanting, bell(environ, WORK) or worker.wake)
     set_up = [provider for provider in PROVIDERS.values() if provider.is_set_up(config)]
@@ -107,6 +116,8 @@ def create_app(
         heartbeat or None,
         now,
         environ,
+        inside,
+        host,
     )
     if reconciliations:
         ingest.on_recovery = bell(environ, GAP) or receiver.notice_gap
@@ -119,7 +130,7 @@ def create_app(
     app.register_blueprint(gateway.blueprint)
     app.register_blueprint(reconciliation.blueprint)
     app.register_blueprint(ops.blueprint)
-    app.register_blueprint(dashboard.routes(config))
+    app.register_blueprint(dashboard.routes(receiver))
     app.register_blueprint(metrics.blueprint)
     problems.register_errors(app)
     commands.register(app)
@@ -203,11 +214,13 @@ def learning(
 
 
 def register_handlers(registry: Registry, modules: Sequence[str]) -> None:
-    """Let each module add its handlers.
+    """Let each module add its handlers, once.
 
     :raises ConfigError: if one cannot be imported, or cannot register.
     """
     for name in modules:
+        if name in registry.modules:
+            continue
         try:
             module = _module(name)
         except (Exception, SystemExit) as error:
@@ -224,6 +237,7 @@ def register_handlers(registry: Registry, modules: Sequence[str]) -> None:
             raise
         except (Exception, SystemExit) as error:
             raise _handlers_error(f"{name} cannot register", error) from error
+        registry.modules.add(name)
 
 
 def _module(name: str) -> ModuleType:

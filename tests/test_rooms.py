@@ -13,6 +13,8 @@ from tests.server import ROOT
 LEVELS = (
     {"wsgi"},
     {"app"},
+    {"receiver.flask"},
+    {"receiver.embedded"},
     {"receiver.__main__", "receiver.wsgi", "receiver.gunicorn_conf"},
     {"receiver.starting", "receiver.serving", "receiver.testing"},
     {"receiver.service", "receiver.welcome", "receiver.demo", "receiver.first_steps"},
@@ -54,6 +56,7 @@ LEVELS = (
         "receiver.moments",
         "receiver.forgetting",
         "receiver.config",
+        "receiver.hosted",
         "receiver.in_effect",
         "receiver.setting_values",
         "receiver.sqlite_file",
@@ -188,6 +191,8 @@ def test_drivers_and_flask_stay_in_their_rooms(name: str) -> None:
     if not in_room(name, "receiver.store"):
         assert not packages & DRIVERS
     web = (
+        "receiver.embedded",
+        "receiver.flask",
         "receiver.testing",
         "receiver.__main__",
         "receiver.starting",

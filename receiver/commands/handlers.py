@@ -58,7 +58,8 @@ def try_handler(handler_name: str, event_id: str) -> None:
         echo(f"{told}; it runs all the same", err=True)
     event = worker.event_of(claim)
     try:
-        worker.call(handler, event)
+        with receiver.inside():
+            worker.call(handler, event)
     except (Exception, SystemExit) as error:
         for line in _traceback(error).splitlines():
             echo(line, err=True)

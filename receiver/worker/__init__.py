@@ -9,7 +9,7 @@ tell each other.
 from __future__ import annotations
 
 from receiver.worker.begun import memory_for
-from receiver.worker.calls import Call, call, event_of
+from receiver.worker.calls import Call, Surroundings, call, event_of
 from receiver.worker.ends import FIRST_BACKOFF, backoff
 from receiver.worker.notes import (
     hold,
@@ -29,6 +29,7 @@ __all__ = [
     "Call",
     "Executor",
     "Executors",
+    "Surroundings",
     "Threads",
     "Worker",
     "backoff",

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 from receiver import ids
 from receiver.errors import ReceiverError
-from receiver.registry import DeadFunction
+from receiver.registry import Registry
 from receiver.store import Settlement, Store, tell_given_up
 from receiver.worker.calls import Surroundings, event_of
 from receiver.worker.frames import place_of
@@ -23,7 +23,8 @@ class Deaths:
     The functions run one after the other in a thread of their own, which starts with the first
     death: they hold up no handler.
 
-    :param inside: what each function is called inside of.
+    :param registry: knows the functions.
+    :param inside: what each is called inside of.
     """
 
     #: Deaths that may wait to be told.
@@ -31,11 +32,9 @@ class Deaths:
     #: Seconds for those that wait when the process ends.
     WAIT = 1.0
 
-    def __init__(
-        self, store: Store, functions: Sequence[DeadFunction], inside: Surroundings
-    ) -> None:
+    def __init__(self, store: Store, registry: Registry, inside: Surroundings) -> None:
         self._store = store
-        self._functions = functions
+        self._registry = registry
         self._inside = inside
         self._waiting: deque[tuple[str, int]] = deque()
         self._change = threading.Condition()
@@ -58,7 +57,7 @@ class Deaths:
             self._change.wait_for(lambda: not (self._waiting or self._telling), self.WAIT)
 
     def _add(self, handler: str, seqs: Sequence[int]) -> None:
-        if not self._functions or not seqs:
+        if not self._registry.dead_functions or not seqs:
             return
         with self._change:
             room = self.MOST - len(self._waiting)
@@ -86,7 +85,7 @@ class Deaths:
                 log.error("on_dead is not told of dead work of handler %s: %s", handler, error)
                 continue
             for claim, last_error in died:
-                for function in self._functions:
+                for function in self._registry.dead_functions:
                     try:
                         with self._inside():
                             function(event_of(claim), handler, last_error)

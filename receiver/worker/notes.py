@@ -143,17 +143,20 @@ def noted_handlers(store: Store) -> Collection[str]:
 
 
 class Handlers:
-    """What one process says of the handlers that it has, and does about those that nobody has."""
+    """What one process says of the handlers that it has, and does about those that nobody has.
+
+    :param registered: their names; there may come to be more.
+    """
 
     def __init__(self, store: Store, registered: Collection[str]) -> None:
         self._store = store
-        self._registered = sorted(registered)
+        self._registered = registered
         self._told: list[str] = []
 
     def look(self, process: str, now: int) -> None:
         """Once in `LOOK_AT_HANDLERS`."""
         noted = _registered_elsewhere(self._store, now, process)
-        noted[process] = now, self._registered
+        noted[process] = now, sorted(self._registered)
         self._store.write_note(_REGISTERED, json.dumps(noted))
         told = warnings_of_handlers(self._store, now, self._registered, process)
         for warning in told:

@@ -11,7 +11,7 @@ import mmap
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import nullcontext, suppress
 
 from receiver import metrics, times
@@ -75,10 +75,14 @@ class Worker:
         self._store = store
         self._now = now
         self._clock = clock
+        self._registry = registry
+        self._executor = executor
+        self._look_at_handlers = 0
         self._ended: deque[Call] = deque()
-        self._lanes = {h.name: Lane(h, executor(h, self._end)) for h in registry}
+        self._lanes: dict[str, Lane] = {}
         self._settlements: list[Settlement] = []
-        self._handlers = {handler.name: handler for handler in registry}
+        self._handlers: dict[str, Handler] = {}
+        self._take_in()
         self._leases = Leases(self._handlers, Begun(memory_for(self.most_calls)), clock())
         #: Nothing is claimed: what may have ended the process before is called alone.
         self._careful = False
@@ -86,11 +90,10 @@ class Worker:
         #: Somebody has said that there is work, which the store's version need not show yet.
         self._woken = False
         self._version: object = None
-        self._look_at_handlers = 0
         self._handlers_note = Handlers(store, self._lanes)
         self._stuck_note = StuckNote(store)
         self._heartbeat = Heartbeat(store)
-        self._deaths = Deaths(store, registry.dead_functions, inside)
+        self._deaths = Deaths(store, registry, inside)
         self._thread: threading.Thread | None = None
         self._stopping = False
         self._waits = True  # for a person's word, until it has been looked at
@@ -165,9 +168,7 @@ class Worker:
     def run(self) -> None:
         """The loop: until `stop`, and then until what runs has ended or patience has."""
         pause = self.LOOK
-        for name in self._handlers:
-            for end in metrics.ENDS:  # what has never happened shows as 0
-                self._counting.count(metrics.DELIVERIES, name, end, by=0)
+        self._begin_to_count(self._handlers)
         while not self._stopping:
             pause = self._round(pause)
         self._patience_ends = min(self._patience_ends, self._clock() + self.DRAIN)
@@ -221,7 +222,25 @@ class Worker:
             self._leases.doubt(self._clock())
             raise
 
+    def _take_in(self) -> list[str]:
+        """A lane for each handler that was registered since the last time; returns their names."""
+        if len(self._registry) == len(self._handlers):
+            return []
+        new = [handler for handler in self._registry if handler.name not in self._handlers]
+        for handler in new:
+            self._lanes[handler.name] = Lane(handler, self._executor(handler, self._end))
+            self._handlers[handler.name] = handler
+        self._look_at_handlers = 0
+        return [handler.name for handler in new]
+
+    def _begin_to_count(self, names: Iterable[str]) -> None:
+        """What has never happened shows as 0."""
+        for name in names:
+            for end in metrics.ENDS:
+                self._counting.count(metrics.DELIVERIES, name, end, by=0)
+
     def _step(self, now: int) -> None:
+        self._begin_to_count(self._take_in())
         self._collect(now)
         self._time_out(now)
         for lane in self._lanes.values():

@@ -1,4 +1,5 @@
-"""The dashboard: what became of each SMS, in a browser. On where `ADMIN_PASSWORD` is set.
+"""The dashboard: what became of each SMS, in a browser. On where `ADMIN_PASSWORD` is set, or where
+the program around says who may see it.
 
 How to add a page:
 
@@ -27,7 +28,7 @@ from __future__ import annotations
 
 from flask import Blueprint, Response, abort
 
-from receiver.config import Config
+from receiver.parts import Receiver
 from receiver.web.dashboard import (
     events,
     failures,
@@ -62,9 +63,10 @@ _FOR_EVER = "public, max-age=31536000, immutable"
 off = Blueprint("dashboard", __name__)
 
 
-def routes(config: Config) -> Blueprint:
+def routes(receiver: Receiver) -> Blueprint:
     """The dashboard, or where it is off one sentence that says so."""
-    return off if config.admin_password is None else pages.blueprint
+    guarded = receiver.host is not None and receiver.host.authorize is not None
+    return pages.blueprint if guarded or receiver.config.admin_password else off
 
 
 @off.get("/")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -13,7 +13,7 @@ from urllib.parse import quote, urlencode, urlsplit
 import jinja2
 from flask import Blueprint, Response, current_app, g, request, url_for
 from flask.blueprints import BlueprintSetupState
-from werkzeug.exceptions import Forbidden, HTTPException
+from werkzeug.exceptions import Forbidden, HTTPException, NotFound
 from werkzeug.http import HTTP_STATUS_CODES
 
 from receiver import ids
@@ -25,7 +25,7 @@ from receiver.web.answers import RETRY_AFTER
 from receiver.web.dashboard.assets import served_as
 from receiver.web.dashboard.languages import CODES, Language
 from receiver.web.dashboard.throttle import Throttle
-from receiver.web.dashboard.tokens import Tokens
+from receiver.web.dashboard.tokens import Tokens, keys_of
 
 log = logging.getLogger(__name__)
 
@@ -35,6 +35,8 @@ blueprint = Blueprint("dashboard", __name__)
 NAVIGATION = ("overview", "messages", "events", "failures", "live", "losses", "settings")
 #: What one may see without having signed in.
 _PUBLIC = {"dashboard.asset", "dashboard.sign_in", "dashboard.try_password", "dashboard.try_link"}
+#: What there is of it only where a password lets in.
+_OF_THE_PASSWORD = (_PUBLIC - {"dashboard.asset"}) | {"dashboard.sign_out"}
 _SAFE_METHODS = ("GET", "HEAD", "OPTIONS")
 #: Cookies. A host that this is built into has its own.
 SESSION, LANGUAGE, NOTICE = "zimsend_session", "zimsend_language", "zimsend_notice"
@@ -56,10 +58,14 @@ _HEADERS = {
 
 @dataclass(frozen=True)
 class Door:
-    """What lets people in, of one application."""
+    """What lets people in, of one application.
+
+    :param authorize: where the program around says who is let in, instead of the password.
+    """
 
     tokens: Tokens
     throttle: Throttle
+    authorize: Callable[[], bool] | None
 
 
 @blueprint.record
@@ -67,7 +73,9 @@ def _begin(state: BlueprintSetupState) -> None:
     receiver: Receiver = state.app.extensions["receiver"]
     config = receiver.config
     state.app.extensions["receiver.dashboard"] = Door(
-        Tokens(config, receiver.now), Throttle(receiver.store, config.secret_keys[0])
+        Tokens(config, receiver.now),
+        Throttle(receiver.store, keys_of(config)[0]),
+        None if receiver.host is None else receiver.host.authorize,
     )
 
 
@@ -84,7 +92,12 @@ def _let_in() -> Response | None:
     request.max_content_length = _LARGEST_FORM
     if request.method not in _SAFE_METHODS and not _is_from_here():
         raise Forbidden("cross-site")
-    if request.endpoint not in _PUBLIC:
+    if door().authorize is not None:
+        if request.endpoint != "dashboard.asset" and not is_signed_in():
+            raise Forbidden("not authorized")
+        if request.endpoint in _OF_THE_PASSWORD:
+            raise NotFound
+    elif request.endpoint not in _PUBLIC:
         if not is_signed_in():
             return redirect(url_for(".sign_in", to=here() if request.method == "GET" else None))
         known = request.environ.get("receiver.known")
@@ -115,7 +128,13 @@ def _is_from_here() -> bool:
 
 
 def is_signed_in() -> bool:
-    return door().tokens.is_session(request.cookies.get(SESSION, ""))
+    authorize = door().authorize
+    if authorize is None:
+        return door().tokens.is_session(request.cookies.get(SESSION, ""))
+    if "dashboard_authorized" not in g:  # it may ask a database
+        g.dashboard_authorized = False  # if it raises
+        g.dashboard_authorized = authorize() is True
+    return bool(g.dashboard_authorized)
 
 
 def set_cookie(answer: Response, name: str, value: str | None, seconds: int) -> None:
@@ -204,7 +223,7 @@ def here(**changed: str | None) -> str:
     pairs = [(k, v) for k, v in request.args.items(multi=True) if k not in changed and v]
     pairs += [(name, value) for name, value in changed.items() if value is not None]
     path = (
-        quote(request.path, safe="/")
+        quote(request.script_root + request.path, safe="/")
         if request.url_rule is None
         else url_for(request.endpoint or ".overview", **(request.view_args or {}))
     )
@@ -293,6 +312,7 @@ def _tools() -> dict[str, Any]:
         "navigation": list(filter(_has_page, NAVIGATION)),
         "has_page": _has_page,
         "signed_in": is_signed_in(),
+        "may_sign_out": door().authorize is None,
         "config": parts().config,
     }
 

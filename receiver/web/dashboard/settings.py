@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from flask import Response
+from flask import Response, request
 
 from receiver import in_effect
 from receiver.calling import call
-from receiver.parts import parts
+from receiver.parts import Receiver, parts
 from receiver.providers import PROVIDERS
 from receiver.refusals import last_noted
 from receiver.web.dashboard.pages import blueprint, page
@@ -25,7 +25,7 @@ def settings() -> Response:
         webhooks=[
             (
                 provider.title,
-                (config.public_url or config.local_url) + provider.door.path
+                (config.public_url or _here(receiver)) + provider.door.path
                 if provider.door.header is not None
                 else None,
                 call(f"webhooks url {provider.name}"),
@@ -36,3 +36,10 @@ def settings() -> Response:
         refused=last_noted(receiver.store, receiver.now()),
         handlers=[(handler.name, ", ".join(handler.patterns)) for handler in receiver.registry],
     )
+
+
+def _here(receiver: Receiver) -> str:
+    """A host's address is known from the request alone."""
+    if receiver.host is None:
+        return receiver.config.local_url
+    return request.url_root.rstrip("/")

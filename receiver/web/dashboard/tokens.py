@@ -1,6 +1,8 @@
 """What the dashboard signs: sessions, the one-time link, the age of a form, a notice. Pure.
 
-All of it is worth nothing under another `SECRET_KEY`, and after a change of `ADMIN_PASSWORD`.
+All of it is worth nothing under another `SECRET_KEY`, and after a change of `ADMIN_PASSWORD`. Where
+the program around says who is let in there may be neither: then it is a provider's secret that
+signs, since all processes have the same, and no password is the right one.
 """
 
 from __future__ import annotations
@@ -29,15 +31,15 @@ class Tokens:
     """
 
     def __init__(self, config: Config, now: Callable[[], int]) -> None:
-        assert config.admin_password is not None
-        self._password = _digest(config.admin_password)
+        self._has_password = config.admin_password is not None
+        self._password = _digest(config.admin_password or "")
         # itsdangerous signs with the last of its keys; settings name the newest one first.
-        self._keys = list(reversed(config.secret_keys))
+        self._keys = list(reversed(keys_of(config)))
         self._now = now
 
     def opens(self, password: str) -> bool:
         """Whether it is the password; in constant time."""
-        return hmac.compare_digest(_digest(password), self._password)
+        return hmac.compare_digest(_digest(password), self._password) and self._has_password
 
     def session(self) -> str:
         return self._sign("session", secrets.token_urlsafe(12))
@@ -95,6 +97,12 @@ class Tokens:
         )
         signer.now = self._now
         return signer
+
+
+def keys_of(config: Config) -> tuple[bytes, ...]:
+    """What signs, the newest first; there is always one."""
+    known = (config.secret_keys, config.webhook_secrets, config.smscx_tokens)
+    return next(filter(None, known), (config.sipgate_token or b"",))
 
 
 class _Signer(TimestampSigner):

@@ -1,0 +1,258 @@
+"""The service inside another program, without any framework around it."""
+
+from __future__ import annotations
+
+import gc
+import logging
+import os
+import signal
+import sys
+import threading
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from receiver import ConfigError, Event
+from receiver.store import Selection
+from tests.embedded.conftest import SETTINGS, Embed, client_of, parts_of, report
+from tests.postgres import Databases
+from tests.server import eventually
+
+
+def test_to_make_one_opens_nothing_and_starts_nothing(embed: Embed, tmp_path: Path) -> None:
+    threads = threading.enumerate()
+    embedded = embed(migrate=False, embedded_worker=True)
+    embedded.on("sms.failed")(lambda event: None)
+    assert threading.enumerate() == threads
+    assert not list(tmp_path.iterdir())
+
+
+def test_nothing_of_the_process_is_changed(embed: Embed) -> None:
+    def seen() -> object:
+        root = logging.getLogger()
+        return (
+            sys.getswitchinterval(),
+            gc.get_threshold(),
+            gc.get_freeze_count(),
+            os.getpriority(os.PRIO_PROCESS, 0),
+            [signal.getsignal(n) for n in (signal.SIGTERM, signal.SIGINT, signal.SIGALRM)],
+            dict(os.environ),
+            root.level,
+            list(root.handlers),
+            logging.getLogger("receiver").level,
+            warnings.filters[:],
+        )
+
+    before = seen()
+    embedded = embed(embedded_worker=True)
+    assert report(client_of(embedded), "sent", "m1", at="/sms/webhooks/zimsend").status_code == 200
+    assert client_of(embedded).get("/sms/").status_code == 200
+    assert seen() == before
+
+
+def test_a_wrong_setting_is_one_line_that_names_it(embed: Embed) -> None:
+    with pytest.raises(ConfigError, match="RETENTION_DAYS: must be a whole number") as caught:
+        embed(SETTINGS | {"RETENTION_DAYS": "long"}, migrate=False)
+    assert "\n" not in str(caught.value)
+    with pytest.raises(ConfigError, match="HANDLERS: cannot import no_such_module"):
+        embed(SETTINGS | {"HANDLERS": ["no_such_module"]}, migrate=False)
+
+
+def test_it_receives_under_a_prefix_and_handlers_run_in_a_process_beside_it(embed: Embed) -> None:
+    embedded = embed()
+    calls: list[str] = []
+    embedded.on("sms.failed", name="note")(lambda event: calls.append(event.id))
+    assert (
+        report(client_of(embedded), "failed", "m1", at="/sms/webhooks/zimsend").status_code == 200
+    )
+    (event,) = parts_of(embedded).store.events(Selection())
+    assert [one["handler"] for one in event["deliveries"]] == ["note"]
+    assert not [t for t in threading.enumerate() if t.name in ("worker", "upkeep")]
+    assert calls == []
+
+
+def test_handlers_may_come_after_the_first_request_and_run_inside_the_hosts_context(
+    embed: Embed,
+) -> None:
+    inside: list[str] = []
+
+    @contextmanager
+    def context() -> Iterator[None]:
+        inside.append("in")
+        yield
+        inside.append("out")
+
+    embedded = embed(embedded_worker=True, inside=context)
+    client = client_of(embedded)
+    assert client.get("/sms/readyz").status_code == 200
+    early: list[Event] = []
+    embedded.on("sms.failed", name="early")(early.append)
+    report(client, "failed", "m1", at="/sms/webhooks/zimsend")
+    eventually(lambda: early)
+    late: list[list[str]] = []
+    embedded.on("sms.delivered", name="late")(lambda event: late.append(list(inside)))
+    report(client, "delivered", "m2", at="/sms/webhooks/zimsend")
+    eventually(lambda: late)
+    assert late == [["in", "out", "in"]]
+
+
+def in_a_fork(check: Callable[[], bool]) -> bool:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # to fork beside threads, from 3.12 on
+        child = os.fork()
+    if child == 0:
+        status = 1
+        try:
+            status = 0 if check() else 1
+        finally:
+            os._exit(status)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+
+
+def test_a_fork_uses_nothing_that_was_opened_before_it(embed: Embed, databases: Databases) -> None:
+    """As under a server that loads the program, is asked once, and then forks its workers."""
+    embedded = embed(SETTINGS | {"DATABASE_URL": databases.create(empty=True)})
+    client = client_of(embedded)
+    assert report(client, "sent", "m1", at="/sms/webhooks/zimsend").status_code == 200
+
+    def check() -> bool:
+        answer = report(client, "sent", "m2", at="/sms/webhooks/zimsend")
+        embedded.close()
+        return answer.status_code == 200
+
+    assert in_a_fork(check)
+    assert report(client, "sent", "m3", at="/sms/webhooks/zimsend").status_code == 200
+    stored = [e["message_id"] for e in parts_of(embedded).store.events(Selection())]
+    assert stored == ["m1", "m2", "m3"]
+
+
+def test_what_has_not_been_used_may_be_forked(embed: Embed, tmp_path: Path) -> None:
+    embed().close()  # the tables are there
+    embedded = embed(migrate=False, embedded_worker=True)
+    calls: list[str | None] = []
+    embedded.on("*", name="note")(lambda event: calls.append(event.message_id))
+
+    def check() -> bool:
+        answer = report(client_of(embedded), "sent", "m1", at="/sms/webhooks/zimsend")
+        eventually(lambda: calls == ["m1"], 10)
+        embedded.close()
+        return answer.status_code == 200
+
+    assert in_a_fork(check)
+    assert calls == []
+    assert client_of(embedded).get("/sms/readyz").status_code == 200
+
+
+def test_a_file_of_sqlite_is_not_used_by_a_fork_of_who_has_used_it(
+    embed: Embed, caplog: pytest.LogCaptureFixture
+) -> None:
+    """SQLite keeps its locks in memory: a write that went on at the fork would never end there,
+    and the log of the one would be removed by the other."""
+    embedded = embed()
+    client = client_of(embedded)
+    assert report(client, "sent", "m1", at="/sms/webhooks/zimsend").status_code == 200
+
+    def check() -> bool:
+        answers = [report(client, "sent", "m2", at="/sms/webhooks/zimsend") for _ in range(2)]
+        ran = CliRunner().invoke(embedded.group, ["events", "list"])
+        embedded.close()
+        return (
+            [answer.status_code for answer in answers] == [503, 503]
+            and "Retry-After" in answers[0].headers
+            and answers[0].content_type == "application/problem+json"
+            and ran.exit_code == 1
+            and "is a fork" in ran.output
+            and len([r for r in caplog.records if r.levelname == "CRITICAL"]) == 1
+        )
+
+    assert in_a_fork(check)
+    assert report(client, "sent", "m3", at="/sms/webhooks/zimsend").status_code == 200
+    stored = [e["message_id"] for e in parts_of(embedded).store.events(Selection())]
+    assert stored == ["m1", "m3"]
+
+
+def test_of_many_first_requests_one_begins_the_work(embed: Embed) -> None:
+    embedded = embed(embedded_worker=True)
+    before = threading.enumerate()
+    start = threading.Barrier(16)
+    seen: list[str | None] = []
+    embedded.on("*", name="note")(lambda event: seen.append(event.message_id))
+
+    def first(number: int) -> int:
+        start.wait()
+        client = client_of(embedded)
+        return report(client, "sent", f"m{number}", at="/sms/webhooks/zimsend").status_code
+
+    with ThreadPoolExecutor(16) as pool:
+        assert set(pool.map(first, range(16))) == {200}
+    names = [thread.name for thread in threading.enumerate() if thread not in before]
+    assert [names.count(name) for name in ("worker", "upkeep", "committer")] == [1, 1, 1]
+    eventually(lambda: len(seen) >= 16)
+    assert sorted(seen) == sorted(f"m{number}" for number in range(16))
+
+
+def test_two_in_one_process_know_nothing_of_each_other(embed: Embed) -> None:
+    one = embed(SETTINGS | {"DATABASE_URL": "sqlite:///one.db", "V1_API_KEY": "first"})
+    other = embed(
+        SETTINGS | {"DATABASE_URL": "sqlite:///other.db", "V1_API_KEY": "second"},
+        authorize=lambda: True,
+        called="other",
+    )
+    one.on("*", name="of the one")(lambda event: None)
+    report(client_of(one), "failed", "m1", at="/sms/webhooks/zimsend")
+    answers = [
+        client_of(each).get("/sms/v1/sms/history", headers={"X-API-Key": "first"})
+        for each in (one, other)
+    ]
+    assert [answer.status_code for answer in answers] == [200, 401]
+    assert [client_of(each).get("/sms/").text[:9] for each in (one, other)] == [
+        "zimsend-r",
+        "<!doctype",
+    ]
+    assert client_of(other).get("/sms/messages/m1").status_code == 404
+    assert len(other.registry) == 0
+    assert len(list(parts_of(other).store.events(Selection()))) == 0
+
+
+def test_commands_are_those_of_the_service(embed: Embed) -> None:
+    embedded = embed()
+    embedded.on("sms.failed", name="note")(lambda event: None)
+    report(client_of(embedded), "failed", "m1", at="/sms/webhooks/zimsend")
+
+    def run(*arguments: str) -> tuple[int, str]:
+        result = CliRunner().invoke(embedded.group, list(arguments))
+        return result.exit_code, result.output
+
+    assert run("migrate") == (0, "the schema is up to date\n")
+    status, told = run("events", "list", "--since", "today", "--format", "jsonl")
+    assert status == 0
+    assert '"m1"' in told
+    assert "note" in run("handlers")[1]
+    assert run("events", "show", "nobody")[0] == 1
+    assert run("replay")[0] == 2
+    status, told = run("config")
+    assert "settings" in told
+    assert "whsec" not in told
+
+
+def test_after_its_end_it_begins_anew(embed: Embed) -> None:
+    embedded = embed(embedded_worker=True)
+    client = client_of(embedded)
+    report(client, "sent", "m1", at="/sms/webhooks/zimsend")
+    began = time.monotonic()
+    embedded.close()
+    assert time.monotonic() - began < 3
+    eventually(lambda: not [t for t in threading.enumerate() if t.name in ("worker", "upkeep")], 5)
+    assert report(client, "sent", "m2", at="/sms/webhooks/zimsend").status_code == 200
+    assert len(list(parts_of(embedded).store.events(Selection()))) == 2
+
+
+def test_the_bare_prefix_leads_below_it(embed: Embed) -> None:
+    answer = client_of(embed(migrate=False)).get("/sms?lang=fr")
+    assert (answer.status_code, answer.headers["Location"]) == (308, "/sms/?lang=fr")
