@@ -13,7 +13,7 @@ import pytest
 from flask import Flask, current_app
 
 from app import create_app
-from receiver import ConfigError, Event, HandlerError, Registry
+from receiver import ConfigError, Event, HandlerError, Registry, calling
 from receiver.flask import ZimSendReceiver
 from receiver.testing import FakeZimSend, zimsend
 from tests.conftest import SECRET
@@ -277,6 +277,7 @@ def shop(tmp_path: Path) -> Iterator[tuple[Flask, ZimSendReceiver]]:
     receiver = ZimSendReceiver(app, prefix="/sms", settings=settings)
     yield app, receiver
     receiver.close()
+    calling.be_called("flask")
 
 
 def test_a_program_that_a_receiver_was_built_into(
