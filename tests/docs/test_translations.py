@@ -13,16 +13,7 @@ from tests.docs.markdown import Page
 from tests.server import ROOT
 
 #: Pages that nobody has translated yet. The list may only become shorter.
-TO_COME = {
-    "docs/how-to/embed-django.md",
-    "docs/how-to/embed-flask.md",
-    "docs/how-to/hosts/clever-cloud.md",
-    "docs/how-to/embed-flask.md",
-    "docs/how-to/hosts/docker.md",
-    "docs/how-to/hosts/own-server.md",
-    "docs/how-to/hosts/scalingo.md",
-    "docs/how-to/upgrade.md",
-}
+TO_COME = {"docs/how-to/embed-django.md"}
 ENGLISH, FRENCH = "README.md", "README.fr.md"
 
 
