@@ -28,7 +28,7 @@ from tests.embedded.conftest import SETTINGS, report
 from tests.embedded.hostile_host import ROOT
 from tests.postgres import Databases
 from tests.server import eventually
-from tests.web.front.test_servers import KEYS, TABLE, TOKEN, Ask, Got, in_process
+from tests.web.front.test_servers import HEADERS, KEYS, TABLE, TOKEN, Ask, Got, in_process
 
 Mount = Callable[..., FlaskClient]
 
@@ -98,7 +98,7 @@ def below(app: Flask, ask: Ask) -> Got:
             "QUERY_STRING": query,
         },
     )
-    got = {name: answer.headers.get(name) for name in ("Content-Type", "Retry-After", "Allow")}
+    got = {name: answer.headers.get(name) for name in HEADERS}
     assert "X-Shop" not in answer.headers
     assert "Set-Cookie" not in answer.headers
     return Got(answer.status_code, got, re.sub(rb'("received_at": )"[^"]*"', rb"\1", answer.data))
