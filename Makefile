@@ -7,7 +7,7 @@ BIN    := $(VENV)/bin
 PROCESSES := $(shell echo $$(( $$(nproc 2>/dev/null || echo 1) + 2 )))
 
 .DEFAULT_GOAL := help
-.PHONY: help run demo wheel test torture simulate-seeds benchmark screenshots clean
+.PHONY: help run demo wheel test torture simulate-seeds benchmark screenshots docs clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -19,7 +19,8 @@ run: $(VENV)/.run .env  ## serve on http://localhost:3000, with SQLite and the s
 demo: $(VENV)/.run  ## a simulated ZimSend sends 50 SMS, and the receiver tells what became of them, also after an outage
 	@$(BIN)/python -m receiver.demo
 
-wheel: $(VENV)/.test  ## the package, as wheel and sdist, into dist/
+wheel: $(VENV)/bin/python  ## the package, as wheel and sdist, into dist/
+	@$(BIN)/pip install --quiet --disable-pip-version-check "build>=1.2,<2"
 	@$(BIN)/python -m build --outdir dist .
 
 test: $(VENV)/.test  ## everything that must hold before a change lands
@@ -41,8 +42,11 @@ benchmark: $(VENV)/.test  ## how fast it receives; see benchmarks/
 screenshots: $(VENV)/.test  ## pictures of the dashboard for docs/, with the system's Chromium
 	@$(BIN)/python -m tests.web.dashboard.screenshots
 
+docs: $(VENV)/.docs  ## the documents in a browser, on http://localhost:8000
+	@$(BIN)/zensical serve --dev-addr localhost:8000
+
 clean:  ## remove the virtual environment and the tools' caches; data and .env stay
-	@rm -rf $(VENV) .pytest_cache .hypothesis .mypy_cache .ruff_cache
+	@rm -rf $(VENV) .site .pytest_cache .hypothesis .mypy_cache .ruff_cache
 
 # Fresh random secrets, readable by nobody else. An existing file is never touched.
 .env: | $(VENV)/.run
@@ -61,6 +65,11 @@ $(VENV)/.dotenv: $(VENV)/bin/python
 $(VENV)/.run: $(VENV)/.dotenv requirements.txt $(wildcard requirements/*.txt)
 	@echo "Installing requirements.txt into $(VENV) ..."
 	@$(BIN)/pip install --quiet --disable-pip-version-check -r requirements.txt
+	@touch $@
+
+$(VENV)/.docs: $(VENV)/bin/python requirements-docs.txt
+	@echo "Installing requirements-docs.txt into $(VENV) ..."
+	@$(BIN)/pip install --quiet --disable-pip-version-check -r requirements-docs.txt
 	@touch $@
 
 $(VENV)/.test: $(VENV)/.dotenv requirements.txt requirements-alerts.txt requirements-dev.txt $(wildcard requirements/*.txt)

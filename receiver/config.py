@@ -236,7 +236,7 @@ def misspelt_in(environment: Environment) -> dict[str, str]:
     }
 
 
-#: README's table of settings follows this one; a test holds the two together.
+#: The table of docs/reference/settings.md follows this one; a test holds the two together.
 SETTINGS = (
     Setting(
         "ZIMSEND_WEBHOOK_SECRET",
@@ -530,5 +530,5 @@ SETTINGS = (
     ),
 )
 
-#: All that README's table has.
+#: All that docs/reference/settings.md has.
 NAMES = (*(setting.name for setting in SETTINGS), *OF_HANDLERS)

@@ -6,16 +6,16 @@ Pure: no Flask, no database, no clock.
 from __future__ import annotations
 
 import hashlib
-import json
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import datetime
 from functools import cached_property
-from typing import Any, NamedTuple, NoReturn
+from typing import Any, NamedTuple, NoReturn, Unpack
 
 from receiver import ids, status
 from receiver.errors import Unusable
+from receiver.payloads import Attributes, refuse_contradictions, refuse_impossible, sample_body
 from receiver.strict_json import read_signed, text_of
 
 #: The names that one of the provider's documents gives the events of a per-message webhook.
@@ -131,6 +131,11 @@ def clean_id(value: str) -> str:
     if len(value) <= LONGEST_ID and not NOT_IN_AN_ID.search(value):
         return value
     return "sha256:" + hashlib.sha256(value.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def clean_type(value: str) -> str:
+    """A type that every database, log and terminal can hold."""
+    return NOT_IN_AN_ID.sub("\ufffd", value)[:LONGEST_ID]
 
 
 def key_of(written: str) -> str:
@@ -269,36 +274,37 @@ class Event:
     _told: Callable[[], Told] | None = field(default=None, repr=False, compare=False)
 
     @classmethod
-    def sample(cls, type: str, **fields: Any) -> Event:
-        """An event for your own tests, as a handler would get it.
+    def sample(cls, type: str, **attributes: Unpack[Attributes]) -> Event:
+        """An event for your own tests, as a handler would get it from ZimSend's webhook.
 
-        :param type: for example `sms.failed`.
-        :param fields: any attribute of an event, like `error_code`, `metadata` or `late`. What is
-            in `data` replaces what would be there; `None` leaves it out.
+        :param type: for example `sms.failed`. One that is not documented has only what is given.
+        :param attributes: any attribute of an event but `raw`, and `text`, the SMS text. `data` is
+            added to what would be there. `None` leaves out of `data` what would be in it.
         :raises TypeError: for what an event does not have.
+        :raises ValueError: for what such an event cannot have, like `error_code` with `sms.sent`.
         """
-        type = ALIASES.get(type, type)
-        moment = fields.setdefault("occurred_at", datetime(2026, 11, 20, 8, 15, 42, tzinfo=UTC))
-        data = _sample_data(type, moment.isoformat().replace("+00:00", "Z"))
-        for name in ("message_id", "to", "status", "device_id", "metadata"):
-            if name in fields:
-                data[name] = fields.pop(name)
-        for name in ("code", "message"):
-            if f"error_{name}" in fields:
-                data["error"] = data.get("error", {}) | {name: fields.pop(f"error_{name}")}
-        data |= fields.pop("data", {})
-        data = {name: value for name, value in data.items() if value is not None}
-        envelope = {"event": type, "event_id": fields.setdefault("id", "evt_sample"), "data": data}
-        usual = {
-            "received_at": moment,
-            "message_id": data.get("message_id"),
-            "source": "webhook",
-            "late": False,
-            "redacted": False,
-            "raw": json.dumps(envelope, ensure_ascii=False).encode(),
-            "attempt": 1,
-        }
-        return cls(type=type, **(usual | fields))
+        refuse_impossible(attributes)
+        type = clean_type(ALIASES.get(type, type))
+        raw, occurred_at, received_at = sample_body(type, attributes)
+        envelope = read_signed(raw)
+        own = clean_id(text_of(envelope.get("event_id")) or own_id(raw))
+        provider = attributes.get("provider", ids.FIRST)
+        message_id = text_of(envelope["data"].get("message_id"))
+        event = cls(
+            id=ids.written(ids.key(provider, own)),
+            type=type,
+            occurred_at=occurred_at,
+            received_at=received_at,
+            message_id=clean_id(message_id) if message_id else None,
+            source=attributes.get("source", "webhook"),
+            late=attributes.get("late", False),
+            redacted=attributes.get("redacted", False),
+            raw=raw,
+            attempt=attributes.get("attempt", 1),
+            provider=provider,
+        )
+        refuse_contradictions(event, attributes)
+        return event
 
     @cached_property
     def test(self) -> bool:
@@ -356,22 +362,3 @@ class Event:
 
     def _text(self, key: str) -> str | None:
         return text_of(self._fields.get(key))
-
-
-def _sample_data(event_type: str, at: str) -> dict[str, Any]:
-    """What a documented event of this type has in its `data`, or nearly."""
-    data: dict[str, Any] = {"device_id": "dev_sample"}
-    state = status.STATE_OF_TYPE.get(event_type)
-    if state is not None:
-        data |= {
-            "message_id": "msg_sample",
-            "status": state,
-            "to": "+33612345678",
-            "message": "Votre commande est prête. Code 482913",
-            f"{state}_at": at,
-            "metadata": {"order_id": "CMD-1042"},
-        }
-    if state == "failed":
-        code = "EXPIRED" if event_type == "sms.expired" else "INVALID_NUMBER"
-        data["error"] = {"code": code, "message": "The SMS was not sent"}
-    return data

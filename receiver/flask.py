@@ -1,4 +1,4 @@
-"""The door into a program written with Flask: see docs/embed-flask.md.
+"""The door into a program written with Flask: see docs/how-to/embed-flask.md.
 
 It is mounted below Flask, at the level of WSGI: no route, error page, hook, session or setting of
 either gets into the other, and nothing that the host asks of its own visitors (to be signed in, a

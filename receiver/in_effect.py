@@ -26,7 +26,7 @@ class Row(NamedTuple):
 
 
 def rows(config: Config, environment: Environment) -> Iterator[Row]:
-    """All settings, in the order of README's table."""
+    """All settings, in the order of docs/reference/settings.md."""
     known = [(s.name, s.default, s.secret, s.meaning) for s in SETTINGS]
     for name, default, secret, meaning in known + [(name, "", True, "") for name in OF_HANDLERS]:
         given = environment.value(name)

@@ -1,4 +1,4 @@
-"""What `/metrics` tells: one table, which docs/metrics.md follows. Pure.
+"""What `/metrics` tells: one table, which docs/reference/metrics.md follows. Pure.
 
 Names are those of Prometheus' conventions: base units, `_total` for what only grows. A number is
 kept under a key: a metric's name and the values of its labels, in their order.

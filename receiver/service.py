@@ -250,7 +250,7 @@ def _module(name: str) -> ModuleType:
         if room != "handlers" or error.name not in (room, name):
             raise
         if importlib.util.find_spec(f"receiver.{name}") is None:
-            raise
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name) from None
     return importlib.import_module(f"receiver.{name}")
 
 

@@ -16,6 +16,8 @@ EPHEMERAL_HOSTS = {
     "RAILWAY_ENVIRONMENT_NAME": "Railway",
     "FLY_APP_NAME": "Fly",
     "K_SERVICE": "Cloud Run",
+    "SCALINGO_APPLICATION_ID": "Scalingo",
+    "CC_DEPLOYMENT_ID": "Clever Cloud",
 }
 
 #: Often mount points, and never volumes.

@@ -31,7 +31,7 @@ def forget(number: str, dry_run: bool, yes: bool) -> None:
     """Remove a phone number from everything that is stored, for good.
 
     Ids, times, states and statistics stay. What comes later for the number is redacted. In backups,
-    logs, and with whoever was told, it stays: docs/forget.md says more."""
+    logs, and with whoever was told, it stays: docs/how-to/forget.md says more."""
     receiver = parts()
     store, country = receiver.store, receiver.config.default_country
     named = phone.number(number, country)

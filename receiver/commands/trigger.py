@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import hashlib
 import secrets
+from collections.abc import Mapping
+from typing import Any
 
 import click
 import httpx
 
 from receiver.commands.common import command, echo
 from receiver.config import Config
+from receiver.errors import Unusable
 from receiver.event import ALIASES
 from receiver.outgoing import http_client, read_at_most, time_limit
 from receiver.parts import parts
+from receiver.payloads import Said
 from receiver.providers import PROVIDERS, Door, Provider
+from receiver.strict_json import read_text
 
 #: Seconds that an answer may take in all, bytes of it that are read, and characters shown.
 ANSWER_WITHIN = 10.0
@@ -42,6 +47,15 @@ def _all_types() -> list[str]:
 @click.option("--url", help="the webhook's full URL [default: this receiver on PORT]")
 @click.option("--message-id", help="[default: a new one for each event id]")
 @click.option("--to", default="+33612345678", show_default=True, help="the recipient's number")
+@click.option("--error", help="why it failed: CODE, or CODE:message in words")
+@click.option("--text", help="the text of the SMS")
+@click.option(
+    "--metadata",
+    metavar="K=V",
+    multiple=True,
+    help="what was given when it was sent; several, or one JSON object",
+)
+@click.option("--device", help="the phone's id")
 @click.option("--event-id", help="the same again is a duplicate [default: a new one each]")
 @click.option("--count", type=click.IntRange(1), default=1, show_default=True)
 def trigger(
@@ -50,6 +64,10 @@ def trigger(
     url: str | None,
     message_id: str | None,
     to: str,
+    error: str | None,
+    text: str | None,
+    metadata: tuple[str, ...],
+    device: str | None,
     event_id: str | None,
     count: int,
 ) -> None:
@@ -61,8 +79,9 @@ def trigger(
     url = url or f"{receiver.config.local_url}{door.address(receiver.config)}"
     try:
         httpx.URL(url)
-    except (httpx.InvalidURL, UnicodeError) as error:
-        raise click.BadParameter(f"{url!r}: {error}", param_hint=["--url"]) from error
+    except (httpx.InvalidURL, UnicodeError) as wrong:
+        raise click.BadParameter(f"{url!r}: {wrong}", param_hint=["--url"]) from wrong
+    said = _said(error, text, metadata, device)
     refused = 0
     with http_client() as client:
         for _ in range(count):
@@ -70,29 +89,81 @@ def trigger(
                 "event_id": event_id or f"evt_test_{secrets.token_hex(6)}",
                 "message_id": message_id or f"msg_test_{_twelve_digits(event_id)}",
             }
-            body = provider.sample(
-                ALIASES.get(event_type, event_type), to=to, now=receiver.now(), test=True, **ids
-            )
-            headers = {
-                "Content-Type": "application/json",
-                "Accept-Encoding": "identity",
-                **door.headers(receiver.config, body),
-            }
+            kind = ALIASES.get(event_type, event_type)
             try:
-                with (
-                    time_limit(ANSWER_WITHIN),
-                    client.stream("POST", url, content=body, headers=headers) as answer,
-                ):
-                    told = read_at_most(answer, LARGEST_ANSWER).decode("utf-8", "replace")
-            except httpx.HTTPError as error:
-                raise click.ClickException(
-                    f"no answer from {url} ({type(error).__name__}): is the receiver running?"
-                ) from error
-            refused += answer.status_code != 200
+                body = provider.sample(kind, to=to, now=receiver.now(), test=True, **ids, **said)
+            except ValueError as unsaid:
+                raise click.UsageError(str(unsaid)) from None
+            answer, told = _send(client, url, body, door.headers(receiver.config, body))
+            refused += answer != 200
             about = ids["message_id"] if ids["message_id"] in body.decode() else ids["event_id"]
-            echo(f"{event_type} {about}: {answer.status_code} {told.strip()[:LONGEST_ANSWER]}")
+            echo(f"{event_type} {about}: {answer} {told.strip()[:LONGEST_ANSWER]}")
     if refused:
         raise click.ClickException(f"{refused} of {count} events were not accepted")
+
+
+def _send(
+    client: httpx.Client, url: str, body: bytes, headers: Mapping[str, str]
+) -> tuple[int, str]:
+    """The status of the answer, and the beginning of its text."""
+    headers = {"Content-Type": "application/json", "Accept-Encoding": "identity", **headers}
+    try:
+        with (
+            time_limit(ANSWER_WITHIN),
+            client.stream("POST", url, content=body, headers=headers) as answer,
+        ):
+            told = read_at_most(answer, LARGEST_ANSWER).decode("utf-8", "replace")
+            return answer.status_code, told
+    except httpx.HTTPError as problem:
+        raise click.ClickException(
+            f"no answer from {url} ({type(problem).__name__}): is the receiver running?"
+        ) from problem
+
+
+def _said(
+    error: str | None, text: str | None, metadata: tuple[str, ...], device: str | None
+) -> Said:
+    """What the options make an event say.
+
+    :raises click.BadParameter: for what cannot be read.
+    """
+    said: Said = {}
+    if error is not None:
+        code, colon, words = error.partition(":")
+        if not code.strip() or (colon and not words.strip()):
+            raise click.BadParameter("write CODE or CODE:message", param_hint=["--error"])
+        said["error_code"] = code.strip()
+        if colon:
+            said["error_message"] = words.strip()
+    if text is not None:
+        said["text"] = text
+    if metadata:
+        said["metadata"] = _metadata(metadata)
+    if device is not None:
+        said["device_id"] = device
+    return said
+
+
+def _metadata(given: tuple[str, ...]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for part in given:
+        key, equals, value = part.partition("=")
+        if part.lstrip().startswith("{"):
+            found |= _object(part)
+        elif key and equals:
+            found[key] = value
+        else:
+            raise click.BadParameter(
+                f"{part!r} is neither K=V nor a JSON object", param_hint=["--metadata"]
+            )
+    return found
+
+
+def _object(text: str) -> dict[str, Any]:
+    try:
+        return dict(read_text(text))  # what begins with a brace is an object, or no JSON
+    except Unusable:
+        raise click.BadParameter(f"{text!r} is no JSON object", param_hint=["--metadata"]) from None
 
 
 def _sender(config: Config, name: str | None) -> tuple[Provider, Door]:
@@ -101,7 +172,7 @@ def _sender(config: Config, name: str | None) -> tuple[Provider, Door]:
         if name in (None, provider.name) and provider.is_set_up(config) and provider.door:
             return provider, provider.door
     told = "no provider that reports is" if name is None else f"{PROVIDERS[name].title} is not"
-    raise click.ClickException(f"{told} set up: see the settings in README")
+    raise click.ClickException(f"{told} set up: see docs/reference/settings.md")
 
 
 def _twelve_digits(event_id: str | None) -> str:

@@ -47,10 +47,7 @@ def _before(outlook: Outlook) -> list[str]:
         told.append(
             "the release before cannot work with the database afterwards"
             if outlook.breaking
-            else "the release before can work beside it, and after it"
+            else "the release before can work with the database beside it, and afterwards"
         )
-        told.append(
-            f"so back up first: `{call('backup FILE')}` of the release before, or a copy of all of "
-            "the database's files while nothing runs"
-        )
+        told.append(f"back up first, with the release before: `{call('backup FILE')}`")
     return told

@@ -155,7 +155,9 @@ def url(provider: str) -> None:
     """The address to give to a provider for its reports. It may hold a secret."""
     config, door = parts().config, PROVIDERS[provider].door
     if not PROVIDERS[provider].is_set_up(config) or door is None:
-        raise click.ClickException(f"{PROVIDERS[provider].title} is not set up: see README")
+        raise click.ClickException(
+            f"{PROVIDERS[provider].title} is not set up: see docs/reference/settings.md"
+        )
     if config.public_url is None:
         raise ConfigError("PUBLIC_URL", "not set; give it the address at which others reach you")
     echo(f"{config.public_url}{door.address(config)}")

@@ -30,7 +30,7 @@ from receiver.handlers.log import mask
 
 log = logging.getLogger("handlers.email")  # the name that filters of log lines know
 
-#: Its own settings, for README's table.
+#: Its own settings, for docs/reference/settings.md.
 SETTINGS = {
     "EMAIL_URL": "the mail server of `handlers.email`; unset: it does nothing",
     "EMAIL_TO": "who gets its mails",

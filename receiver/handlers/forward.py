@@ -29,7 +29,7 @@ from receiver import (
     time_limit,
 )
 
-#: Its own settings, for README's table.
+#: Its own settings, for docs/reference/settings.md.
 SETTINGS = {
     "FORWARD_URL": "where `handlers.forward` sends each event to; unset: it does nothing",
     "FORWARD_SECRET": "what it signs with: `whsec_` and 24 to 64 random bytes in base64",

@@ -290,7 +290,8 @@ class Provider:
     :param door: `None` for one that does not report by itself.
     :param raw: what a handler gets of a stored body as `Event.raw`.
     :param tries: how often it sends a report at most; `None` if nobody knows.
-    :param sample: see `receiver.providers.zimsend.samples.sample`.
+    :param sample: see `receiver.providers.zimsend.samples.sample`; it raises `ValueError` for what
+        reports of this provider do not say.
     :param reports_delivery: whether it ever tells that a message was delivered.
     :param sending: `None` if nothing can be sent through it.
     :param account: who is asked for what its reports did not bring, by the settings, the store and

@@ -94,7 +94,7 @@ def test_of_an_older_one_with_events_it_advises_a_backup(
     assert "it has 1 events" in result.output
     last = result.output.splitlines()[-1]
     assert "takes 1 step;" in last
-    assert "back up first: `flask backup FILE` of the release before" in last
+    assert last.endswith("back up first, with the release before: `flask backup FILE`")
     assert ("cannot work with the database afterwards" in last) is (engine == "sqlite")
     assert files(url) == before
 

@@ -8,7 +8,6 @@ import json
 import pickle
 import threading
 from collections.abc import Callable
-from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -16,9 +15,7 @@ import pytest
 from receiver import Event, times
 from receiver.errors import Unusable
 from receiver.event import clean_id
-from receiver.providers.zimsend.samples import SAMPLES
 from receiver.providers.zimsend.webhook import parse
-from receiver.strict_json import read_json
 from tests.providers.zimsend.bodies import CONNECTED, FAILED, SENT, envelope, handed, incoming
 
 PROPERTIES = ("to", "status", "device_id", "error_code", "error_message", "metadata")
@@ -206,48 +203,3 @@ def test_a_number_too_big_for_python_is_no_text() -> None:
     item = parse(body, received_at=times.now(), retention=90 * times.DAY)
     assert item.id.startswith("sha256:")
     assert item.message_id == clean_id(huge)
-
-
-# --- events for a user's own tests
-
-
-@pytest.mark.parametrize("event_type", SAMPLES)
-def test_a_sample_says_what_its_type_says(event_type: str) -> None:
-    event = Event.sample(event_type)
-    assert (event.type, event.source, event.attempt) == (event_type, "webhook", 1)
-    assert json.loads(event.raw)["data"] == event.data
-    if event_type.startswith("sms."):
-        assert event.message_id == event.data["message_id"] == "msg_sample"
-        assert event.status == event_type.removeprefix("sms.").replace("expired", "failed")
-        assert event.to
-        assert event.metadata
-    assert bool(event.error_code) == (event.status == "failed")
-
-
-def test_a_sample_has_what_it_is_given() -> None:
-    moment = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
-    given: dict[str, Any] = {
-        "id": "e1", "message_id": "m1", "to": "+33700000000", "device_id": "d1",
-        "error_code": "NO_CREDIT", "error_message": "Plus de crédit", "metadata": {"a": [1]},
-        "occurred_at": moment, "received_at": moment, "late": True, "redacted": True,
-        "attempt": 3, "source": "reconciliation",
-    }  # fmt: skip
-    event = Event.sample("failed", **given)
-    assert event.type == "sms.failed"
-    assert {name: getattr(event, name) for name in given} == given
-    assert event.data["failed_at"] == "2026-01-02T03:04:05Z"
-    assert read_json(event.raw)["event_id"] == "e1"
-
-
-def test_a_sample_without_and_with_other_data() -> None:
-    event = Event.sample("sms.failed", to=None, data={"error": None, "message": "Autre", "new": 1})
-    assert (event.to, event.error_code, event.data["message"]) == (None, None, "Autre")
-    assert event.data["new"] == 1
-    assert "to" not in event.data
-    assert Event.sample("fax.received", to="+33700000000").to == "+33700000000"
-    assert Event.sample("sms.failed", raw=b'{"event": "x"}').error_code is None
-
-
-def test_a_sample_has_nothing_that_an_event_has_not() -> None:
-    with pytest.raises(TypeError, match="error_kode"):
-        Event.sample("sms.failed", error_kode="NO_CREDIT")

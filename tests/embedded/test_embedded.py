@@ -11,6 +11,7 @@ import threading
 import time
 import warnings
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -174,6 +175,26 @@ def test_a_file_of_sqlite_is_not_used_by_a_fork_of_who_has_used_it(
     assert report(client, "sent", "m3", at="/sms/webhooks/zimsend").status_code == 200
     stored = [e["message_id"] for e in parts_of(embedded).store.events(Selection())]
     assert stored == ["m1", "m3"]
+
+
+def test_of_many_first_requests_one_begins_the_work(embed: Embed) -> None:
+    embedded = embed(embedded_worker=True)
+    before = threading.enumerate()
+    start = threading.Barrier(16)
+    seen: list[str | None] = []
+    embedded.on("*", name="note")(lambda event: seen.append(event.message_id))
+
+    def first(number: int) -> int:
+        start.wait()
+        client = client_of(embedded)
+        return report(client, "sent", f"m{number}", at="/sms/webhooks/zimsend").status_code
+
+    with ThreadPoolExecutor(16) as pool:
+        assert set(pool.map(first, range(16))) == {200}
+    names = [thread.name for thread in threading.enumerate() if thread not in before]
+    assert [names.count(name) for name in ("worker", "upkeep", "committer")] == [1, 1, 1]
+    eventually(lambda: len(seen) >= 16)
+    assert sorted(seen) == sorted(f"m{number}" for number in range(16))
 
 
 def test_two_in_one_process_know_nothing_of_each_other(embed: Embed) -> None:

@@ -90,9 +90,6 @@ def test_every_page_and_all_that_it_does_stays_below_the_prefix(
         answer = page.goto(f"{shop}/sms{path}")
         assert answer is not None
         assert answer.status == 200, path
-    for name in ("Messages", "Events", "Live", "Overview", "Settings"):
-        page.get_by_role("navigation").first.get_by_role("link", name=name).click()
-        assert page.locator("h1").count() == 1
     page.get_by_role("link", name="Français").click()
     page.get_by_role("link", name="English").click()
 

@@ -103,6 +103,7 @@ def test_processes_that_were_forked_receive_and_a_command_handles(shop: Server) 
     eventually(lambda: told(shop).keys() == sent)
     assert set(told(shop).values()) == {worker.pid}
     eventually(lambda: shop.client.get("/readyz").status_code == 200)
+    shop.client.close()  # or gunicorn waits for it
     worker.terminate()
     assert worker.wait(20) == 0
     assert shop.terminate() == 0

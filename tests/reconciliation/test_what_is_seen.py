@@ -28,7 +28,9 @@ from tests.providers.zimsend.reports import NUMBER, at
 from tests.reconciliation.life import HEADERS, KEYS, Life, quiet_hours, raising, refused_with
 from tests.server import ROOT
 
-API = schemathesis.openapi.from_path(ROOT / "docs/openapi.yaml", config=schemathesis.Config())
+API = schemathesis.openapi.from_path(
+    ROOT / "docs/reference/openapi.yaml", config=schemathesis.Config()
+)
 
 
 @pytest.fixture

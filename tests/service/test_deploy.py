@@ -1,9 +1,8 @@
-"""What a host reads: Procfile, app.json, docs/deploy.md; and how a start there may end."""
+"""What a host reads: Procfile and app.json; and how a start there may end."""
 
 from __future__ import annotations
 
 import json
-import re
 import shlex
 import shutil
 import subprocess
@@ -11,7 +10,6 @@ import sys
 import threading
 import time
 import tomllib
-from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -21,8 +19,8 @@ from flask import Flask
 from flask.testing import FlaskClient
 
 from app import create_app
-from receiver import Event, Registry, config, readiness, sqlite_file
-from receiver.config import OF_HANDLERS
+from receiver import Event, Registry, config, readiness
+from receiver.config import Config
 from receiver.parts import Receiver
 from receiver.readiness import Readiness
 from receiver.times import HOUR, MINUTE, SECOND
@@ -31,12 +29,8 @@ from tests.conftest import SECRET, Clock, Provider
 from tests.payloads import envelope, sms
 from tests.server import ROOT, Server, cannot_run, eventually
 from tests.store.test_store import ingest, sent
-from tests.test_docs import anchors, commands_of
 
-DEPLOY = (ROOT / "docs" / "deploy.md").read_text()
-APP = json.loads((ROOT / "app.json").read_text())
-HOSTS = ("Heroku", "Dokku", "Render", "Railway", "Fly", "At home, with ngrok")
-SETTINGS = {setting.name for setting in config.SETTINGS} | set(OF_HANDLERS)
+MANIFESTS = {name: json.loads((ROOT / name).read_text()) for name in ("app.json", "scalingo.json")}
 
 GUNICORN = ["-m", "gunicorn", "-c", str(ROOT / "gunicorn.conf.py"), "wsgi:app"]
 MIGRATE = ["-m", "flask", "--app", str(ROOT / "wsgi.py"), "migrate"]
@@ -229,127 +223,50 @@ def test_the_release_command_finds_the_application(environ: dict[str, str], tmp_
     assert (tmp_path / "receiver.db").exists()
 
 
-# --- app.json, .python-version
+# --- app.json, scalingo.json, .python-version
 
 
-def test_app_json_names_only_settings_that_exist() -> None:
-    assert APP["env"].keys() <= {setting.name for setting in config.SETTINGS}
+@pytest.mark.parametrize("manifest", MANIFESTS.values(), ids=MANIFESTS)
+def test_manifests_name_only_settings_that_exist(manifest: dict[str, Any]) -> None:
     readers = {setting.name: setting.read for setting in config.SETTINGS}
-    for name, variable in APP["env"].items():
+    assert manifest["env"].keys() <= readers.keys()
+    for name, variable in manifest["env"].items():
         assert variable["description"]
+        assert ("value" in variable) != ("generator" in variable)
         if "value" in variable:
             readers[name](variable["value"])
 
 
-def test_app_json_gives_all_that_a_start_needs() -> None:
+@pytest.mark.parametrize("manifest", MANIFESTS.values(), ids=MANIFESTS)
+def test_manifests_give_all_that_a_start_needs(manifest: dict[str, Any]) -> None:
     """PostgreSQL sets DATABASE_URL; every secret is made, and none is written there."""
-    assert APP["addons"] == [{"plan": "heroku-postgresql:essential-0"}]
-    assert "DATABASE_URL" not in APP["env"]
+    assert "DATABASE_URL" not in manifest["env"]
     required = {config.OF_PROVIDERS[0]}  # any one provider is enough, and this is the first
-    assert required <= APP["env"].keys()
-    assert {n for n, v in APP["env"].items() if v.get("generator") == "secret"} == required
-    assert not any("value" in APP["env"][name] for name in required)
-    assert APP["buildpacks"] == [{"url": "heroku/python"}]
-    assert APP["formation"].keys() <= procfile().keys()
+    dashboard = {"ADMIN_PASSWORD", "SECRET_KEY", "METRICS_TOKEN"}
+    made = {n for n, v in manifest["env"].items() if v.get("generator") == "secret"}
+    assert made == required | dashboard
+    assert {s.name for s in config.SETTINGS if s.secret} & manifest["env"].keys() == made
+    # As Heroku makes them: 64 hexadecimal digits.
+    generated = dict.fromkeys(made, "0123456789abcdef" * 4)
+    values = {n: v["value"] for n, v in manifest["env"].items() if "value" in v}
+    read = Config.from_env({**generated, **values, "DATABASE_URL": "postgres://u:p@h/d"})
+    assert read.embedded_worker
+    assert read.trusted_proxies == 1
+    assert manifest["formation"].keys() == {"web"} < procfile().keys()
+
+
+def test_each_host_has_its_own_database() -> None:
+    """Scalingo would read Heroku's file if it had none of its own."""
+    (heroku,) = MANIFESTS["app.json"]["addons"]
+    (scalingo,) = MANIFESTS["scalingo.json"]["addons"]
+    assert heroku == {"plan": "heroku-postgresql:essential-0"}
+    assert scalingo["plan"].startswith("postgresql:")
+    assert MANIFESTS["app.json"]["buildpacks"] == [{"url": "heroku/python"}]
 
 
 def test_the_hosts_python_is_one_that_we_check() -> None:
     tools = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]
     assert (ROOT / ".python-version").read_text().strip() == tools["mypy"]["python_version"]
-
-
-# --- docs/deploy.md
-
-
-def sections() -> dict[str, str]:
-    parts = re.split(r"^## (.*)$", DEPLOY, flags=re.MULTILINE)
-    return dict(zip(parts[1::2], parts[2::2], strict=True))
-
-
-def blocks(language: str, text: str = DEPLOY) -> list[str]:
-    return re.findall(rf"^```{language}\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
-
-
-def code() -> Iterator[str]:
-    """Everything that stands there as code."""
-    yield from re.findall(r"^```[a-z]*\n(.*?)^```$", DEPLOY, re.MULTILINE | re.DOTALL)
-    yield from re.findall(r"`([^`\n]+)`", DEPLOY)
-
-
-@pytest.mark.parametrize("host", HOSTS)
-def test_each_host_has_a_page(host: str) -> None:
-    """With commands, the disk, the stop signal with its grace, and a check; under a page."""
-    section = sections()[host]
-    assert len(section.strip().splitlines()) <= 45
-    assert "```" in section
-    assert "SIGTERM" in section
-    assert re.search(r"\b\d+ seconds\b|kill_timeout", section)
-    assert re.search(r"\b[Dd]isk\b", section)
-    assert re.search(r"/healthz|/readyz", section)
-    assert "ZIMSEND_WEBHOOK_SECRET" in section
-
-
-def test_settings_that_it_names_exist() -> None:
-    """All names in capitals that are code, but those that belong to a host."""
-    named = {
-        name for text in code() for name in re.findall(r"\b[A-Z][A-Z0-9]*(?:_[A-Z0-9]+)+\b", text)
-    }
-    ours = {name for name in named if not name.startswith(("RAILWAY_", "FLY_", "K_", "GUNICORN_"))}
-    assert ours <= SETTINGS
-    assert {"ALLOW_EPHEMERAL_SQLITE", "EMBEDDED_WORKER", "WEB_CONCURRENCY"} <= ours
-
-
-def test_marks_of_hosts_are_all_told() -> None:
-    rows = re.findall(r"^\| `([A-Z_]+)` \| ([^|]+) \|$", DEPLOY, re.MULTILINE)
-    assert dict(rows) == sqlite_file.EPHEMERAL_HOSTS
-
-
-def test_commands_that_it_names_exist(app: Flask) -> None:
-    text = "\n".join(code())
-    known = dict(commands_of(app.cli))
-    named = set(re.findall(r"\bflask ([a-z]+(?: (?:list|show|retry)\b)?)", text))
-    assert named <= known.keys()
-    assert {"migrate", "work"} <= named
-    makefile = (ROOT / "Makefile").read_text()
-    targets = re.findall(r"\bmake ([a-z]+)", text)
-    assert targets
-    for target in targets:
-        assert re.search(rf"^{target}:", makefile, re.MULTILINE), target
-
-
-def test_files_that_it_shows_can_be_read() -> None:
-    """Fly's and Railway's: each as a program would read it, with what this service needs."""
-    (railway,) = (json.loads(block)["deploy"] for block in blocks("json"))
-    assert shlex.split(railway["startCommand"]) == procfile()["web"]
-    assert [shlex.split(c) for c in railway["preDeployCommand"]] == [procfile()["release"]]
-    assert "RAILWAY_DEPLOYMENT_DRAINING_SECONDS=30" in sections()["Railway"]
-    (fly,) = (tomllib.loads(block) for block in blocks("toml"))
-    assert (fly["kill_signal"], fly["kill_timeout"]) == ("SIGTERM", 30)
-    assert shlex.split(fly["deploy"]["release_command"]) == procfile()["release"]
-    assert fly["env"]["PORT"] == str(fly["http_service"]["internal_port"])
-    assert fly["http_service"]["auto_stop_machines"] == "off"
-    (dockerfile,) = blocks("dockerfile")
-    python = (ROOT / ".python-version").read_text().strip()
-    assert f"FROM python:{python}-" in dockerfile
-    # As a list: through a shell, gunicorn would not be the one that gets the signal.
-    assert f"CMD {json.dumps(procfile()['web'])}" in dockerfile
-
-
-def test_no_code_is_broken_over_two_lines() -> None:
-    prose = re.sub(r"^```.*?^```$", "", DEPLOY, flags=re.MULTILINE | re.DOTALL)
-    for line in prose.splitlines():
-        assert line.count("`") % 2 == 0, line
-
-
-def test_links_lead_somewhere() -> None:
-    for target in re.findall(r"\]\(([^)\s]+)\)", DEPLOY):
-        if target.startswith("https://"):
-            continue
-        file, _, anchor = target.partition("#")
-        linked = ROOT / "docs" / (file or "deploy.md")
-        assert linked.exists(), target
-        assert not anchor or anchor in anchors(linked.read_text()), target
-    assert "](docs/deploy.md)" in (ROOT / "README.md").read_text()
 
 
 def test_gunicorn_without_its_settings_is_told_of(environ: dict[str, str], tmp_path: Path) -> None:

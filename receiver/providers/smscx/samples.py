@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import re
 import uuid
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Unpack
 
 from receiver import times
+from receiver.payloads import Said
 from receiver.providers.smscx.webhook import REPORT, STATES
 
 Fields = dict[str, Any]
@@ -81,6 +83,16 @@ SAMPLES: dict[str, tuple[str, Make]] = {
 }  # fmt: skip
 
 
+#: What an item has of what can be said.
+_SAID = {"error_code": "errorCode", "text": "text"}
+
+
+def _number(code: object) -> int:
+    if not re.fullmatch(r"-?[0-9]{1,9}", str(code)):
+        raise ValueError(f"SMS.CX's error codes are numbers, like 27, not {code!r}")
+    return int(str(code))
+
+
 def sample(
     event_type: str,
     *,
@@ -90,20 +102,29 @@ def sample(
     now: int,
     status: str | None = None,
     test: bool = False,
+    **said: Unpack[Said],
 ) -> bytes:
     """A callback with one item, as SMS.CX would send it at this moment.
 
     :param event_id: SMS.CX has none; another one makes another `trackData` of it.
     :param test: whether it says that it is a test.
     :param status: of several that become the same type, this one of SMS.CX's (see `REPORTS`).
+    :param said: what it says beside that; its reports have an error's number, and no more.
     :raises KeyError: for a type or a status that is not documented.
+    :raises ValueError: if callbacks of this type say no such thing.
     """
     name, make = SAMPLES[event_type]
     if status is not None:
         make = REPORTS[status]
     track = str(uuid.uuid5(uuid.NAMESPACE_URL, event_id))
     at = times.iso(now - now % times.SECOND).rstrip("Z").replace("T", " ")
-    callback: dict[str, Any] = {"event": name, "data": [make(message_id, to, at, track)]}
+    item = make(message_id, to, at, track)
+    for wanted, value in said.items():
+        field = _SAID.get(wanted, "")
+        if item.get(field) is None:
+            raise ValueError(f"SMS.CX's {event_type} has no {wanted}")
+        item[field] = _number(value) if field == "errorCode" else value
+    callback: dict[str, Any] = {"event": name, "data": [item]}
     if test:
         callback["test"] = True
     return json.dumps(callback, ensure_ascii=False).encode()

@@ -18,11 +18,10 @@ from receiver.errors import Refused, Unusable
 from receiver.event import (
     ALIASES,
     EXPIRED,
-    LONGEST_ID,
-    NOT_IN_AN_ID,
     Incoming,
     Rejected,
     clean_id,
+    clean_type,
     is_test,
     own_id,
 )
@@ -124,7 +123,7 @@ def parse(
         payload = redact(payload, text_mode)
         body = json.dumps(payload, separators=(",", ":")).encode("ascii")
 
-    event_type = _clean_type(ALIASES.get(named, named))
+    event_type = clean_type(ALIASES.get(named, named))
     event_id = clean_id(text_of(payload.get("event_id")) or own_id(body))
     data = payload.get("data")
     if not isinstance(data, dict):
@@ -161,10 +160,6 @@ def parse(
         source=source,
         original=original,
     )
-
-
-def _clean_type(value: str) -> str:
-    return NOT_IN_AN_ID.sub("\ufffd", value)[:LONGEST_ID]
 
 
 def _own_time(

@@ -23,7 +23,7 @@ def enter(connection: psycopg.Connection[Any], place: Place) -> bool:
     if not exists and elsewhere is not None:
         raise StoreUnavailable(
             f"DATABASE_SCHEMA: a receiver's tables are in schema {elsewhere} of this database; "
-            "stop it, and move them, as docs/shared-database.md says. Or run "
+            "stop it, and move them, as docs/how-to/shared-database.md says. Or run "
             f'CREATE SCHEMA "{place.schema}" for another receiver beside it, which begins empty'
         )
     if not exists and not may_make:

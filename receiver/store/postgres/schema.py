@@ -120,8 +120,6 @@ def outlook(connection: Connection, place: Place) -> Outlook:
     ((made,),) = connection.execute("SELECT to_regclass('schema_steps') IS NOT NULL").fetchall()
     taken = _taken(connection) if made else {}
     if taken:
-        if place.schema:
-            taken[OWN_LOCKS] = True  # which a migration takes by itself
         refuse_others(taken, place)
     steps = [step for number, step in enumerate(STEPS, 1) if number not in taken]
     events = size = 0

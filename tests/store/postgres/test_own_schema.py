@@ -265,7 +265,9 @@ def test_tables_that_are_there_already_are_not_left_behind_without_a_word(old: s
 
 def test_they_are_moved_as_the_documents_say(old: str) -> None:
     (told,) = re.findall(
-        r"```sql\n(.*?)```", (ROOT / "docs" / "shared-database.md").read_text(), re.DOTALL
+        r"```sql\n(.*?)```",
+        (ROOT / "docs" / "how-to" / "shared-database.md").read_text(),
+        re.DOTALL,
     )
     with psycopg.connect(old, autocommit=True) as outside:
         outside.execute(told)

@@ -1,4 +1,4 @@
-"""Pictures of all pages for docs/dashboard.md: `make screenshots`, or into another folder.
+"""Pictures of all pages for docs/: `make screenshots`, or into another folder.
 
     python -m tests.web.dashboard.screenshots [FOLDER [all]]
 

@@ -1,4 +1,4 @@
-"""docs/openapi.yaml, read."""
+"""docs/reference/openapi.yaml, read."""
 
 from __future__ import annotations
 
@@ -10,7 +10,9 @@ from tests.server import ROOT
 
 
 def load() -> schemathesis.BaseSchema:
-    api = schemathesis.openapi.from_path(ROOT / "docs/openapi.yaml", config=schemathesis.Config())
+    api = schemathesis.openapi.from_path(
+        ROOT / "docs/reference/openapi.yaml", config=schemathesis.Config()
+    )
     # The headers are given with each call; they are tried apart.
     api.config.generation.update(deterministic=True, with_security_parameters=False)
     return api

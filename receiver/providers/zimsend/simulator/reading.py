@@ -15,7 +15,7 @@ from flask import Request
 
 from receiver import times
 from receiver.errors import Unusable
-from receiver.providers.zimsend.samples import SAMPLES
+from receiver.payloads import SAMPLES
 from receiver.providers.zimsend.simulator.refusal import ApiRefusal
 from receiver.providers.zimsend.simulator.world import REPORTS
 from receiver.strict_json import read_json

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import itertools
-import json
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from receiver.payloads import envelope, written
 from receiver.providers.simulating.world import Delivery, Post, SimulatedWorld, Try, Weather
 from receiver.providers.zimsend.samples import sample
 from receiver.providers.zimsend.webhook import sign
@@ -231,14 +231,7 @@ class World(SimulatedWorld):
     ) -> None:
         number = len(self.events) + 1
         event_id = f"evt_{self.seed}_{number}"
-        envelope = {
-            "event": event_type,
-            "event_id": event_id,
-            "timestamp": iso(self.now),
-            "data": report(message),
-        }
-        # Half a surrogate pair is escaped, as JavaScript writes it.
-        body = json.dumps(envelope, ensure_ascii=False).encode("utf-8", "backslashreplace")
+        body = written(envelope(event_type, report(message), event_id=event_id, now=self.now))
         self.deliver(
             WebhookEvent(
                 id=event_id,

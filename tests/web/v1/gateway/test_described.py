@@ -1,4 +1,4 @@
-"""The gateway's calls against docs/openapi.yaml."""
+"""The gateway's calls against docs/reference/openapi.yaml."""
 
 from __future__ import annotations
 

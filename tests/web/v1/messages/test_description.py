@@ -1,4 +1,4 @@
-"""docs/openapi.yaml, and that `/v1` does what it says."""
+"""docs/reference/openapi.yaml, and that `/v1` does what it says."""
 
 from __future__ import annotations
 
