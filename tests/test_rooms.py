@@ -13,7 +13,7 @@ from tests.server import ROOT
 LEVELS = (
     {"wsgi"},
     {"app"},
-    {"receiver.flask"},
+    {"receiver.flask", "receiver.django"},
     {"receiver.embedded"},
     {"receiver.__main__", "receiver.wsgi", "receiver.gunicorn_conf"},
     {"receiver.starting", "receiver.serving", "receiver.testing"},
@@ -207,6 +207,8 @@ def test_drivers_and_flask_stay_in_their_rooms(name: str) -> None:
     )
     if not in_room(name, *web):
         assert not packages & {"flask", "werkzeug"}
+    if not in_room(name, "receiver.django"):
+        assert "django" not in packages
 
 
 @pytest.mark.parametrize("name", sorted({*RECEIVER} - {"receiver.times", *HANDLERS}))

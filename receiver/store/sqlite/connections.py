@@ -46,6 +46,10 @@ class Opened(Database):
     #: The files that it has open: the database's and its log's.
     files: tuple[File, File]
 
+    def __del__(self) -> None:
+        # A reader whose thread has ended: under some servers each request has a thread of its own.
+        self.conn.close()
+
 
 class Connections:
     """A process's connections. Each part of the store inherits them; a store is all its parts."""

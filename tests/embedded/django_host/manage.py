@@ -1,0 +1,9 @@
+"""`python -m tests.embedded.django_host.manage …`"""
+
+import os
+import sys
+
+from django.core.management import execute_from_command_line
+
+os.environ.setdefault("DJANGO_SETTINGS_MODULE", "tests.embedded.django_host.settings")
+execute_from_command_line(sys.argv)
