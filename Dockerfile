@@ -23,7 +23,9 @@ RUN python -m compileall -q app.py wsgi.py handlers receiver
 
 ENV DATABASE_URL=sqlite:////data/receiver.db \
     PORT=3000
-USER 10001:10001
+# Where a volume belongs to root, as on Fly: --build-arg RUN_AS=0:0
+ARG RUN_AS=10001:10001
+USER $RUN_AS
 VOLUME /data
 EXPOSE 3000
 STOPSIGNAL SIGTERM

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextvars import copy_context
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,7 +20,7 @@ from receiver.embedded import Embedded
 from receiver.registry import HandlerFunction, Registry
 
 if TYPE_CHECKING:
-    from _typeshed.wsgi import WSGIApplication, WSGIEnvironment
+    from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
 
 _PREFIX = re.compile(r"(?:/[A-Za-z0-9._~-]+)+")
 #: Of one application: its receivers, by their prefixes.
@@ -133,7 +133,7 @@ def mounted(prefix: str, inner: WSGIApplication, host: WSGIApplication) -> WSGIA
     """Both: what is below the prefix goes to the one inside, all else to the host."""
     below = re.compile("/+".join(re.escape(part) for part in prefix.split("/")) + r"(?=/|\Z)")
 
-    def call(environ, start_response):  # type: ignore[no-untyped-def]
+    def call(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         path = environ.get("PATH_INFO", "")
         found = below.match(path)
         if found is None:

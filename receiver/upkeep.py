@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable
 from typing import TypeVar
 
-from receiver import times
+from receiver import times, turns
 from receiver.errors import ReceiverError, StoreUnavailable
 from receiver.logs import Sparingly
 from receiver.providers import TYPES
@@ -194,7 +194,7 @@ class Upkeep:
     def _expirable(self, now: int) -> int | None:
         """Before which time everything has expired; `None` if it is not this process's turn, or
         nobody knows."""
-        if not self._is_our_turn(now):
+        if not turns.claim(self._store, _TURN, now, now + self.EVERY):
             return None
         running, self._looked = time.monotonic() - self._looked, time.monotonic()
         surely = surely_past(self._store, now, min(int(running * times.SECOND), self.EVERY))
@@ -211,11 +211,3 @@ class Upkeep:
         else:
             self._store.date_undated(now)
         return surely - self._retention
-
-    def _is_our_turn(self, now: int) -> bool:
-        until = self._store.turn(_TURN)
-        if not until:  # there was none yet
-            return self._store.claim_turn(_TURN, now, now + self.EVERY)
-        if now < until <= now + times.DAY:
-            return False
-        return self._store.keep_turn(_TURN, until, now + self.EVERY)  # else another was quicker

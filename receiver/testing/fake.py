@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 from types import ModuleType
-from typing import Any, Unpack
+from typing import Any, Protocol, Unpack
 
 from flask import Flask
 
@@ -27,6 +27,14 @@ from receiver.worker import event_of
 
 #: What `FakeZimSend.handlers` takes.
 Handlers = str | ModuleType | Registry | Callable[[Registry], object]
+
+
+class Built(Protocol):
+    """A receiver inside another program: a `receiver.embedded.Embedded`."""
+
+    @property
+    def application(self) -> Flask:
+        """Its own application."""
 
 
 class FakeZimSend:
@@ -75,18 +83,24 @@ class FakeZimSend:
             else:
                 (each.register if isinstance(each, ModuleType) else each)(registry)
         self._own = app
-        self._receiving = Receiving(app, self._now)
+        self._receiving = Receiving(app, self._now, app.test_client)
 
-    def use(self, app: Flask, prefix: str = "") -> None:
+    def use(self, app: Flask | Built, prefix: str | None = None) -> None:
         """Test the handlers of an application that you have, in its database, which is brought up
         to date. Its own clock goes on; what the test moves is the worker's.
 
-        :param app: of `create_app`, or one that a receiver was built into.
-        :param prefix: what stands before `/webhooks/…` there.
+        :param app: of `create_app`; a program written with Flask that a receiver was built into; or
+            what was built into any other one.
+        :param prefix: of the receiver, where several were built into one program.
+        :raises ValueError: if there is no receiver, or if there are several.
         """
         self._refuse_second()
-        here = parts(app)
-        self._receiving = Receiving(app, lambda: here.now() + self._ahead, prefix)
+        inner, prefix = _built_in(app, prefix)
+        here = parts(inner)
+        outer = app if isinstance(app, Flask) else inner
+        self._receiving = Receiving(
+            inner, lambda: here.now() + self._ahead, outer.test_client, prefix
+        )
 
     def send(
         self,
@@ -195,6 +209,22 @@ class FakeZimSend:
     def _refuse_second(self) -> None:
         if self._receiving is not None:
             raise RuntimeError("the handlers have been named already: name all of them at once")
+
+
+def _built_in(app: Flask | Built, prefix: str | None) -> tuple[Flask, str]:
+    """The receiver's own application, and what stands before its paths."""
+    if not isinstance(app, Flask):
+        return app.application, ""
+    if "receiver" in app.extensions:
+        return app, ""
+    there: Mapping[str, Built] = app.extensions.get("zimsend_receivers", {})
+    if not there:
+        raise ValueError(f"{app.name} has no receiver: see ZimSendReceiver, or create_app")
+    if prefix is None and len(there) == 1:
+        (prefix,) = there
+    if prefix is None or prefix not in there:
+        raise ValueError(f"say which receiver: prefix= is one of {', '.join(there)}")
+    return there[prefix].application, prefix
 
 
 @dataclass(frozen=True)

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Collection, Mapping
 from contextlib import AbstractContextManager, ExitStack
-from functools import partial
+from functools import cached_property, partial
 from typing import Any
 
 from flask import Flask
+from flask.testing import FlaskClient
 
 from receiver import ids
 from receiver.event import Incoming
@@ -26,11 +27,18 @@ class Receiving:
     """A receiver with a worker in this thread.
 
     :param now: the worker's clock.
-    :param prefix: what stands before the paths of webhooks.
+    :param client: makes what sends requests, to the program that the receiver is in.
+    :param prefix: what stands before the paths of webhooks there.
     """
 
-    def __init__(self, app: Flask, now: Callable[[], int], prefix: str = "") -> None:
-        self._app = app
+    def __init__(
+        self,
+        app: Flask,
+        now: Callable[[], int],
+        client: Callable[[], FlaskClient],
+        prefix: str = "",
+    ) -> None:
+        self._client = client
         self._prefix = prefix
         self._here: Receiver = parts(app)
         self.store = self._here.store
@@ -45,10 +53,14 @@ class Receiving:
         self._calls = 0
         self.store.migrate()
         self._told = self._dead()
+
+    @cached_property
+    def _worker(self) -> Worker:
+        """Of the handlers that there are at the first event."""
         registry = Registry()
         copy(self._here.registry, registry)  # without `on_dead`, for which it has a thread
-        self._worker = Worker(
-            self.store, registry, now, self._executor, lambda: 0.0, inside=self._inside
+        return Worker(
+            self.store, registry, self.now, self._executor, lambda: 0.0, inside=self._inside
         )
 
     def post(self, body: bytes, provider: str) -> tuple[int, Mapping[str, Any], str]:
@@ -58,7 +70,7 @@ class Receiving:
         """
         door, config = PROVIDERS[provider].door, self._here.config
         assert door is not None
-        answered = self._app.test_client().post(
+        answered = self._client().post(
             self._prefix + door.address(config),
             data=body,
             content_type="application/json",
@@ -123,7 +135,7 @@ class Receiving:
         claim = self.store.unclaimed(event_id, handler)
         if claim is not None:
             for function in self._here.registry.dead_functions:
-                with self._app.app_context():
+                with self._here.inside():
                     function(event_of(claim), handler, error)
 
     def _executor(self, handler: Handler, ended: Callable[[Call], None]) -> AtOnce:
@@ -134,7 +146,7 @@ class Receiving:
         self._calling = call.claim.event_id, call.claim.handler
 
     def _inside(self) -> AbstractContextManager[object]:
-        return _Watched(self._app, partial(self._raised, self._calling))
+        return _Watched(self._here.inside(), partial(self._raised, self._calling))
 
     def _raised(self, calling: tuple[str, str], error: BaseException) -> None:
         self.raised[calling] = error
@@ -143,15 +155,17 @@ class Receiving:
 
 
 class _Watched(ExitStack):
-    """An application's context that remembers what is raised in it.
+    """What a handler is called inside of, remembering what is raised in it.
 
     Of a class, and not a generator, whose frames would be a part of each traceback.
     """
 
-    def __init__(self, app: Flask, remember: Callable[[BaseException], None]) -> None:
+    def __init__(
+        self, inside: AbstractContextManager[object], remember: Callable[[BaseException], None]
+    ) -> None:
         super().__init__()
         self._remember = remember
-        self.enter_context(app.app_context())
+        self.enter_context(inside)
 
     def __exit__(self, kind: Any, error: BaseException | None, traceback: Any) -> bool:
         if error is not None:

@@ -19,6 +19,12 @@ log = logging.getLogger(__name__)
 #: Seconds after which a sender that can choose should come back. ZimSend keeps to its own plan.
 RETRY_AFTER = 5
 
+#: Of every error: it is JSON, whatever a browser sees in it, and no page.
+_CLOSED = {
+    "X-Content-Type-Options": "nosniff",
+    "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
+}
+
 
 class Answer(NamedTuple):
     """
@@ -53,7 +59,7 @@ def api_error(
     :param more: what is told beside it.
     """
     body = {"success": False, "error": {"code": code, "message": message}, **(more or {})}
-    return json_answer(status, json.dumps(body), headers)
+    return json_answer(status, json.dumps(body), {**_CLOSED, **(headers or {})})
 
 
 def error_answer(
@@ -64,7 +70,7 @@ def error_answer(
     if in_api(path):
         return api_error(status, title.upper().replace(" ", "_"), detail, headers)
     document = {"type": "about:blank", "title": title, "status": status, "detail": detail}
-    told = {"Content-Type": "application/problem+json", **(headers or {})}
+    told = {"Content-Type": "application/problem+json", **_CLOSED, **(headers or {})}
     return Answer(status, list(told.items()), json.dumps(document).encode())
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -45,16 +46,22 @@ FAULTS: list[tuple[Check, str, str, str, str]] = [
 ]
 
 
+@cache
+def before(check: Check) -> list[str]:
+    """What is told of the pages as they are: nothing, or one test fails and not all."""
+    return check(ROOT)
+
+
 @pytest.mark.parametrize("check", dict.fromkeys(fault[0] for fault in FAULTS))
 def test_the_documents_are_right(check: Check) -> None:
-    assert check(ROOT) == []
+    assert before(check) == []
 
 
 @pytest.mark.parametrize(("check", "page", "old", "new", "told"), FAULTS)
 def test_a_planted_fault_is_told(
     planted: Planted, check: Check, page: str, old: str, new: str, told: str
 ) -> None:
-    found = check(planted(page, old, new))
+    found = [fault for fault in check(planted(page, old, new)) if fault not in before(check)]
     assert len(found) == 1, found
     assert told in found[0]
 
@@ -86,6 +93,7 @@ NAMES = [
 def test_a_planted_name_is_told(planted: Planted, names: Known, text: str, told: str) -> None:
     copy = planted("README.md", "# zimsend-receiver\n", f"# zimsend-receiver\n\n{text}\n")
     found = checks.unknown_settings(copy, names) + checks.unknown_commands(copy, names)
+    found = [fault for fault in found if fault.startswith("README.md")]
     assert len(found) == 1, found
     assert told in found[0]
 

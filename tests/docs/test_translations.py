@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -12,20 +13,23 @@ from tests.docs.markdown import Page
 from tests.server import ROOT
 
 #: Pages that nobody has translated yet. The list may only become shorter.
-TO_COME = {
-    "docs/how-to/hosts/clever-cloud.md",
-    "docs/how-to/embed-django.md",
-    "docs/how-to/embed-flask.md",
-    "docs/how-to/hosts/docker.md",
-    "docs/how-to/hosts/own-server.md",
-    "docs/how-to/hosts/scalingo.md",
-    "docs/how-to/upgrade.md",
-}
+TO_COME = {"docs/how-to/embed-django.md"}
 ENGLISH, FRENCH = "README.md", "README.fr.md"
 
 
+@cache
+def before() -> list[str]:
+    """What is told of the pages as they are: nothing, or one test fails and not all."""
+    return translations.faults(ROOT)
+
+
+def told(copy: Path) -> list[str]:
+    """What is told of a copy, and not of the pages as they are."""
+    return [fault for fault in translations.faults(copy) if fault not in before()]
+
+
 def test_no_page_is_stale() -> None:
-    assert translations.faults(ROOT) == []
+    assert before() == []
 
 
 def test_no_page_is_missing() -> None:
@@ -49,50 +53,48 @@ FAULTS = [
 ]
 
 
-@pytest.mark.parametrize(("page", "old", "new", "told"), FAULTS)
+@pytest.mark.parametrize(("page", "old", "new", "fault"), FAULTS)
 def test_a_planted_fault_is_told(
-    planted: Planted, page: str, old: str, new: str, told: str
+    planted: Planted, page: str, old: str, new: str, fault: str
 ) -> None:
-    found = translations.faults(planted(page, old, new))
+    found = told(planted(page, old, new))
     assert len(found) == 1, found
     assert found[0].startswith(FRENCH)
-    assert told in found[0]
+    assert fault in found[0]
 
 
 def test_last_years_command_is_told(planted: Planted) -> None:
     """A block that was changed in English alone, or in French alone."""
     command = "flask trigger sms.delivered"
-    found = translations.faults(planted(ENGLISH, command, "flask send sms.delivered"))
+    found = told(planted(ENGLISH, command, "flask send sms.delivered"))
     assert "README.fr.md: the block at line" in found[1]
     assert len(found) == 2  # the section, and its block
 
 
 def test_a_section_without_a_stamp_is_told(planted: Planted) -> None:
     stamp = next(line for line in (ROOT / FRENCH).read_text().splitlines() if "<!-- en:" in line)
-    found = translations.faults(planted(FRENCH, f"{stamp}\n", ""))
+    found = told(planted(FRENCH, f"{stamp}\n", ""))
     assert found == ["README.fr.md: 'zimsend-receiver' has no stamp"]
 
 
 def test_a_page_that_follows_none_is_told(planted: Planted) -> None:
     copy = planted(FRENCH, "#", "#")
     (copy / "docs/fr/nobody.md").write_text("# Personne\n")
-    assert translations.faults(copy) == ["docs/fr/nobody.md follows no English page"]
+    assert told(copy) == ["docs/fr/nobody.md follows no English page"]
 
 
 def test_a_link_to_english_is_told_where_there_is_french(planted: Planted) -> None:
     copy = planted(FRENCH, "(docs/fr/README.md)", "(docs/README.md)")
     translations.stamp(copy, copy / FRENCH)
-    assert translations.faults(copy) == [
-        "README.fr.md: links to docs/README.md, and there is docs/fr/README.md"
-    ]
+    assert told(copy) == ["README.fr.md: links to docs/README.md, and there is docs/fr/README.md"]
 
 
 def test_stamping_makes_a_page_right_and_changes_nothing_else(planted: Planted) -> None:
     copy = planted(FRENCH, "Un téléphone produit", "Un mobile produit")
-    before = words(copy / FRENCH)
+    said = words(copy / FRENCH)
     translations.stamp(copy, copy / FRENCH)
-    assert translations.faults(copy) == []
-    assert words(copy / FRENCH) == before
+    assert told(copy) == []
+    assert words(copy / FRENCH) == said
     once = (copy / FRENCH).read_text()
     translations.stamp(copy, copy / FRENCH)
     assert (copy / FRENCH).read_text() == once
@@ -117,7 +119,7 @@ def test_how_lines_are_broken_is_no_change(planted: Planted) -> None:
         "Start the service and leave it running:",
         "Start the service\nand leave it running:",
     )
-    assert translations.faults(copy) == []
+    assert told(copy) == []
 
 
 def test_the_glossary_has_each_word_once_and_in_both_languages() -> None:

@@ -88,7 +88,8 @@ def test_lists_that_a_list_names_are_copied_before_they_are_installed() -> None:
 
 
 def test_it_has_one_volume_for_its_user_and_no_secret() -> None:
-    assert only("USER") == "10001:10001"
+    assert "RUN_AS=10001:10001" in [rest for name, rest in DOCKERFILE if name == "ARG"]
+    assert only("USER") == "$RUN_AS"
     assert only("VOLUME") == "/data"
     assert ENV["DATABASE_URL"] == "sqlite:////data/receiver.db"
     assert only("EXPOSE") == ENV["PORT"] == next(s.default for s in SETTINGS if s.name == "PORT")

@@ -512,6 +512,7 @@ def test_a_database_of_the_first_schema_is_brought_along(tmp_path: Path) -> None
         "what_is_rare_is_found",
         "numbers_only_grow",
         "numbers_are_forgotten",
+        "leases_have_no_index",
     ]
     assert (store.history(Search(), 0, 10), all_statistics(store)) == expected
     assert store.history(Search(text="bonjour"), 0, 10)[0] == 1

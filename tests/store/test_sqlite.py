@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -268,3 +269,20 @@ def test_nothing_is_written_under_a_schema_that_came_while_it_waited(tmp_path: P
             assert there.execute(f"SELECT count(*) FROM {table}").fetchone() == (0,)
     there.close()
     store.close()
+
+
+def test_an_index_that_nothing_uses_goes(tmp_path: Path) -> None:
+    path = tmp_path / "r.db"
+    with closing(SqliteStore(str(path))) as store:
+        store.migrate()
+    with closing(sqlite3.connect(path)) as db:  # as an earlier state has left it
+        db.execute("CREATE INDEX deliveries_leased ON deliveries (owner) WHERE leased")
+        db.execute("DELETE FROM _sqlite_migrations WHERE name = 'leases_have_no_index'")
+        db.commit()
+    with closing(SqliteStore(str(path))) as store:
+        assert store.migrate() == ["leases_have_no_index"]
+        assert store.leases("somebody", 0) == []
+    with closing(sqlite3.connect(path)) as db:
+        indexes = db.execute("SELECT name FROM sqlite_schema WHERE type = 'index'").fetchall()
+    assert ("deliveries_leased",) not in indexes
+    assert ("deliveries_due",) in indexes

@@ -194,6 +194,29 @@ def test_a_leap_while_it_runs_deletes_nothing_until_a_signed_event_confirms_it(
     assert messages(store) == {"m2"}
 
 
+@pytest.mark.parametrize("back", [HOUR, 23 * HOUR])
+def test_a_clock_that_is_set_back_stops_expiry_for_no_longer_than_a_look(
+    store: Store, back: int
+) -> None:
+    """It was ahead when somebody looked."""
+    keeper = Upkeep(store, RETENTION)
+    put(store, "m1", NOW - RETENTION)
+    put(store, "now", NOW)
+    Upkeep(store, RETENTION).step(NOW + back)
+    put(store, "m2", NOW - RETENTION + 1)
+    keeper.step(NOW + 2)
+    assert messages(store) == {"now"}
+
+
+def test_two_looks_are_made_by_one_of_two_whose_clocks_differ_a_little(store: Store) -> None:
+    begun = []
+    for keeper, now in ((Upkeep(store, RETENTION), NOW), (Upkeep(store, RETENTION), NOW - MINUTE)):
+        before = store.turn("expiry")
+        keeper.step(now)
+        begun.append(store.turn("expiry") != before)
+    assert begun == [True, False]
+
+
 def test_real_time_counts_where_nothing_comes(store: Store) -> None:
     """Looks in a process that goes on: the clock goes with them, and is believed."""
     put(store, "m1", NOW)

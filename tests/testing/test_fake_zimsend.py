@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import ModuleType
@@ -13,8 +13,10 @@ import pytest
 from flask import Flask, current_app
 
 from app import create_app
-from receiver import ConfigError, Event, HandlerError, Registry
+from receiver import ConfigError, Event, HandlerError, Registry, calling
+from receiver.flask import ZimSendReceiver
 from receiver.testing import FakeZimSend, zimsend
+from tests.conftest import SECRET
 
 __all__ = ["zimsend"]
 
@@ -265,3 +267,45 @@ def test_an_application_whose_handler_fails(
     later = zimsend.send("sms.delivered").event
     assert abs(later.occurred_at - later.received_at) < timedelta(minutes=1)
     app.extensions["receiver"].store.close()
+
+
+@pytest.fixture
+def shop(tmp_path: Path) -> Iterator[tuple[Flask, ZimSendReceiver]]:
+    """A program of somebody else's with a receiver in it."""
+    app = Flask("shop")
+    settings = {"ZIMSEND_WEBHOOK_SECRET": SECRET, "DATABASE_URL": f"sqlite:///{tmp_path / 'r.db'}"}
+    receiver = ZimSendReceiver(app, prefix="/sms", settings=settings)
+    yield app, receiver
+    receiver.close()
+    calling.be_called("flask")
+
+
+def test_a_program_that_a_receiver_was_built_into(
+    shop: tuple[Flask, ZimSendReceiver], zimsend: FakeZimSend
+) -> None:
+    """By its own door, and in its own context; also what is registered later."""
+    app, receiver = shop
+    zimsend.use(app)
+    seen: list[str] = []
+
+    @receiver.on("sms.failed", name="h")
+    def handle(event: Event) -> None:
+        seen.append(current_app.name)
+        raise HandlerError("no", permanent=event.attempt == 2)
+
+    receiver.registry.on_dead(lambda event, handler, error: seen.append(current_app.name + error))
+    result = zimsend.send("sms.failed", message_id="m1")
+    assert (result.calls["h"], seen) == ("failed", ["shop"])
+    zimsend.finish()
+    assert (result.calls["h"], seen) == ("dead", ["shop", "shop", "shopHandlerError: no"])
+    assert zimsend.status("m1") == "failed"
+
+
+def test_which_receiver_is_meant(shop: tuple[Flask, ZimSendReceiver], zimsend: FakeZimSend) -> None:
+    with pytest.raises(ValueError, match="nothing has no receiver"):
+        zimsend.use(Flask("nothing"))
+    with pytest.raises(ValueError, match="prefix= is one of /sms"):
+        zimsend.use(shop[0], prefix="/other")
+    (embedded,) = shop[0].extensions["zimsend_receivers"].values()
+    zimsend.use(embedded)
+    assert zimsend.send().status_code == 200

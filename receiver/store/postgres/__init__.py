@@ -11,7 +11,7 @@ from receiver.errors import StoreUnavailable
 from receiver.store.contract import Engine, Outlook
 from receiver.store.postgres import schema
 from receiver.store.postgres.copy import Copy
-from receiver.store.postgres.counters import Counters
+from receiver.store.postgres.counters import OUR_TABLES, SIZE, Counters
 from receiver.store.postgres.forgetting import Forgetting
 from receiver.store.postgres.group import Ingest
 from receiver.store.postgres.marks import Marks
@@ -56,7 +56,11 @@ class PostgresStore(Ingest, Work, Mirror, Phones, Upkeep, Marks, Counters, Views
 
     def outlook(self) -> Outlook:
         with self._reader() as connection:
-            return schema.outlook(connection, self._pool.place)
+            found = schema.outlook(connection, self._pool.place)
+            if len(found.steps) == len(schema.STEPS):  # no table is ours yet
+                return found
+            ((size,),) = connection.execute(SIZE, (OUR_TABLES,)).fetchall()
+            return found._replace(size=int(size))
 
     def engine(self) -> Engine:
         version, clock = self._row(

@@ -74,7 +74,7 @@ class Counters(Transactions):
     def kept(self) -> tuple[dict[str, int], int]:
         with self._reader() as connection:
             messages = connection.execute(_MESSAGES).fetchall()
-            ((size,),) = connection.execute(_SIZE, (_TABLES,)).fetchall()
+            ((size,),) = connection.execute(SIZE, (OUR_TABLES,)).fetchall()
         return dict(messages), int(size)
 
 
@@ -126,8 +126,8 @@ ON CONFLICT (name, labels) DO UPDATE SET value = c.value + excluded.value
 _MESSAGES = "SELECT status, sum(live)::bigint FROM counted GROUP BY status"
 
 # A program beside us may have tables of its own in this database.
-_TABLES = [*(table.name for table in TABLES), "cells", "texts", "metadata", "counted_batches"]
-_SIZE = """
+OUR_TABLES = [*(table.name for table in TABLES), "cells", "texts", "metadata", "counted_batches"]
+SIZE = """
 SELECT coalesce(sum(pg_total_relation_size(to_regclass(name))), 0)::bigint
 FROM unnest(%s::text[]) AS name
 """

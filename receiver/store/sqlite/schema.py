@@ -121,6 +121,12 @@ def numbers_are_forgotten(db: Database) -> None:
     _run(db, _FORGOTTEN)
 
 
+@migrations()
+def leases_have_no_index(db: Database) -> None:
+    # An earlier state of `leases_have_owners` made one, which each claim wrote twice.
+    db.execute("DROP INDEX IF EXISTS deliveries_leased")
+
+
 @cache
 def step_names() -> list[str]:
     """All steps that this release knows, in their order: those that an empty database lacks."""

@@ -6,6 +6,7 @@ from flask import Response, request
 
 from receiver import in_effect
 from receiver.calling import call
+from receiver.errors import StoreUnavailable
 from receiver.parts import Receiver, parts
 from receiver.providers import PROVIDERS
 from receiver.refusals import last_noted
@@ -16,6 +17,10 @@ from receiver.web.dashboard.pages import blueprint, page
 def settings() -> Response:
     receiver = parts()
     config = receiver.config
+    try:
+        refused, store_is_away = last_noted(receiver.store, receiver.now()), False
+    except StoreUnavailable:  # all else is known without it, and may say why
+        refused, store_is_away = None, True
     set_up = [provider for provider in PROVIDERS.values() if provider.is_set_up(config)]
     return page(
         "settings.html",
@@ -33,7 +38,8 @@ def settings() -> Response:
             for provider in set_up
             if provider.door is not None
         ],
-        refused=last_noted(receiver.store, receiver.now()),
+        refused=refused,
+        store_is_away=store_is_away,
         handlers=[(handler.name, ", ".join(handler.patterns)) for handler in receiver.registry],
     )
 

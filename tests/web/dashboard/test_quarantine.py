@@ -117,3 +117,9 @@ def test_a_page_cannot_be_read_while_the_store_cannot(
         assert answer.headers["Retry-After"] == "5"
         assert "The database cannot be used at this moment" in answer.text
         assert "secret@host" not in answer.text
+    monkeypatch.setattr(receiver.store, "note", away)
+    settings = admin.get("/settings")  # may say why
+    assert settings.status_code == 200
+    assert "The database cannot be used at this moment" in settings.text
+    assert "RETENTION_DAYS" in settings.text
+    assert "secret@host" not in settings.text

@@ -27,7 +27,8 @@ from wsgi import app
 waitress.serve(app, host="127.0.0.1", port=int(os.environ["PORT"]), threads=4)
 """
 #: What is compared of an answer's headers.
-HEADERS = ("Content-Type", "Retry-After", "Allow")
+CLOSED = ("X-Content-Type-Options", "Content-Security-Policy")
+HEADERS = ("Content-Type", "Retry-After", "Allow", *CLOSED)
 KEYS = {"X-API-Key": "key", "X-Client-ID": "client"}
 
 
@@ -287,3 +288,6 @@ def test_the_answer_is_the_same(all_answers: dict[str, dict[str, Got]], name: st
     expected = all_answers["client"][name]
     for server in ARGUMENTS:
         assert (server, all_answers[server][name]) == (server, expected)
+    if expected.headers["Content-Type"] == "application/problem+json":
+        sniffing, policy = (expected.headers[header] for header in CLOSED)
+        assert (sniffing, str(policy).partition(";")[0]) == ("nosniff", "default-src 'none'")
