@@ -26,7 +26,7 @@ from receiver import calling, hosted, times
 from receiver.errors import ConfigError, StoreUnavailable
 from receiver.parts import Host, parts
 from receiver.registry import Registry
-from receiver.service import create_app
+from receiver.service import close, create_app
 from receiver.web.answers import refusal
 
 if TYPE_CHECKING:
@@ -176,8 +176,7 @@ class Embedded:
         receiver.counting.stop()
         if served:
             receiver.counting.flush()
-        application.extensions["metrics"].stop()
-        receiver.store.close()
+        close(application)
 
 
 def _redirect_to_root(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from flask import Flask, request
 
 from receiver.embedded import Embedded
-from receiver.registry import HandlerFunction, Registry
+from receiver.registry import Registry
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
@@ -56,7 +56,9 @@ class ZimSendReceiver:
         embedded_worker: bool = False,
         name: str = "zimsend",
     ) -> None:
+        #: Its handlers, which are called in the application's context.
         self.registry = Registry()
+        self.on = self.registry.on
         self._prefix = _usable(prefix)
         self._settings = settings
         self._authorize = authorize
@@ -65,23 +67,6 @@ class ZimSendReceiver:
         self._made: list[Embedded] = []
         if app is not None:
             self.init_app(app)
-
-    def on(
-        self,
-        *patterns: str,
-        name: str | None = None,
-        max_attempts: int = 12,
-        timeout: float = 20,
-        concurrency: int = 4,
-    ) -> Callable[[HandlerFunction], HandlerFunction]:
-        """See `Registry.on`. Handlers are called in the application's context."""
-        return self.registry.on(
-            *patterns,
-            name=name,
-            max_attempts=max_attempts,
-            timeout=timeout,
-            concurrency=concurrency,
-        )
 
     def init_app(self, app: Flask) -> Embedded:
         """Mount it in an application; several may have the same handlers."""
