@@ -33,13 +33,13 @@ def planted(tmp_path: Path) -> Planted:
 
 def _copy(copy: Path) -> None:
     """All pages, and the files that they link to."""
-    shutil.copytree(ROOT / "docs", copy / "docs")
+    shutil.copytree(ROOT / "docs", copy / "docs", copy_function=shutil.copyfile)
     for page in pages(ROOT):
         for file in (page.path, *_linked(page.path.parent, page.links)):
             target = copy / file.relative_to(ROOT)
             if not target.exists():
                 target.parent.mkdir(parents=True, exist_ok=True)
-                shutil.copy(file, target)
+                shutil.copyfile(file, target)
 
 
 def _linked(folder: Path, links: list[str]) -> list[Path]:
