@@ -35,7 +35,8 @@ class ZimSendReceiver:
     :param app: the application; or none, and `init_app` is called with it later.
     :param prefix: webhooks, `/v1` and the dashboard are below it.
     :param settings: by their names, as in docs/reference/settings.md; `None`: what the environment
-        says, where a name may have `ZIMSEND_` in front of it. Relative paths count from `app.root_path`.
+        says, where a name may have `ZIMSEND_` in front of it. Relative paths count from
+        `app.root_path`.
     :param authorize: whether the visitor may see the dashboard, called in a request context of the
         application; `abort(…)` in it is the answer. Without it, `ADMIN_PASSWORD` opens the
         dashboard, if it is set.
