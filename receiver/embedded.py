@@ -26,7 +26,7 @@ from receiver import calling, hosted, times
 from receiver.errors import ConfigError, StoreUnavailable
 from receiver.parts import Host, parts
 from receiver.registry import Registry
-from receiver.service import create_app
+from receiver.service import close, create_app
 from receiver.web.answers import refusal
 
 if TYPE_CHECKING:
@@ -38,7 +38,6 @@ log = logging.getLogger(__name__)
 #: again by another one.
 _DRAIN = 5.0
 
-
 _FORKED = (
     "this process is a fork of one that had used the receiver, and its SQLite file cannot be used "
     "by both. Let the server load the application without asking it anything, or load it "
@@ -49,8 +48,8 @@ _FORKED = (
 class Embedded:
     """The service inside another program: one WSGI callable, one group of commands, one registry.
 
-    :param settings: by their names in README; `None`: what the environment says, where a name may
-        have `ZIMSEND_` in front of it.
+    :param settings: by their names, as in docs/reference/settings.md; `None`: what the environment
+        says, where a name may have `ZIMSEND_` in front of it.
     :param folder: what relative paths count from.
     :param inside: makes what each handler is called inside of, as a context of the host's.
     :param authorize: whether whoever asks may see the dashboard; an exception of Werkzeug's that it
@@ -176,8 +175,7 @@ class Embedded:
         receiver.counting.stop()
         if served:
             receiver.counting.flush()
-        application.extensions["metrics"].stop()
-        receiver.store.close()
+        close(application)
 
 
 def _redirect_to_root(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:

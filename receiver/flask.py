@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from flask import Flask, request
 
 from receiver.embedded import Embedded
-from receiver.registry import HandlerFunction, Registry
+from receiver.registry import Registry
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
@@ -34,8 +34,9 @@ class ZimSendReceiver:
 
     :param app: the application; or none, and `init_app` is called with it later.
     :param prefix: webhooks, `/v1` and the dashboard are below it.
-    :param settings: by their names in README; `None`: what the environment says, where a name may
-        have `ZIMSEND_` in front of it. Relative paths count from `app.root_path`.
+    :param settings: by their names, as in docs/reference/settings.md; `None`: what the environment
+        says, where a name may have `ZIMSEND_` in front of it. Relative paths count from
+        `app.root_path`.
     :param authorize: whether the visitor may see the dashboard, called in a request context of the
         application; `abort(…)` in it is the answer. Without it, `ADMIN_PASSWORD` opens the
         dashboard, if it is set.
@@ -56,7 +57,9 @@ class ZimSendReceiver:
         embedded_worker: bool = False,
         name: str = "zimsend",
     ) -> None:
+        #: Its handlers, which are called in the application's context.
         self.registry = Registry()
+        self.on = self.registry.on
         self._prefix = _usable(prefix)
         self._settings = settings
         self._authorize = authorize
@@ -65,23 +68,6 @@ class ZimSendReceiver:
         self._made: list[Embedded] = []
         if app is not None:
             self.init_app(app)
-
-    def on(
-        self,
-        *patterns: str,
-        name: str | None = None,
-        max_attempts: int = 12,
-        timeout: float = 20,
-        concurrency: int = 4,
-    ) -> Callable[[HandlerFunction], HandlerFunction]:
-        """See `Registry.on`. Handlers are called in the application's context."""
-        return self.registry.on(
-            *patterns,
-            name=name,
-            max_attempts=max_attempts,
-            timeout=timeout,
-            concurrency=concurrency,
-        )
 
     def init_app(self, app: Flask) -> Embedded:
         """Mount it in an application; several may have the same handlers."""

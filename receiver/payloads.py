@@ -207,7 +207,7 @@ def sample_body(event_type: str, attributes: Attributes) -> tuple[bytes, datetim
     """
     received_at = attributes.get("received_at")
     occurred_at = _utc(attributes.get("occurred_at") or received_at or _MOMENT)
-    now = (occurred_at - _EPOCH) // (datetime.resolution)
+    now = (occurred_at - _EPOCH) // datetime.resolution
     said = {name: value for name, value in attributes.items() if name in Said.__annotations__}
     data = data_of(
         event_type, message_id="msg_sample", to=_NUMBER, now=now, said=cast("Said", said)

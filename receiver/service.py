@@ -24,7 +24,7 @@ from receiver.errors import ConfigError
 from receiver.event import Incoming
 from receiver.heartbeat import Heartbeat
 from receiver.ingest import Ingest
-from receiver.parts import Host, Receiver
+from receiver.parts import Host, Receiver, parts
 from receiver.pipes import GAP, WORK, bell
 from receiver.polling import Polling
 from receiver.providers import PROVIDERS, SENDING, send_with
@@ -135,6 +135,14 @@ def create_app(
     problems.register_errors(app)
     commands.register(app)
     return app
+
+
+def close(app: Flask) -> None:
+    """Close what an application has opened; what it has started must have been stopped."""
+    receiver = parts(app)
+    receiver.counting.stop()
+    app.extensions["metrics"].stop()
+    receiver.store.close()
 
 
 def _at_the_path_meant(application: Application) -> Application:

@@ -20,8 +20,9 @@ from werkzeug.test import TestResponse
 from app import create_app
 from receiver import status, times
 from receiver.counting import Counting
-from receiver.parts import Receiver
+from receiver.parts import Receiver, parts
 from receiver.providers.zimsend import webhook
+from receiver.service import close
 from receiver.store import Store, open_store
 from tests import postgres
 from tests.canned import Canned, ok
@@ -167,18 +168,14 @@ def row_of(store: Store, message_id: str) -> status.Row | None:
 @pytest.fixture
 def app(environ: dict[str, str], clock: Clock) -> Iterator[Flask]:
     app = create_app(environ, clock)
-    receiver: Receiver = app.extensions["receiver"]
-    receiver.store.migrate()
+    parts(app).store.migrate()
     yield app
-    receiver.counting.stop()
-    app.extensions["metrics"].stop()
-    receiver.store.close()
+    close(app)
 
 
 @pytest.fixture
 def receiver(app: Flask) -> Receiver:
-    receiver: Receiver = app.extensions["receiver"]
-    return receiver
+    return parts(app)
 
 
 @pytest.fixture

@@ -18,9 +18,13 @@ from typing import Any, NoReturn
 
 import httpx
 import pytest
+from click.testing import Result
+from flask.testing import FlaskCliRunner
 from packaging.requirements import Requirement
 
+from receiver.parts import parts
 from receiver.providers.zimsend.webhook import sign
+from receiver.service import close, create_app
 from receiver.store import Selection, open_store
 
 ROOT = Path(__file__).parent.parent
@@ -128,7 +132,7 @@ class Server:
         return answer
 
     def flask(self, *arguments: str, **settings: str) -> subprocess.CompletedProcess[str]:
-        """Run a `flask` command with the same settings."""
+        """Run a `flask` command with the same settings, in a process of its own."""
         return subprocess.run(
             [sys.executable, "-m", "flask", *arguments],
             cwd=ROOT,
@@ -137,6 +141,17 @@ class Server:
             text=True,
             timeout=60,
         )
+
+    def command(self, *arguments: str, **settings: str) -> Result:
+        """The same in this process, which takes a tenth of the time."""
+        app = create_app({**self.environ, **settings})
+        try:
+            return FlaskCliRunner(app).invoke(args=arguments)
+        finally:
+            zimsend = parts(app).zimsend
+            if zimsend is not None:
+                zimsend.close()
+            close(app)
 
     def events(self) -> list[dict[str, Any]]:
         """All that is stored, as `flask events list` tells it."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from graphlib import CycleError, TopologicalSorter
 
 import pytest
@@ -222,6 +223,16 @@ def test_the_clock_is_read_in_one_place(name: str) -> None:
     for node in ast.walk(tree):
         if isinstance(node, ast.ImportFrom) and node.module in ("time", "receiver.times"):
             assert not {alias.name for alias in node.names} & {"time", "time_ns", "now"}
+
+
+def test_the_table_of_rooms_has_each() -> None:
+    """What lies in `receiver/` itself is named in the table of docs/why/design.md."""
+    told = (ROOT / "docs" / "why" / "design.md").read_text().split("## The rooms")[1]
+    rows = [line.split(" | ")[0] for line in told.split("\n\n")[2].splitlines()]
+    named = {name.removeprefix("receiver/") for name in re.findall("`(.*?)`", "".join(rows))}
+    inside = {name.split(".")[1] for name in RECEIVER}
+    missing = {name for name in inside if not {f"{name}.py", f"{name}/"} & named}
+    assert not missing, f"no row of the table has {sorted(missing)}"
 
 
 def test_the_list_of_levels_is_of_this_program() -> None:

@@ -19,7 +19,7 @@ from receiver.parts import parts
 from receiver.payloads import Said, refuse_unknown
 from receiver.providers import PROVIDERS
 from receiver.registry import Registry
-from receiver.service import create_app, register_handlers
+from receiver.service import close, create_app, register_handlers
 from receiver.store import Selection
 from receiver.testing import running
 from receiver.testing.running import Receiving
@@ -192,10 +192,7 @@ class FakeZimSend:
     def close(self) -> None:
         """Close the database of `handlers`."""
         if self._own is not None:
-            here = parts(self._own)
-            here.counting.stop()
-            self._own.extensions["metrics"].stop()
-            here.store.close()
+            close(self._own)
 
     def _now(self) -> int:
         return self._began + self._ahead

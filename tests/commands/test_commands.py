@@ -131,7 +131,7 @@ def test_arguments_that_are_not_utf_8(runner: FlaskCliRunner, command: str) -> N
 
 def test_output_that_cannot_be_written(environ: dict[str, str], tmp_path: Path) -> None:
     server = Server(environ, tmp_path, SECRET)
-    assert server.flask("migrate").returncode == 0
+    assert server.command("migrate").exit_code == 0
     with open("/dev/full", "w") as full:
         done = subprocess.run(
             [sys.executable, "-m", "flask", "events", "list"],
@@ -366,7 +366,7 @@ def test_trigger_every_documented_type_and_see_the_answers(
     for kind in [*SAMPLES, "sent", "delivered", "failed"]:
         output = run(runner, "trigger", kind, "--url", f"{server.url}/webhooks/zimsend")
         assert '200 {"status": "accepted"' in output
-    twice = server.flask("trigger", "sms.sent", "--event-id", "e1", "--count", "2")
+    twice = server.command("trigger", "sms.sent", "--event-id", "e1", "--count", "2")
     assert [line.partition('"status": ')[2][:11] for line in twice.stdout.splitlines()] == [
         '"accepted",',
         '"duplicate"',
@@ -378,14 +378,14 @@ def test_trigger_every_documented_type_and_see_the_answers(
     (event,) = [event for event in server.events() if event["message_id"] == "m1"]
     assert event["type"] == "sms.failed"
     wrong_secret = {"ZIMSEND_WEBHOOK_SECRET": "some-other-secret-entirely"}
-    refused = server.flask("trigger", "sms.sent", **wrong_secret)
-    assert refused.returncode == 1
+    refused = server.command("trigger", "sms.sent", **wrong_secret)
+    assert refused.exit_code == 1
     assert "401" in refused.stdout
     assert "not accepted" in refused.stderr.splitlines()[-1]
-    nobody = server.flask("trigger", "sms.sent", "--url", "http://127.0.0.1:1/webhooks/zimsend")
-    assert nobody.returncode == 1
+    nobody = server.command("trigger", "sms.sent", "--url", "http://127.0.0.1:1/webhooks/zimsend")
+    assert nobody.exit_code == 1
     assert "is the receiver running?" in nobody.stderr.splitlines()[-1]
-    assert server.flask("trigger", "sms.unheard").returncode == 2
+    assert server.command("trigger", "sms.unheard").exit_code == 2
 
 
 def test_trigger_to_what_is_no_url(runner: FlaskCliRunner) -> None:

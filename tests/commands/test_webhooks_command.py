@@ -196,9 +196,9 @@ def test_beside_the_simulator(environ: dict[str, str], serve: Callable[..., Serv
         eventually(lambda: is_there(ran.url))
 
         def flask(*arguments: str, code: int = 0, **settings: str) -> str:
-            ended = server.flask("webhooks", *arguments, **settings)
-            assert ended.returncode == code, ended.stdout + ended.stderr
-            return ended.stdout + ended.stderr
+            ended = server.command("webhooks", *arguments, **settings)
+            assert ended.exit_code == code, ended.output
+            return ended.output
 
         assert "wh_1 reports to" in flask("register")
         assert "wh_1 is deleted" in flask("delete", "wh_1")

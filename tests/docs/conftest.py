@@ -7,8 +7,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from flask import Flask
 
+from app import create_app
+from tests.conftest import SECRET
 from tests.docs.known import Known, known
 from tests.docs.markdown import pages
 from tests.server import ROOT
@@ -33,13 +34,13 @@ def planted(tmp_path: Path) -> Planted:
 
 def _copy(copy: Path) -> None:
     """All pages, and the files that they link to."""
-    shutil.copytree(ROOT / "docs", copy / "docs")
+    shutil.copytree(ROOT / "docs", copy / "docs", copy_function=shutil.copyfile)
     for page in pages(ROOT):
         for file in (page.path, *_linked(page.path.parent, page.links)):
             target = copy / file.relative_to(ROOT)
             if not target.exists():
                 target.parent.mkdir(parents=True, exist_ok=True)
-                shutil.copy(file, target)
+                shutil.copyfile(file, target)
 
 
 def _linked(folder: Path, links: list[str]) -> list[Path]:
@@ -47,7 +48,7 @@ def _linked(folder: Path, links: list[str]) -> list[Path]:
     return [file for file in files if file.is_file()]
 
 
-@pytest.fixture
-def names(app: Flask) -> Known:
+@pytest.fixture(scope="session")
+def names() -> Known:
     """What the documents may name."""
-    return known(ROOT, app.cli)
+    return known(ROOT, create_app({"ZIMSEND_WEBHOOK_SECRET": SECRET}).cli)

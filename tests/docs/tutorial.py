@@ -158,7 +158,7 @@ def _copy(folder: Path) -> None:
     for name in _NEEDED:
         source = ROOT / name
         if source.is_dir():
-            shutil.copytree(source, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+            shutil.copytree(source, folder / name)  # and what Python has compiled
         else:
             shutil.copy(source, folder / name)
     for source in ROOT.glob("requirements*.txt"):

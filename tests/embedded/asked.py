@@ -12,6 +12,7 @@ from typing import Any
 from app import create_app
 from receiver.parts import parts
 from receiver.providers.zimsend.webhook import sign
+from receiver.service import close
 from tests.conftest import SECRET
 from tests.embedded.djangos import Answer, Ask, over_wsgi
 from tests.payloads import envelope, sms
@@ -122,12 +123,9 @@ def attributes(cookie: str) -> list[str]:
 def alone(settings: dict[str, Any]) -> Iterator[Ask]:
     """The service with these settings, and without Django."""
     app = create_app({**settings, "HANDLERS": ",".join(settings["HANDLERS"])})
-    receiver = parts(app)
-    receiver.store.migrate()
+    parts(app).store.migrate()
     yield partial(over_wsgi, app)
-    receiver.counting.stop()
-    app.extensions["metrics"].stop()
-    receiver.store.close()
+    close(app)
 
 
 def compare(embedded: Ask, alone: Ask) -> None:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shutil
 import subprocess
 import sys
 import sysconfig
 import venv
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -22,41 +25,56 @@ _NOT_OF_A_CLONE = shutil.ignore_patterns(
 @pytest.fixture(scope="session")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Built as `make wheel` does, but with the setuptools that is here."""
-    folder = tmp_path_factory.mktemp("wheel")
-    shutil.copytree(ROOT, folder / "clone", ignore=_NOT_OF_A_CLONE)
-    told = subprocess.run(
-        [
-            *(sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-index"),
-            *("--no-build-isolation", "--wheel-dir", str(folder), str(folder / "clone")),
-        ],
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
-    assert told.returncode == 0, told.stderr
-    (built,) = folder.glob("*.whl")
+    (built,) = _once(tmp_path_factory, "wheel", _build).glob("*.whl")
     return built
 
 
 @pytest.fixture(scope="session")
 def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The programs of an environment that has the wheel, and what it needs from the tests' own."""
-    home = tmp_path_factory.mktemp("venv")
-    venv.create(home, symlinks=True)
-    programs = home / "bin"
+    return _once(tmp_path_factory, "venv", partial(_install, wheel)) / "bin"
+
+
+def _once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path], None]) -> Path:
+    """A folder that is made once for all processes of a run."""
+    run = factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        run = run.parent
+    folder, made = run / name, run / f"{name}.made"
+    with (run / f"{name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not made.exists():
+            shutil.rmtree(folder, ignore_errors=True)
+            folder.mkdir()
+            make(folder)
+            made.touch()
+    return folder
+
+
+def _build(folder: Path) -> None:
+    shutil.copytree(ROOT, folder / "clone", ignore=_NOT_OF_A_CLONE)
+    arguments = ("--no-build-isolation", "--wheel-dir", str(folder), str(folder / "clone"))
+    _pip("wheel", *arguments)
+
+
+def _install(wheel: Path, folder: Path) -> None:
+    venv.create(folder, symlinks=True)
+    _pip("install", "--no-compile", str(wheel), python=str(folder / "bin" / "python"))
+    (packages,) = folder.glob("lib/python*/site-packages")
+    (packages / "of_the_tests.pth").write_text(f"{sysconfig.get_path('purelib')}\n")
+
+
+def _pip(command: str, *arguments: str, python: str = sys.executable) -> None:
     told = subprocess.run(
         [
-            *(sys.executable, "-m", "pip", "--python", str(programs / "python"), "install"),
-            *("--quiet", "--no-deps", "--no-index", "--no-compile", str(wheel)),
+            *(sys.executable, "-m", "pip", "--python", python, command),
+            *("--quiet", "--no-deps", "--no-index", *arguments),
         ],
         capture_output=True,
         text=True,
         timeout=120,
     )
     assert told.returncode == 0, told.stderr
-    (packages,) = home.glob("lib/python*/site-packages")
-    (packages / "of_the_tests.pth").write_text(f"{sysconfig.get_path('purelib')}\n")
-    return programs
 
 
 class Shop(Server):

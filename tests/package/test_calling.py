@@ -15,7 +15,7 @@ from receiver.parts import parts
 from receiver.web.dashboard.languages import CODES, Language
 from tests.server import ROOT
 
-#: Constants, which `as_called` is asked about where they are told; and README's table of settings.
+#: Constants, which `as_called` is asked about where they are told; and the table of settings.
 _CONSTANTS = {"RULES", "_RUNS", "_HINTS", "SETTINGS"}
 
 

@@ -1,6 +1,6 @@
 """Sudden death under load: whatever was acknowledged is stored, and reaches every handler.
 
-`make torture` (TORTURE=1) kills 1,000 times instead of 20 (10 on PostgreSQL).
+`make torture` (TORTURE=1) kills 1,000 times instead of 12 (6 on PostgreSQL).
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from tests.handlers import seen
 from tests.payloads import envelope, sms
 from tests.server import Server, eventually
 
-KILLS = {"sqlite": 20, "postgres": 10}
+KILLS = {"sqlite": 12, "postgres": 6}
 if os.environ.get("TORTURE"):
     KILLS = dict.fromkeys(KILLS, 1_000)
 SENDERS = 8

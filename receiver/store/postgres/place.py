@@ -47,7 +47,7 @@ class Place(NamedTuple):
 
     @property
     def seed(self) -> int:
-        """Of the hashes by which ids are locked; those of queues are hashed with one more."""
+        """Seeds the hashes by which ids are locked; for queues it is one more."""
         return self._number(8) if self.schema else 0
 
     def lock(self, number: int) -> str:
@@ -55,5 +55,5 @@ class Place(NamedTuple):
         return f"{self.space}, {number}"
 
     def _number(self, size: int) -> int:
-        """Positive, and it can be one more."""
+        """A number for the schema's name, positive and of so many bytes; one more fits as well."""
         return int.from_bytes(sha256(self.schema.encode()).digest()[:size]) >> 2
