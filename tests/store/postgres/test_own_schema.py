@@ -239,6 +239,23 @@ def test_the_steps_of_an_earlier_release_are_completed(
     outside.execute("DROP SCHEMA one CASCADE")
 
 
+@pytest.mark.parametrize("path", ["five", ""])
+def test_what_other_programs_use_goes_not_with_our_schema(databases: Databases, path: str) -> None:
+    """Where the user's search_path names our schema first, or none that is there."""
+    made = databases.create(empty=True)
+    url = plain(made)
+    with (
+        closing(PostgresStore(f"{url}?options=-csearch_path%3D{path}&schema=five")) as store,
+        psycopg.connect(url, autocommit=True) as outside,
+    ):
+        outside.execute("CREATE SCHEMA five")
+        store.migrate()
+        where = outside.execute("SELECT extnamespace::regnamespace::text FROM pg_extension")
+        assert ("public",) in where.fetchall()
+        assert outside.execute("SELECT to_regclass('five.texts_by_trigrams')").fetchone() != (None,)
+    databases.drop(made)
+
+
 @pytest.fixture
 def old(databases: Databases) -> Iterator[str]:
     """The URL of a database that a receiver without a schema of its own has to itself."""
