@@ -110,6 +110,7 @@ class Ingest:
         #: The committer sleeps on it while nothing has queued.
         self._bell = threading.Lock()
         self._asleep = False
+        self._ending = False
         self._committing_since: float | None = None
         self._committer: threading.Thread | None = None
         self._process: int | None = None
@@ -180,6 +181,18 @@ class Ingest:
                 self.give_up(ticket)
         return [outcome for ticket in tickets for outcome in ticket.result()]
 
+    def stop(self) -> None:
+        """End the thread that commits, once it has done what has queued. The next ticket starts
+        another one."""
+        with self._guard:
+            if self._process != os.getpid() or self._committer is None:
+                return
+            self._ending = True
+            ring, self._asleep = self._asleep, False
+        if ring:
+            self._bell.release()
+        self._committer.join(self.PROBE_PATIENCE)
+
     @property
     def problem(self) -> str | None:
         """Why nothing is stored at this moment; `None` where nothing speaks against it."""
@@ -217,6 +230,7 @@ class Ingest:
         self._queue.clear()
         self._queued_bytes = 0
         self._committing_since, self._dead, self._asleep = None, False, False
+        self._ending = False
         self._bell = threading.Lock()
         self._bell.acquire()
         # A daemon: a commit that hangs must not keep the process from its exit.
@@ -224,10 +238,9 @@ class Ingest:
         self._committer.start()
 
     def _run(self) -> None:
-        group: list[Ticket] = []
+        group: list[Ticket] | None = []
         try:
-            while True:
-                group = self._next_group()
+            while (group := self._next_group()) is not None:
                 if group:
                     self._commit(group)
                 self._tell_untold()
@@ -237,12 +250,18 @@ class Ingest:
         except BaseException:
             log.critical("the committer has died, restart this process", exc_info=True)
             self._tell_untold()
-            self._die(group)
+            self._die(group or [])
 
-    def _next_group(self) -> list[Ticket]:
-        """What has queued, up to a bound, without what nobody waits for. Sleeps until there is."""
+    def _next_group(self) -> list[Ticket] | None:
+        """What has queued, up to a bound, without what nobody waits for. Sleeps until there is.
+
+        :returns: `None` at the end, if there is to be one.
+        """
         with self._guard:
             self._committing_since = None
+            if self._ending and not self._queue:
+                self._process = None
+                return None
             asleep = self._asleep = not self._queue
         if asleep:
             self._bell.acquire()

@@ -140,6 +140,7 @@ def create_app(
 def close(app: Flask) -> None:
     """Close what an application has opened; what it has started must have been stopped."""
     receiver = parts(app)
+    receiver.ingest.stop()
     receiver.counting.stop()
     app.extensions["metrics"].stop()
     receiver.store.close()

@@ -178,7 +178,7 @@ class FakeZimSend:
             if until is not None and ahead > until:
                 break
             self._ahead = ahead
-            if not self._ready.run():
+            if not self._ready.run() and self._ready.next_due() == due:
                 raise RuntimeError("work is due, and cannot be run: is it held, since a restore?")
 
     def status(self, message_id: str) -> str | None:

@@ -6,6 +6,7 @@ from collections import deque
 from collections.abc import Callable, Collection, Mapping
 from contextlib import AbstractContextManager, ExitStack
 from functools import cached_property, partial
+from threading import RLock
 from typing import Any
 
 from flask import Flask
@@ -51,6 +52,8 @@ class Receiving:
         self._interrupt: BaseException | None = None
         self._calling: tuple[str, str] = "", ""
         self._calls = 0
+        self._one_thread = RLock()
+        self._runs = False
         self.store.migrate()
         self._told = self._dead()
 
@@ -96,8 +99,19 @@ class Receiving:
     def run(self) -> int:
         """Run what is due, and what becomes due by that without waiting.
 
-        :returns: the number of calls.
+        :returns: the number of calls. A handler that sends events itself leaves them to the run
+            that it is called in.
         """
+        with self._one_thread:
+            if self._runs:
+                return 0
+            self._runs = True
+            try:
+                return self._run()
+            finally:
+                self._runs = False
+
+    def _run(self) -> int:
         began = self._calls
         for _ in range(_MOST_ROUNDS):
             before = self._calls

@@ -170,6 +170,15 @@ def test_the_committer_of_a_fork_is_its_own(ingest: Ingest) -> None:
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
 
 
+def test_the_committer_ends_and_begins_again(ingest: Ingest) -> None:
+    before = set(threading.enumerate())
+    for _ in range(2):
+        assert submit(ingest) == ["accepted"]
+        for _ in range(2):
+            ingest.stop()
+        assert set(threading.enumerate()) <= before
+
+
 def test_the_death_of_the_committer_is_told(ingest: Ingest, scripted: Scripted) -> None:
     """Not as an outage, which ends: this process must be restarted."""
     scripted.error = SystemExit("as a defect in C might end it")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import threading
 import traceback
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
@@ -119,9 +121,38 @@ def test_what_ends_a_test_is_no_failure_of_a_handler(
     def ends(event: Event) -> None:
         raise end
 
-    zimsend.handlers(registered(ends))
+    zimsend.handlers(registered(ends, max_attempts=2))
     with pytest.raises(end):
         zimsend.send()
+    with pytest.raises(end):  # who catches it goes on
+        zimsend.finish()
+    zimsend.finish()
+
+
+def test_a_handler_may_send_events(zimsend: FakeZimSend) -> None:
+    """They are run after it, as everywhere else."""
+
+    def sends(event: Event) -> None:
+        seen.append(event.type)
+        if event.type == "sms.failed":
+            assert zimsend.send("sms.sent").calls == {"h": "waiting"}
+
+    seen: list[str] = []
+    zimsend.handlers(registered(sends))
+    assert zimsend.send("sms.failed").calls == {"h": "done"}
+    assert seen == ["sms.failed", "sms.sent"]
+
+
+def test_no_thread_and_no_open_file_is_left(tmp_path: Path) -> None:
+    def left() -> tuple[set[threading.Thread], int]:
+        return set(threading.enumerate()), len(os.listdir("/proc/self/fd"))
+
+    before = left()
+    fake = FakeZimSend(tmp_path)
+    fake.handlers(registered(lambda event: None))
+    assert fake.send().calls == {"h": "done"}
+    fake.close()
+    assert left() == before
 
 
 def test_a_handler_that_would_end_its_process_has_failed(zimsend: FakeZimSend) -> None:

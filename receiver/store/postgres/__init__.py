@@ -25,11 +25,16 @@ from receiver.store.postgres.work import Work
 log = logging.getLogger(__name__)
 
 
-#: What to do where the schema cannot be made, by SQLSTATE.
+_OF_OTHERS = (
+    ": it is another program's, so name a schema that is this service's alone, as by "
+    "DATABASE_SCHEMA=zimsend, or another database"
+)
+#: What to do where the schema cannot be made, by SQLSTATE. Another program's may be a table or an
+#: index, a type, or a table that we add to.
 _HINTS: dict[str | None, str] = {
     "3F000": ": create the schema that search_path names",
     "42501": ": let an owner run `flask migrate`, or GRANT CREATE ON SCHEMA to this user",
-    "42P07": ": they are another program's, so name a database or schema of this service's own",
+    **dict.fromkeys(("42P07", "42710", "42703"), _OF_OTHERS),
 }
 
 

@@ -30,7 +30,7 @@ from receiver.store.postgres import codes
 from receiver.store.postgres.codes import Codes, Move, count, pairs_of
 from receiver.store.postgres.place import SCHEMA
 from receiver.store.postgres.pool import Connection
-from receiver.store.postgres.transactions import Transactions, as_unavailable
+from receiver.store.postgres.transactions import LOCK_OF_QUEUE, Transactions, as_unavailable
 
 #: Seconds that one waits to have `SCHEMA` alone: meanwhile nobody else begins to write.
 _ALONE_WITHIN = 1.0
@@ -226,7 +226,11 @@ def _change_messages(
 ) -> int:
     moves: dict[Cell, Move] = {}
     changed = 0
-    found = connection.execute(_MESSAGES, ([message_id for (message_id,) in keys],)).fetchall()
+    ids = [message_id for (message_id,) in keys]
+    renamed = [message_id for message_id in ids if whom.id(message_id) != message_id]
+    if renamed:
+        connection.execute(_LOCK_QUEUES, {"ids": renamed, "seed": connection.place.seed})
+    found = connection.execute(_MESSAGES, (ids,)).fetchall()
     for message_id, registers, first_received_at, at, provider, device_id, state, code in found:
         new = message(whom, message_id, registers, first_received_at)
         if new is None:
@@ -328,6 +332,13 @@ WHERE datname = current_database() AND pid <> pg_backend_pid()
 _MESSAGES = """
 SELECT id, registers, first_received_at, at, provider, device_id, status, code FROM messages
 WHERE id = ANY (%s) ORDER BY id
+"""
+
+# A new id is written into work that others settle: they wait for this lock, and for no row.
+_LOCK_QUEUES = f"""
+SELECT count(pg_advisory_xact_lock(key)) FROM (
+    SELECT DISTINCT {LOCK_OF_QUEUE.format(handler="m.handler")} AS key FROM deliveries AS m
+    WHERE message_id = ANY (%(ids)s) AND state = 'pending' ORDER BY key) AS keys
 """
 
 # All that has a message's id, in the order in which all who write take the tables.

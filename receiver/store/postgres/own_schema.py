@@ -39,17 +39,19 @@ def enter(connection: psycopg.Connection[Any], place: Place) -> bool:
             f'GRANT USAGE, CREATE ON SCHEMA "{place.schema}" TO {user}'
         )
     if not has_tables:
-        _make_trigrams(connection)
+        _make_trigrams(connection, place)
     connection.execute(f"SET LOCAL search_path = {place.search_path}")
     return bool(has_tables)
 
 
-def _make_trigrams(connection: psycopg.Connection[Any]) -> None:
+def _make_trigrams(connection: psycopg.Connection[Any], place: Place) -> None:
     """A database has an extension once: so it is made where its other programs find it, too, and
     stays when our schema goes."""
+    ((first,),) = connection.execute("SELECT current_schema()")
+    where = " SCHEMA public" if first in (None, place.schema) else ""
     try:
         with connection.transaction():
-            connection.execute("CREATE EXTENSION IF NOT EXISTS pg_trgm")
+            connection.execute(f"CREATE EXTENSION IF NOT EXISTS pg_trgm{where}")
     except psycopg.Error:
         pass  # the step of the schema tries once more, in our own
 

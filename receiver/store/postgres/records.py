@@ -271,11 +271,13 @@ SELECT digest, received_at, last_received_at, receipts, length, reason, body
 FROM quarantine WHERE digest = %s
 """
 
-# Whoever settles work of the same messages waits for this lock, and for no row.
+# Whoever settles the same work waits for this lock, and for no row. An item of no message is a
+# queue of its own.
 _LOCK_QUEUES = f"""
 SELECT count(pg_advisory_xact_lock(key)) FROM (
-    SELECT DISTINCT {LOCK_OF_QUEUE.format(handler="m.handler")} AS key FROM deliveries AS m
-    WHERE event_seq = ANY (%(seqs)s) AND state = 'pending' AND message_id IS NOT NULL
+    SELECT DISTINCT {LOCK_OF_QUEUE.format(handler="m.handler")} AS key
+    FROM (SELECT coalesce(message_id, event_seq::text) AS message_id, handler FROM deliveries
+          WHERE event_seq = ANY (%(seqs)s) AND state = 'pending') AS m
     ORDER BY key) AS keys
 """
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import psycopg
@@ -245,12 +245,20 @@ def _settle(
     forgotten = whom(connection, door) if tells else door.whom
     settlements = ended(forgotten, settlements)
     names = {queue for queue in queues_of(forgotten, settlements) if queue[0]}
-    queues = json.dumps([{"message_id": name, "handler": handler} for name, handler in names])
-    if names:
-        _lock_queues(connection, queues)
+    queues = _queues(names)
+    # An item of no message is a queue of its own, which a replay locks, too: neither of the two
+    # waits for a row that the other one has.
+    alone = {
+        (str(s.claim.event_seq), s.claim.handler) for s in settlements if not s.claim.message_id
+    }
+    _lock_queues(connection, _queues(names | alone))
     connection.execute(_SETTLE, (json.dumps([_settled(s) for s in settlements]),))
     if names:
         connection.execute(_UNPARK, {"now": now, "queues": queues})
+
+
+def _queues(names: Iterable[tuple[str | None, str]]) -> str:
+    return json.dumps([{"message_id": name, "handler": handler} for name, handler in names])
 
 
 def _lock_queues(connection: Connection, queues: str) -> None:

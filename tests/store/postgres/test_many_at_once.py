@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 import re
 import threading
@@ -13,19 +14,20 @@ from typing import Any
 import psycopg
 import pytest
 
-from receiver import mirror, status, times
+from receiver import mirror, phone, status, times
 from receiver.event import Incoming
+from receiver.forgetting import Forgotten, entries
 from receiver.mirror import Search
 from receiver.providers.zimsend.webhook import parse
 from receiver.store import Claim, Selection, Settlement, Want
-from receiver.store.postgres import PostgresStore
+from receiver.store.postgres import PostgresStore, records
 from receiver.store.postgres import work as postgres_work
 from receiver.store.postgres.place import Place
 from receiver.times import DAY, MINUTE, SECOND
-from tests.payloads import body_of
+from tests.payloads import body_of, envelope
 from tests.postgres import SCHEMA
 from tests.server import eventually
-from tests.store.postgres.work import LEASE, NOW, ids, ingest, one_handler, sent, work
+from tests.store.postgres.work import LEASE, NOW, ids, incoming, ingest, one_handler, sent, work
 
 
 def lease_by_hand(outside: psycopg.Connection[Any]) -> list[str]:
@@ -99,8 +101,7 @@ def test_the_end_of_a_lease_waits_for_whoever_parks_behind_it(
         with outside.transaction():
             assert lease_by_hand(outside) == []
             end = executor.submit(work, other, Settlement(first, "done", NOW))
-            waiting = "SELECT 1 FROM pg_locks WHERE locktype = 'advisory' AND NOT granted"
-            eventually(lambda: outside.execute(waiting).fetchone() is not None)
+            wait_until_somebody_waits(outside)
         assert ids(end.result()) == ["e2"]
 
 
@@ -156,6 +157,47 @@ def test_replay_beside_workers_of_the_same_messages(
             "SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()"
         )
         assert found.fetchone() == (0,)
+
+
+def test_whoever_settles_work_waits_for_a_replay_of_it_and_for_no_row(
+    store: PostgresStore, outside: psycopg.Connection[Any]
+) -> None:
+    """Also of work that belongs to no message: of several rows each would get some, and wait for
+    those of the other one."""
+    ingest(store, incoming(envelope("device.online", {"device_id": "d1"})), sent("m1"))
+    for claim in work(store):
+        seqs = {"seqs": [claim.event_seq], "seed": Place(SCHEMA).seed}
+        with ThreadPoolExecutor(1) as executor:
+            with outside.transaction():
+                outside.execute(records._LOCK_QUEUES, seqs)
+                settling = executor.submit(work, store, Settlement(claim, "done", NOW))
+                wait_until_somebody_waits(outside)
+                outside.execute("SELECT 1 FROM deliveries FOR UPDATE NOWAIT")
+            assert settling.result() == []
+
+
+def test_whoever_renames_a_message_waits_for_whoever_settles_its_work_and_for_no_row(
+    store: PostgresStore, outside: psycopg.Connection[Any]
+) -> None:
+    number = phone.number("+33699888777", None)
+    assert number is not None
+    whom = Forgotten(1, entries(number, "ab" * 32))
+    ingest(store, sent("to-33699888777"))
+    key = {"queues": json.dumps([{"message_id": "to-33699888777", "handler": "h"}])}
+    with ThreadPoolExecutor(1) as executor:
+        with outside.transaction():
+            outside.execute(postgres_work._LOCK_QUEUES, {**key, "seed": Place(SCHEMA).seed})
+            sweep = executor.submit(store.sweep, "messages", None, whom, 20, dry_run=False)
+            wait_until_somebody_waits(outside)
+            outside.execute("SELECT 1 FROM deliveries FOR UPDATE NOWAIT")
+        assert sweep.result() == (1, None)
+    (claim,) = work(store)
+    assert claim.message_id == whom.id("to-33699888777")
+
+
+def wait_until_somebody_waits(outside: psycopg.Connection[Any]) -> None:
+    waiting = "SELECT 1 FROM pg_locks WHERE locktype = 'advisory' AND NOT granted"
+    eventually(lambda: outside.execute(waiting).fetchone() is not None, 10)
 
 
 def test_many_workers_never_run_two_events_of_one_message_at_once(

@@ -239,6 +239,40 @@ def test_the_steps_of_an_earlier_release_are_completed(
     outside.execute("DROP SCHEMA one CASCADE")
 
 
+@pytest.mark.parametrize(
+    "theirs",
+    ["TABLE six.events (x int)", "TYPE six.events AS ENUM ('x')", "TABLE six.schema_steps ()"],
+)
+def test_whoever_meets_another_programs_names_is_told_of_the_setting(
+    host: str, outside: psycopg.Connection[Any], theirs: str
+) -> None:
+    outside.execute("CREATE SCHEMA six")
+    outside.execute(f"CREATE {theirs}")
+    with (
+        closing(PostgresStore(f"{host}?options=-csearch_path%3Dsix")) as store,
+        pytest.raises(StoreUnavailable, match=r"another program's, .*DATABASE_SCHEMA=zimsend"),
+    ):
+        store.migrate()
+    outside.execute("DROP SCHEMA six CASCADE")
+
+
+@pytest.mark.parametrize("path", ["five", ""])
+def test_what_other_programs_use_goes_not_with_our_schema(databases: Databases, path: str) -> None:
+    """Where the user's search_path names our schema first, or none that is there."""
+    made = databases.create(empty=True)
+    url = plain(made)
+    with (
+        closing(PostgresStore(f"{url}?options=-csearch_path%3D{path}&schema=five")) as store,
+        psycopg.connect(url, autocommit=True) as outside,
+    ):
+        outside.execute("CREATE SCHEMA five")
+        store.migrate()
+        where = outside.execute("SELECT extnamespace::regnamespace::text FROM pg_extension")
+        assert ("public",) in where.fetchall()
+        assert outside.execute("SELECT to_regclass('five.texts_by_trigrams')").fetchone() != (None,)
+    databases.drop(made)
+
+
 @pytest.fixture
 def old(databases: Databases) -> Iterator[str]:
     """The URL of a database that a receiver without a schema of its own has to itself."""
