@@ -173,6 +173,7 @@ class Embedded:
         if served and self._embedded_worker:
             receiver.stop()
             receiver.worker.drain(_DRAIN)
+        receiver.ingest.stop()
         receiver.counting.stop()
         if served:
             receiver.counting.flush()

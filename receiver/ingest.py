@@ -84,6 +84,8 @@ class Ingest:
     #: probe. Before that they queue behind it: the failure may be long ago.
     KNOWN_FOR = 1.0
     SLOW_PROBE = 0.25
+    #: Seconds that `stop` waits for a commit at most.
+    STOP_WITHIN = 1.0
     #: Seconds for which a failure is told of: whoever sends requests by what `/readyz` says must
     #: send one now and then, for nothing else finds out that the store works again.
     TOLD_FOR = 10.0
@@ -114,6 +116,7 @@ class Ingest:
         self._committer: threading.Thread | None = None
         self._process: int | None = None
         self._dead = False
+        self._ending = False
         self._stuck = False
         self._failed_at = 0.0  # by `time.monotonic`
         #: Seconds that a commit takes, lately.
@@ -180,6 +183,20 @@ class Ingest:
                 self.give_up(ticket)
         return [outcome for ticket in tickets for outcome in ticket.result()]
 
+    def stop(self) -> None:
+        """End the committer as soon as nothing has queued. A ticket that comes later is committed
+        as well, by a committer that ends after it."""
+        with self._guard:
+            if self._process != os.getpid():
+                return
+            self._ending = True
+            committer = self._committer
+            ring, self._asleep = self._asleep, False
+        if ring:
+            self._bell.release()
+        if committer is not None:
+            committer.join(self.STOP_WITHIN)
+
     @property
     def problem(self) -> str | None:
         """Why nothing is stored at this moment; `None` where nothing speaks against it."""
@@ -224,10 +241,9 @@ class Ingest:
         self._committer.start()
 
     def _run(self) -> None:
-        group: list[Ticket] = []
+        group: list[Ticket] | None = []
         try:
-            while True:
-                group = self._next_group()
+            while (group := self._next_group()) is not None:
                 if group:
                     self._commit(group)
                 self._tell_untold()
@@ -237,12 +253,18 @@ class Ingest:
         except BaseException:
             log.critical("the committer has died, restart this process", exc_info=True)
             self._tell_untold()
-            self._die(group)
+            self._die(group or [])
 
-    def _next_group(self) -> list[Ticket]:
-        """What has queued, up to a bound, without what nobody waits for. Sleeps until there is."""
+    def _next_group(self) -> list[Ticket] | None:
+        """What has queued, up to a bound, without what nobody waits for. Sleeps until there is.
+
+        :returns: `None` at the end.
+        """
         with self._guard:
             self._committing_since = None
+            if self._ending and not self._queue:
+                self._process = None  # the next ticket starts another
+                return None
             asleep = self._asleep = not self._queue
         if asleep:
             self._bell.acquire()

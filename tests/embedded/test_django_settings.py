@@ -66,12 +66,21 @@ async def later(request: object) -> bool:
         ({"AUTHORIZE": "shop.nowhere.may"}, "AUTHORIZE: cannot import shop.nowhere.may"),
         ({"AUTHORIZE": "tests.embedded.django_host.settings.SECRET_KEY"}, "is no plain function"),
         ({"AUTHORIZE": f"{__name__}.later"}, "is no plain function"),
+        ({"AUTHORIZE": "broken.may"}, "AUTHORIZE: cannot import broken.may: ZeroDivisionError"),
+        ({"DATABASE_URL": lambda: {}["URL"]}, "DATABASE_URL: the function that tells it has fa"),
         ({"EMBEDDED_WORKER": "perhaps"}, "EMBEDDED_WORKER: "),
     ],
 )
 def test_a_wrong_setting_is_told_by_check_and_at_the_first_use(
-    given: dict[str, Any], ask: Ask, changed: dict[str, Any], told: str
+    given: dict[str, Any],
+    ask: Ask,
+    changed: dict[str, Any],
+    told: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    (tmp_path / "broken.py").write_text("1 / 0")
+    monkeypatch.syspath_prepend(str(tmp_path))
     with override_settings(ZIMSEND=given | changed):
         with pytest.raises(SystemCheckError) as found:
             call_command("check")
@@ -86,6 +95,20 @@ def test_a_wrong_setting_is_told_by_check_and_at_the_first_use(
         assert b"ConfigError" in answer.body
         assert given["ZIMSEND_WEBHOOK_SECRET"].encode() not in answer.body
         assert ask("GET", "/hats").status == 302  # the project goes on
+
+
+def test_a_defect_shows_no_setting_either(
+    given: dict[str, Any], ask: Ask, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def defect(*_: object, **__: object) -> None:
+        raise TypeError(str(given))
+
+    monkeypatch.setattr("receiver.django.embedding.Embedded", defect)
+    with override_settings(ZIMSEND=given, DEBUG=True):
+        answer = ask("GET", "/sms/healthz")
+    assert answer.status == 500
+    assert b"a defect of this program, TypeError" in answer.body
+    assert given["ZIMSEND_WEBHOOK_SECRET"].encode() not in answer.body
 
 
 def test_settings_that_are_no_dictionary_are_told() -> None:

@@ -242,13 +242,17 @@ def test_commands_are_those_of_the_service(embed: Embed) -> None:
 
 
 def test_after_its_end_it_begins_anew(embed: Embed) -> None:
+    before = set(threading.enumerate())
     embedded = embed(embedded_worker=True)
     client = client_of(embedded)
+    called: list[Event] = []
+    embedded.on("*", name="note")(called.append)
     report(client, "sent", "m1", at="/sms/webhooks/zimsend")
+    eventually(lambda: called)
     began = time.monotonic()
     embedded.close()
     assert time.monotonic() - began < 3
-    eventually(lambda: not [t for t in threading.enumerate() if t.name in ("worker", "upkeep")], 5)
+    eventually(lambda: not set(threading.enumerate()) - before, 5)
     assert report(client, "sent", "m2", at="/sms/webhooks/zimsend").status_code == 200
     assert len(list(parts_of(embedded).store.events(Selection()))) == 2
 
