@@ -149,8 +149,8 @@ class Embedded:
 
     def _begin_to_serve(self, application: Flask) -> None:
         with self._guard:
-            if self._served_by == os.getpid():
-                return
+            if self._served_by == os.getpid() or application is not self._application:
+                return  # the latter was closed meanwhile: the next request begins
             self._served_by = os.getpid()
         if self._embedded_worker:
             receiver = parts(application)

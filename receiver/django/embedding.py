@@ -17,9 +17,10 @@ from django.conf import ENVIRONMENT_VARIABLE, settings
 from django.core import checks
 from django.core.exceptions import PermissionDenied
 from django.db import close_old_connections, reset_queries
-from django.http import HttpRequest, HttpResponseBase
+from django.http import Http404, HttpRequest, HttpResponseBase
 from django.urls import NoReverseMatch, reverse
 from django.utils.module_loading import import_string
+from werkzeug.exceptions import NotFound
 
 from receiver.django import registry
 from receiver.embedded import Embedded
@@ -169,6 +170,8 @@ def _asking(named: object) -> Callable[[], bool]:
             answer = may(visit.request)
         except PermissionDenied:
             return False
+        except Http404:
+            raise NotFound from None
         if isinstance(answer, HttpResponseBase):
             visit.answer = answer
             return False

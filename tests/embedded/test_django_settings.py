@@ -15,7 +15,7 @@ pytest.importorskip("django", reason="NOT TESTED HERE: there is no Django")
 from django.core.exceptions import PermissionDenied
 from django.core.management import CommandError, call_command, execute_from_command_line
 from django.core.management.base import SystemCheckError
-from django.http import HttpResponseRedirect
+from django.http import Http404, HttpResponseRedirect
 from django.test import override_settings
 from django.views.debug import ExceptionReporter
 
@@ -164,6 +164,8 @@ def by_header(request: Any) -> Any:
     says = request.headers.get("X-Says")
     if says == "raise":
         raise PermissionDenied
+    if says == "hide":
+        raise Http404
     if says == "redirect":
         return HttpResponseRedirect(f"/login?next={request.path}")
     if says == "something":
@@ -187,6 +189,7 @@ def test_the_project_says_who_may_see_the_dashboard(asked: Ask) -> None:
     assert asked("GET", "/sms/messages", x_says="staff").status == 200
     for says in ("", "raise", "something"):
         assert asked("GET", "/sms/messages", x_says=says).status == 403
+    assert asked("GET", "/sms/messages", x_says="hide").status == 404
     answer = asked("GET", "/sms/messages", x_says="redirect")
     assert (answer.status, answer.one("location")) == (302, "/login?next=/sms/messages")
     assert b"NO_CREDIT" not in answer.body
