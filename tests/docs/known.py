@@ -21,8 +21,10 @@ OF_OTHERS = (
     # Django's own settings.
     *("SECURE_SSL_REDIRECT", "CONN_MAX_AGE", "ATOMIC_REQUESTS", "ALLOWED_HOSTS", "DATA_UPLOAD_"),
 )
-#: Of tests; and the dictionary of our settings in a Django project.
-OF_TESTS = frozenset({"SEED", "ZIMSEND"})
+#: Of tests.
+OF_TESTS = frozenset({"SEED"})
+#: Where a Django project has our settings.
+OF_DJANGO = frozenset({"ZIMSEND"})
 #: Commands that are Flask's own, and are named to say that they are not ours.
 OF_FLASK = frozenset({"run", "shell", "routes"})
 #: Options that each command has, or that are another program's.
@@ -54,7 +56,7 @@ class Known:
 
     def is_variable(self, name: str) -> bool:
         """Whether an environment may have it."""
-        return name in self.settings or name in OF_TESTS or name.startswith(OF_OTHERS)
+        return name in self.settings | OF_TESTS | OF_DJANGO or name.startswith(OF_OTHERS)
 
 
 def command_in(words: list[str], commands: Commands) -> str | None:

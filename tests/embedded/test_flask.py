@@ -8,12 +8,13 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 from urllib.parse import unquote_to_bytes
 
 import psycopg
 import pytest
-from flask import Flask, Response, current_app, request
+from flask import Flask, Request, Response, current_app, request
+from flask.sessions import SecureCookieSessionInterface
 from flask.testing import FlaskClient
 from werkzeug.datastructures import WWWAuthenticate
 from werkzeug.exceptions import HTTPException, TooManyRequests, Unauthorized
@@ -338,7 +339,8 @@ def test_what_changes_something_comes_from_the_dashboard_itself(mount: Mount) ->
     path = "/sms/events/replay"
     for headers in ({}, {"Sec-Fetch-Site": "cross-site"}, {"Origin": "https://evil.example"}):
         assert client.post(path, data=fields, headers=headers).status_code == 403
-    answer = client.post(path, data=fields, headers=SAME_ORIGIN)
+    chunked = {"wsgi.input_terminated": True}
+    answer = client.post(path, data=fields, headers=SAME_ORIGIN, environ_overrides=chunked)
     assert (answer.status_code, answer.headers["Location"]) == (303, fields["back"])
     assert 'role="status"' in client.get(fields["back"]).text
     assert 'role="status"' not in client.get(fields["back"]).text
@@ -389,6 +391,20 @@ def test_cookies_are_below_the_prefix(mount: Mount) -> None:
     assert client.get("/sms/?lang=fr", **base).headers["Location"] == "/shop/sms/"
 
 
+def test_a_host_that_cannot_open_a_session_lets_nobody_in(mount: Mount) -> None:
+    class Broken(SecureCookieSessionInterface):
+        def open_session(self, app: Flask, request: Request) -> NoReturn:
+            raise RuntimeError("the sessions' database is away")
+
+    app = plain()
+    client = mount(app, authorize=lambda: True)
+    app.session_interface = Broken()
+    answer = client.get("/sms/messages")
+    assert answer.status_code == 500
+    assert "database" not in answer.text
+    assert not current_app
+
+
 # --- commands, and imports
 
 
@@ -397,7 +413,8 @@ def test_commands_are_the_hosts(mount: Mount) -> None:
     client = mount(app)
     report(client, "failed", "m1", at="/sms/webhooks/zimsend")
     runner = app.test_cli_runner()
-    assert "m1" in runner.invoke(args=["zimsend", "messages"]).output
+    with app.app_context():  # as the `flask` command has it
+        assert "m1" in runner.invoke(args=["zimsend", "messages"]).output
     told = runner.invoke(args=["zimsend", "trigger", "sms.sent"])
     assert told.exit_code == 1
     assert "http://127.0.0.1:5000/sms/webhooks/zimsend" in told.output

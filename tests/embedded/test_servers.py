@@ -50,9 +50,8 @@ def serve(shop: Server, *, embedded_worker: bool) -> None:
     told = zimsend(shop, "migrate")
     assert told.returncode == 0, told.stderr
     place = f"127.0.0.1:{shop.port}"
-    shop.spawn(
-        ["-m", "gunicorn", "--preload", "-w", "2", "--threads", "4", "-b", place, "host:app"]
-    )
+    options = ["--preload", "-w", "2", "--threads", "4", "--no-control-socket", "-b", place]
+    shop.spawn(["-m", "gunicorn", *options, "host:app"])
     eventually(lambda: listens(shop))
 
 

@@ -231,7 +231,7 @@ def test_an_event_comes_through(proxied: Proxied) -> None:
         assert answer.status_code == 200, answer.text
 
 
-def test_the_service_says_what_is_too_large_and_the_proxy_only_for_the_largest(
+def test_the_service_says_what_is_too_large_and_nginx_only_for_the_largest(
     proxied: Proxied,
 ) -> None:
     answer = post(proxied, b'{"event": "fax.sent", "x": "' + b"x" * 300_000 + b'"}')
