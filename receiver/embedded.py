@@ -135,6 +135,9 @@ class Embedded:
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         """A WSGI application. `SCRIPT_NAME` is the prefix that it is mounted at."""
+        root = environ.get("SCRIPT_NAME", "")
+        if root.startswith("//"):  # a browser takes what follows for the name of a host
+            environ["SCRIPT_NAME"] = "/" + root.lstrip("/")
         if not environ.get("PATH_INFO"):
             return _redirect_to_root(environ, start_response)
         try:
