@@ -17,10 +17,9 @@ from django.conf import ENVIRONMENT_VARIABLE, settings
 from django.core import checks
 from django.core.exceptions import PermissionDenied
 from django.db import close_old_connections, reset_queries
-from django.http import Http404, HttpRequest, HttpResponseBase
+from django.http import Http404, HttpRequest, HttpResponseBase, HttpResponseNotFound
 from django.urls import NoReverseMatch, reverse
 from django.utils.module_loading import import_string
-from werkzeug.exceptions import NotFound
 
 from receiver.django import registry
 from receiver.embedded import Embedded
@@ -171,7 +170,7 @@ def _asking(named: object) -> Callable[[], bool]:
         except PermissionDenied:
             return False
         except Http404:
-            raise NotFound from None
+            answer = HttpResponseNotFound("Not Found", content_type="text/plain")
         if isinstance(answer, HttpResponseBase):
             visit.answer = answer
             return False
