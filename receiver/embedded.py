@@ -134,6 +134,9 @@ class Embedded:
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         """A WSGI application. `SCRIPT_NAME` is the prefix that it is mounted at."""
+        root = environ.get("SCRIPT_NAME", "")
+        if root.startswith("//"):  # a browser takes what follows for the name of a host
+            environ["SCRIPT_NAME"] = "/" + root.lstrip("/")
         if not environ.get("PATH_INFO"):
             return _redirect_to_root(environ, start_response)
         try:
@@ -148,8 +151,8 @@ class Embedded:
 
     def _begin_to_serve(self, application: Flask) -> None:
         with self._guard:
-            if self._served_by == os.getpid():
-                return
+            if self._served_by == os.getpid() or application is not self._application:
+                return  # the latter was closed meanwhile: the next request begins
             self._served_by = os.getpid()
         if self._embedded_worker:
             receiver = parts(application)

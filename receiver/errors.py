@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import traceback
+
 
 class ReceiverError(Exception):
     """The base of all that this package raises on purpose."""
@@ -81,3 +83,15 @@ class HandlerError(ReceiverError):
             raise ValueError("retry_after is a number of seconds between 0 and 2592000 (30 days)")
         self.retry_after = retry_after
         self.permanent = permanent
+
+
+def told_where(error: BaseException) -> str:
+    """What code of the user's has raised, which may be anything, and where: in one line."""
+    told = " ".join(f"{type(error).__name__}: {error}".split())
+    return f"{told} ({where(error)})"
+
+
+def where(error: BaseException) -> str:
+    """The line that has raised it."""
+    frame = traceback.extract_tb(error.__traceback__)[-1]
+    return f"{frame.filename}:{frame.lineno}"

@@ -84,6 +84,8 @@ class Ingest:
     #: probe. Before that they queue behind it: the failure may be long ago.
     KNOWN_FOR = 1.0
     SLOW_PROBE = 0.25
+    #: Seconds that `stop` waits for a commit at most.
+    STOP_WITHIN = 1.0
     #: Seconds for which a failure is told of: whoever sends requests by what `/readyz` says must
     #: send one now and then, for nothing else finds out that the store works again.
     TOLD_FOR = 10.0
@@ -110,11 +112,11 @@ class Ingest:
         #: The committer sleeps on it while nothing has queued.
         self._bell = threading.Lock()
         self._asleep = False
-        self._ending = False
         self._committing_since: float | None = None
         self._committer: threading.Thread | None = None
         self._process: int | None = None
         self._dead = False
+        self._ending = False
         self._stuck = False
         self._failed_at = 0.0  # by `time.monotonic`
         #: Seconds that a commit takes, lately.
@@ -182,16 +184,18 @@ class Ingest:
         return [outcome for ticket in tickets for outcome in ticket.result()]
 
     def stop(self) -> None:
-        """End the thread that commits, once it has done what has queued. The next ticket starts
-        another one."""
+        """End the committer as soon as nothing has queued. A ticket that comes later is committed
+        as well, by a committer that ends after it."""
         with self._guard:
-            if self._process != os.getpid() or self._committer is None:
+            if self._process != os.getpid():
                 return
             self._ending = True
+            committer = self._committer
             ring, self._asleep = self._asleep, False
         if ring:
             self._bell.release()
-        self._committer.join(self.PROBE_PATIENCE)
+        if committer is not None:
+            committer.join(self.STOP_WITHIN)
 
     @property
     def problem(self) -> str | None:
@@ -230,7 +234,6 @@ class Ingest:
         self._queue.clear()
         self._queued_bytes = 0
         self._committing_since, self._dead, self._asleep = None, False, False
-        self._ending = False
         self._bell = threading.Lock()
         self._bell.acquire()
         # A daemon: a commit that hangs must not keep the process from its exit.
@@ -255,12 +258,12 @@ class Ingest:
     def _next_group(self) -> list[Ticket] | None:
         """What has queued, up to a bound, without what nobody waits for. Sleeps until there is.
 
-        :returns: `None` at the end, if there is to be one.
+        :returns: `None` at the end.
         """
         with self._guard:
             self._committing_since = None
             if self._ending and not self._queue:
-                self._process = None
+                self._process = None  # the next ticket starts another
                 return None
             asleep = self._asleep = not self._queue
         if asleep:

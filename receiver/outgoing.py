@@ -40,13 +40,34 @@ def http_client(
 
     :param timeout: seconds for each step of a call, as httpx has it.
     """
-    return httpx.Client(
+    return _Client(
         timeout=timeout,
         headers=headers,
         transport=_Transport(httpx.Limits(max_connections=most_connections)),
         trust_env=False,
         follow_redirects=False,
     )
+
+
+class _Client(httpx.Client):
+    """httpx logs each address at `info`, and one of ours may hold a secret or a number: where the
+    logs are a host's, too, our calls are left out of them."""
+
+    def send(self, request: httpx.Request, **options: Any) -> httpx.Response:
+        _HTTPX.addFilter(_is_of_others)  # once, however often it is said
+        calling, _ours.calling = getattr(_ours, "calling", False), True
+        try:
+            return super().send(request, **options)
+        finally:
+            _ours.calling = calling
+
+
+_HTTPX = logging.getLogger("httpx")
+_ours = threading.local()
+
+
+def _is_of_others(_: logging.LogRecord) -> bool:
+    return not getattr(_ours, "calling", False)
 
 
 @contextmanager

@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib.util
 import os
 import threading
-import traceback
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from types import ModuleType
@@ -20,7 +19,7 @@ from receiver.alerts.watching import Alerts
 from receiver.config import Config
 from receiver.counting import Counting
 from receiver.environment import Environment
-from receiver.errors import ConfigError
+from receiver.errors import ConfigError, told_where
 from receiver.event import Incoming
 from receiver.heartbeat import Heartbeat
 from receiver.ingest import Ingest
@@ -264,7 +263,4 @@ def _module(name: str) -> ModuleType:
 
 
 def _handlers_error(what: str, error: BaseException) -> ConfigError:
-    """It is the user's module, so it may be anything: say what, and where."""
-    where = traceback.extract_tb(error.__traceback__)[-1]
-    told = " ".join(f"{type(error).__name__}: {error}".split())
-    return ConfigError("HANDLERS", f"{what}: {told} ({where.filename}:{where.lineno})")
+    return ConfigError("HANDLERS", f"{what}: {told_where(error)}")

@@ -65,6 +65,8 @@ class Scheduled:
     def ring(self, calls: Collection[Call], average: float | None) -> None:
         self._all = calls
 
+    def stop(self) -> None: ...
+
     @property
     def next(self) -> Call | None:
         """What a thread could begin now."""

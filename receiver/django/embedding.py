@@ -17,13 +17,13 @@ from django.conf import ENVIRONMENT_VARIABLE, settings
 from django.core import checks
 from django.core.exceptions import PermissionDenied
 from django.db import close_old_connections, reset_queries
-from django.http import HttpRequest, HttpResponseBase
+from django.http import Http404, HttpRequest, HttpResponseBase, HttpResponseNotFound
 from django.urls import NoReverseMatch, reverse
 from django.utils.module_loading import import_string
 
 from receiver.django import registry
 from receiver.embedded import Embedded
-from receiver.errors import ConfigError
+from receiver.errors import ConfigError, told_where, where
 
 
 @dataclass
@@ -56,6 +56,9 @@ def receiver() -> Embedded:
             except ConfigError as error:
                 # Django shows the frames of an error with what is in them, and mails them.
                 raise ConfigError(error.name, error.problem) from None
+            except Exception as error:  # its words may hold a setting
+                problem = f"a defect of this program, {type(error).__name__} ({where(error)})"
+                raise ConfigError("ZIMSEND", problem) from None
         return _made
 
 
@@ -89,7 +92,7 @@ def _make() -> Embedded:
     if not isinstance(embedded_worker, bool):
         raise ConfigError("EMBEDDED_WORKER", "must be True or False")
     # Django shows settings in its error pages and mails, but for what a function returns.
-    values = {name: value() if callable(value) else value for name, value in names.items()}
+    values = {name: _value(name, value) for name, value in names.items()}
     return Embedded(
         None if given is None else values,
         folder=_folder(),
@@ -100,6 +103,17 @@ def _make() -> Embedded:
         here=_here,
         registry=registry,
     )
+
+
+def _value(name: str, value: object) -> object:
+    """What a setting says, or the function that is given in its place."""
+    if not callable(value):
+        return value
+    try:
+        return value()
+    except Exception as error:
+        problem = f"the function that tells it has failed: {told_where(error)}"
+        raise ConfigError(name, problem) from None
 
 
 def _folder() -> Path:
@@ -144,8 +158,8 @@ def _asking(named: object) -> Callable[[], bool]:
     """
     try:
         may = import_string(named) if isinstance(named, str) else named
-    except ImportError as error:
-        raise ConfigError("AUTHORIZE", f"cannot import {named}: {error}") from None
+    except Exception as error:
+        raise ConfigError("AUTHORIZE", f"cannot import {named}: {told_where(error)}") from None
     if not callable(may) or iscoroutinefunction(may):
         raise ConfigError("AUTHORIZE", f"{named!r} is no plain function of a request")
 
@@ -155,6 +169,8 @@ def _asking(named: object) -> Callable[[], bool]:
             answer = may(visit.request)
         except PermissionDenied:
             return False
+        except Http404:
+            answer = HttpResponseNotFound("Not Found", content_type="text/plain")
         if isinstance(answer, HttpResponseBase):
             visit.answer = answer
             return False

@@ -212,6 +212,8 @@ class AtOnce:
                 call.end(self._handler, lambda: 0.0)
             self._ended(call)
 
+    def stop(self) -> None: ...
+
 
 def register(registry: Registry) -> None:
     """For `HANDLERS`: none. `FakeZimSend.handlers` adds them when the receiver is there."""

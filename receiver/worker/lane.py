@@ -45,6 +45,9 @@ class Lane:
     def ring(self) -> None:
         self._executor.ring(self.calls, self._average)
 
+    def stop(self) -> None:
+        self._executor.stop()
+
     def remove(self, call: Call) -> None:
         """It has ended, or was given back and will not begin."""
         self.calls.remove(call)

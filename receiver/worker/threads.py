@@ -31,6 +31,9 @@ class Executor(Protocol):
         :param average: seconds that a call takes, lately.
         """
 
+    def stop(self) -> None:
+        """The worker has ended: whatever waits for calls may go."""
+
 
 #: Makes the executor of a handler; the second argument is to be called at the end of each call.
 Executors = Callable[[Handler, Callable[[Call], None]], Executor]
@@ -46,7 +49,8 @@ class Threads:
         self._handler = handler
         self._ended = ended
         self._waiting: deque[Call] = deque()
-        self._bell: SimpleQueue[None] = SimpleQueue()
+        #: A thread that hears `False` ends.
+        self._bell: SimpleQueue[bool] = SimpleQueue()
         self._threads = 0
 
     @property
@@ -67,7 +71,7 @@ class Threads:
             wanted = min(waiting, 1 + int(waiting * average / self.WORTH_A_THREAD))
         # What has rung and was not heard yet will be: no bell is needed twice.
         for _ in range(min(wanted, self._handler.concurrency) - self.unheard):
-            self._bell.put(None)
+            self._bell.put(True)
         # Threads that are in a call may hang there, so they count as missing.
         busy = sum(1 for call in calls if call.begun)
         while self._threads < min(self._handler.concurrency, busy + wanted):
@@ -77,9 +81,13 @@ class Threads:
             ).start()
             self._threads += 1
 
+    def stop(self) -> None:
+        """A thread that hangs in a call ends with that."""
+        for _ in range(self._threads):
+            self._bell.put(False)
+
     def _work(self) -> None:
-        while True:
-            self._bell.get()
+        while self._bell.get():
             while self._waiting:
                 try:
                     call = self._waiting.popleft()

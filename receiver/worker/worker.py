@@ -178,6 +178,8 @@ class Worker:
             pause = self._round(pause)
             if self.settled or self._clock() >= self._patience_ends + 1:
                 break
+        for lane in self._lanes.values():
+            lane.stop()
         self._leases.begun.clear()  # an end like this one is nobody's fault
         with suppress(ReceiverError):
             self._stuck_note.tell(self._now(), [])  # it ends with this process

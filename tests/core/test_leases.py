@@ -73,6 +73,8 @@ class _Calls:
 
     def ring(self, calls: Collection[Call], average: float | None) -> None: ...
 
+    def stop(self) -> None: ...
+
 
 def put(store: Store, *event_ids: str, handlers: tuple[str, ...] = ("h",)) -> None:
     for event_id in event_ids:

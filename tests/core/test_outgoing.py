@@ -74,6 +74,10 @@ def interim(connection: socket.socket) -> None:
         time.sleep(0.01)
 
 
+def hello(connection: socket.socket) -> None:
+    connection.sendall(b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 5\r\n\r\nhello")
+
+
 @pytest.mark.parametrize("behaviour", [drips, drips_its_body, interim])
 def test_a_call_has_one_deadline(behaviour: Behaviour) -> None:
     with answering(behaviour) as url, http_client(timeout=5) as client:
@@ -81,6 +85,19 @@ def test_a_call_has_one_deadline(behaviour: Behaviour) -> None:
         with pytest.raises(httpx.TimeoutException), time_limit(0.3):
             client.get(url)
         assert time.monotonic() - began < 2
+
+
+def test_no_address_is_logged_where_a_host_logs_those_of_its_own(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level("INFO")
+    with answering(hello) as url, http_client() as client, httpx.Client(trust_env=False) as other:
+        client.get(f"{url}a-secret")
+        with client.stream("GET", f"{url}a-secret") as answer:
+            read_at_most(answer, 5)
+        other.get(f"{url}of-the-host")
+    assert "a-secret" not in caplog.text
+    assert "of-the-host" in caplog.text
 
 
 def test_limits_lie_within_each_other() -> None:
@@ -122,9 +139,6 @@ def test_no_environment_stops_a_client_or_reaches_loopback(
 ) -> None:
     for each in {name, name.lower()}:
         monkeypatch.setenv(each, value)
-
-    def hello(connection: socket.socket) -> None:
-        connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello")
 
     with answering(hello) as url, http_client() as client:
         for address in (url, url.replace("127.0.0.1", "localhost")):

@@ -72,6 +72,8 @@ class AtOnce:
 
     def ring(self, calls: Collection[Call], average: float | None) -> None: ...
 
+    def stop(self) -> None: ...
+
 
 def stepping(store: Store, registry: Registry) -> Callable[[int], None]:
     """The steps of a worker: `step(now)` until everything that is due is settled."""

@@ -15,7 +15,7 @@ pytest.importorskip("django", reason="NOT TESTED HERE: there is no Django")
 from django.core.exceptions import PermissionDenied
 from django.core.management import CommandError, call_command, execute_from_command_line
 from django.core.management.base import SystemCheckError
-from django.http import HttpResponseRedirect
+from django.http import Http404, HttpResponseRedirect
 from django.test import override_settings
 from django.views.debug import ExceptionReporter
 
@@ -66,12 +66,21 @@ async def later(request: object) -> bool:
         ({"AUTHORIZE": "shop.nowhere.may"}, "AUTHORIZE: cannot import shop.nowhere.may"),
         ({"AUTHORIZE": "tests.embedded.django_host.settings.SECRET_KEY"}, "is no plain function"),
         ({"AUTHORIZE": f"{__name__}.later"}, "is no plain function"),
+        ({"AUTHORIZE": "broken.may"}, "AUTHORIZE: cannot import broken.may: ZeroDivisionError"),
+        ({"DATABASE_URL": lambda: {}["URL"]}, "DATABASE_URL: the function that tells it has fa"),
         ({"EMBEDDED_WORKER": "perhaps"}, "EMBEDDED_WORKER: "),
     ],
 )
 def test_a_wrong_setting_is_told_by_check_and_at_the_first_use(
-    given: dict[str, Any], ask: Ask, changed: dict[str, Any], told: str
+    given: dict[str, Any],
+    ask: Ask,
+    changed: dict[str, Any],
+    told: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    (tmp_path / "broken.py").write_text("1 / 0")
+    monkeypatch.syspath_prepend(str(tmp_path))
     with override_settings(ZIMSEND=given | changed):
         with pytest.raises(SystemCheckError) as found:
             call_command("check")
@@ -86,6 +95,20 @@ def test_a_wrong_setting_is_told_by_check_and_at_the_first_use(
         assert b"ConfigError" in answer.body
         assert given["ZIMSEND_WEBHOOK_SECRET"].encode() not in answer.body
         assert ask("GET", "/hats").status == 302  # the project goes on
+
+
+def test_a_defect_shows_no_setting_either(
+    given: dict[str, Any], ask: Ask, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def defect(*_: object, **__: object) -> None:
+        raise TypeError(str(given))
+
+    monkeypatch.setattr("receiver.django.embedding.Embedded", defect)
+    with override_settings(ZIMSEND=given, DEBUG=True):
+        answer = ask("GET", "/sms/healthz")
+    assert answer.status == 500
+    assert b"a defect of this program, TypeError" in answer.body
+    assert given["ZIMSEND_WEBHOOK_SECRET"].encode() not in answer.body
 
 
 def test_settings_that_are_no_dictionary_are_told() -> None:
@@ -141,6 +164,8 @@ def by_header(request: Any) -> Any:
     says = request.headers.get("X-Says")
     if says == "raise":
         raise PermissionDenied
+    if says == "hide":
+        raise Http404
     if says == "redirect":
         return HttpResponseRedirect(f"/login?next={request.path}")
     if says == "something":
@@ -164,6 +189,7 @@ def test_the_project_says_who_may_see_the_dashboard(asked: Ask) -> None:
     assert asked("GET", "/sms/messages", x_says="staff").status == 200
     for says in ("", "raise", "something"):
         assert asked("GET", "/sms/messages", x_says=says).status == 403
+    assert asked("GET", "/sms/messages", x_says="hide").status == 404
     answer = asked("GET", "/sms/messages", x_says="redirect")
     assert (answer.status, answer.one("location")) == (302, "/login?next=/sms/messages")
     assert b"NO_CREDIT" not in answer.body

@@ -17,6 +17,7 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
+from werkzeug.test import Client
 
 from receiver import ConfigError, Event
 from receiver.store import Selection
@@ -248,13 +249,17 @@ def test_commands_are_those_of_the_service(embed: Embed) -> None:
 
 
 def test_after_its_end_it_begins_anew(embed: Embed) -> None:
+    before = set(threading.enumerate())
     embedded = embed(embedded_worker=True)
     client = client_of(embedded)
+    called: list[Event] = []
+    embedded.on("*", name="note")(called.append)
     report(client, "sent", "m1", at="/sms/webhooks/zimsend")
+    eventually(lambda: called)
     began = time.monotonic()
     embedded.close()
     assert time.monotonic() - began < 3
-    eventually(lambda: not [t for t in threading.enumerate() if t.name in ("worker", "upkeep")], 5)
+    eventually(lambda: not set(threading.enumerate()) - before, 5)
     assert report(client, "sent", "m2", at="/sms/webhooks/zimsend").status_code == 200
     assert len(list(parts_of(embedded).store.events(Selection()))) == 2
 
@@ -262,3 +267,12 @@ def test_after_its_end_it_begins_anew(embed: Embed) -> None:
 def test_the_bare_prefix_leads_below_it(embed: Embed) -> None:
     answer = client_of(embed(migrate=False)).get("/sms?lang=fr")
     assert (answer.status_code, answer.headers["Location"]) == (308, "/sms/?lang=fr")
+
+
+@pytest.mark.parametrize("path", ["", "/", "/messages"])
+def test_no_prefix_leads_to_another_host(embed: Embed, path: str) -> None:
+    """As where a host has a pattern in it that takes any path: `<path:shop>/sms/`."""
+    embedded = embed(SETTINGS | {"ADMIN_PASSWORD": "horse", "SECRET_KEY": "k" * 32})
+    at = {"SCRIPT_NAME": "//evil.example/sms", "PATH_INFO": path}
+    answer = Client(embedded).get("/", environ_overrides=at)
+    assert answer.headers["Location"].startswith("/evil.example/sms/")

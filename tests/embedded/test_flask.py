@@ -13,9 +13,11 @@ from urllib.parse import unquote_to_bytes
 
 import psycopg
 import pytest
-from flask import Flask, Request, current_app, request
+from flask import Flask, Request, Response, current_app, request
 from flask.sessions import SecureCookieSessionInterface
 from flask.testing import FlaskClient
+from werkzeug.datastructures import WWWAuthenticate
+from werkzeug.exceptions import HTTPException, TooManyRequests, Unauthorized
 from werkzeug.middleware.proxy_fix import ProxyFix
 
 from receiver import Event
@@ -294,6 +296,31 @@ def test_nothing_but_true_opens_the_dashboard(mount: Mount, answer: object) -> N
     got = mount(plain(), authorize=authorize).get("/sms/messages")
     assert got.status_code == (500 if isinstance(answer, Exception) else 403)
     assert "nav" not in got.text.replace("nav.", "")
+
+
+@pytest.mark.parametrize(
+    ("answer", "header"),
+    [
+        (
+            Unauthorized(www_authenticate=WWWAuthenticate("basic", {"realm": "x"})),
+            "WWW-Authenticate",
+        ),
+        (TooManyRequests(retry_after=7), "Retry-After"),
+        (Unauthorized(response=Response("sign in", 401, {"X-Way": "door"})), "X-Way"),
+        (HTTPException(response=Response("sign in", 401, {"X-Way": "door"})), "X-Way"),
+    ],
+)
+def test_what_the_host_raises_is_the_answer(
+    mount: Mount, answer: HTTPException, header: str
+) -> None:
+    def authorize() -> bool:
+        raise answer
+
+    got = mount(plain(), authorize=authorize).get("/sms/messages")
+    assert got.status_code == answer.get_response().status_code
+    assert got.headers.get_all(header) == answer.get_response().headers.get_all(header)
+    assert (got.text == "sign in") is (answer.response is not None)
+    assert got.headers["Cache-Control"] == "no-store"
 
 
 def test_what_changes_something_comes_from_the_dashboard_itself(mount: Mount) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 from urllib.parse import quote, urlencode, urlsplit
 
 import jinja2
-from flask import Blueprint, Response, current_app, g, request, url_for
+from flask import Blueprint, Response, current_app, g, make_response, request, url_for
 from flask.blueprints import BlueprintSetupState
 from werkzeug.exceptions import Forbidden, HTTPException, NotFound
 from werkzeug.http import HTTP_STATUS_CODES
@@ -324,10 +324,13 @@ def _tools() -> dict[str, Any]:
 @blueprint.errorhandler(405)
 @blueprint.errorhandler(HTTPException)
 def _refused(error: HTTPException) -> Response:
+    """With what it tells a browser beside its page, as how to sign in."""
     status = error.code or 500
     if error.response is not None or status < 400:
-        return Response(status=status, headers=error.get_headers())
-    return _failed_page(status)
+        return make_response(error.get_response())
+    answer = _failed_page(status)
+    answer.headers.extend((name, v) for name, v in error.get_headers() if name != "Content-Type")
+    return answer
 
 
 @blueprint.errorhandler(StoreUnavailable)
