@@ -222,6 +222,11 @@ def test_each_of_two_names_its_own_commands(tmp_path: Path) -> None:
     for name in ("zimsend", "other", "zimsend"):
         failing = app.test_client().get(f"/{name}/readyz").get_json()["failing"]
         assert failing["store"].endswith(f"run `flask {name} migrate`")
+    runner = app.test_cli_runner()
+    assert runner.invoke(args=["other", "migrate"]).exit_code == 0
+    told = runner.invoke(args=["other", "doctor"]).stdout
+    assert "all are understood, from the settings" in told
+    assert "nothing has ever run the handlers. Start `flask other work`\n" in told
 
 
 @pytest.mark.parametrize("fixed_first", [True, False])
