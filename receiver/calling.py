@@ -1,30 +1,39 @@
 """How a person calls the commands: `flask …` in a clone, another name from elsewhere.
 
-The name is the process's, and the door that one came in by sets it. Texts that tell what to type
-ask for it when they are told.
+The name is the process's, and the door that one came in by sets it. In a program with several
+receivers each has its own. Texts that tell what to type ask for it when they are told.
 """
 
 from __future__ import annotations
 
+from contextvars import ContextVar
 from pathlib import Path
 
 _name = "flask"
+#: What goes before it, while a request or a command is answered.
+_here: ContextVar[str] = ContextVar("zimsend_called")
 
 
 def be_called(name: str) -> None:
     """Say what stands before a command's name, like `zimsend-receiver` or `manage.py zimsend`."""
     global _name
     _name = name
+    be_called_here(name)
+
+
+def be_called_here(name: str) -> None:
+    """The same, for what is told in this request alone."""
+    _here.set(name)
 
 
 def call(command: str) -> str:
     """A command as one types it: `call("events list")` is `flask events list` in a clone."""
-    return f"{_name} {command}"
+    return f"{_here.get(_name)} {command}"
 
 
 def as_called(text: str) -> str:
     """A text of ours that was written for a clone, with its commands as one types them here."""
-    return text.replace("`flask ", f"`{_name} ")
+    return text.replace("`flask ", f"`{_here.get(_name)} ")
 
 
 def install(extra: str, listed: str) -> str:

@@ -80,6 +80,7 @@ class Embedded:
         self._now = now
         self._host = Host(self.registry, inside or nullcontext, authorize, here)
         self._embedded_worker = embedded_worker
+        self._called = called
         #: Guards what follows.
         self._guard = threading.Lock()
         self._application: Flask | None = self._make()
@@ -139,6 +140,7 @@ class Embedded:
             environ["SCRIPT_NAME"] = "/" + root.lstrip("/")
         if not environ.get("PATH_INFO"):
             return _redirect_to_root(environ, start_response)
+        calling.be_called_here(self._called)
         try:
             application = self.application
         except StoreUnavailable as error:

@@ -29,7 +29,7 @@ def settings(receiver: Receiver) -> Found:
     for line in unknown:
         yield "warning", line, "correct its name, or remove it"
     if not unknown:
-        source = "the environment" if environment.file is None else str(environment.file)
+        source = environment.file or f"the {environment.source}"
         yield "ok", f"all are understood, from {source}"
     set_up = [p.title for p in PROVIDERS.values() if p.is_set_up(receiver.config)]
     yield "ok", f"providers that are set up: {', '.join(set_up)}"
@@ -90,6 +90,8 @@ def handlers(receiver: Receiver) -> Found:
     names = [handler.name for handler in receiver.registry]
     beat = last_heartbeat(store)
     start = f"start the service, or `{call('work')}` where EMBEDDED_WORKER=0"
+    if receiver.host is not None:
+        start = f"start `{call('work')}`"
     if beat is None:
         yield "wrong", "nothing has ever run the handlers", start
     elif abs(now - beat) > SILENT:

@@ -17,7 +17,7 @@ from receiver.__main__ import program
 #: Variables that are not ours: of hosts, by the beginning of their names, and of examples.
 OF_OTHERS = (
     *("DYNO", "RENDER", "RAILWAY_", "FLY_", "K_SERVICE", "SCALINGO_", "CC_", "POSTGRES"),
-    *("REQUIREMENTS", "TEAM_"),
+    *("REQUIREMENTS", "TEAM_", "GUNICORN_"),
     # Django's own settings.
     *("SECURE_SSL_REDIRECT", "CONN_MAX_AGE", "ATOMIC_REQUESTS", "ALLOWED_HOSTS", "DATA_UPLOAD_"),
 )

@@ -10,6 +10,7 @@ import pytest
 from flask import Flask
 
 import handlers
+import receiver
 from handlers import email, forward
 from receiver import Event, Registry, config
 from receiver.providers.zimsend.samples import SAMPLES
@@ -118,4 +119,11 @@ def test_arguments_of_on() -> None:
     }
     assert {name: int(text) for name, text in defaults.items()} == {
         name: value for name, value in (Registry.on.__kwdefaults__ or {}).items() if name != "name"
+    }
+
+
+def test_what_handlers_import() -> None:
+    section = reference("handlers").section("What `receiver` has")
+    assert set(re.findall(r"`(\w+)[^`]*`", "".join(re.findall(r"^\| ([^|]*)", section, re.M)))) == {
+        *receiver.__all__
     }

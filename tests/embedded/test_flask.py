@@ -215,6 +215,22 @@ def test_two_have_prefixes_commands_and_databases_of_their_own(mount: Mount) -> 
     assert counts == [0, 1]
 
 
+def test_each_of_two_names_its_own_commands(tmp_path: Path) -> None:
+    app = plain()
+    app.root_path = str(tmp_path)
+    for name in ("zimsend", "other"):
+        settings = SETTINGS | {"DATABASE_URL": f"sqlite:///{name}.db"}
+        ZimSendReceiver(app, prefix=f"/{name}", name=name, settings=settings)
+    for name in ("zimsend", "other", "zimsend"):
+        failing = app.test_client().get(f"/{name}/readyz").get_json()["failing"]
+        assert failing["store"].endswith(f"run `flask {name} migrate`")
+    runner = app.test_cli_runner()
+    assert runner.invoke(args=["other", "migrate"]).exit_code == 0
+    told = runner.invoke(args=["other", "doctor"]).stdout
+    assert "all are understood, from the settings" in told
+    assert "nothing has ever run the handlers. Start `flask other work`\n" in told
+
+
 @pytest.mark.parametrize("fixed_first", [True, False])
 def test_proxies_may_be_told_of_before_and_after(mount: Mount, fixed_first: bool) -> None:
     app = plain()

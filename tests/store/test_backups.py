@@ -90,6 +90,7 @@ def test_what_was_backed_up_comes_back(
 
     status, told = command(other, "restore", str(file))
     assert status == 0, told
+    assert [path.name for path in file.parent.glob("backup.db*")] == ["backup.db"]
     assert "restored 10 events of 5 messages" in told
     assert "--run-work" in told
     assert everything(other.store) == before

@@ -73,7 +73,10 @@ def copy_checked(file: Path, new: Path, progress: Callable[[float], None]) -> No
     if not file.is_file():
         raise CopyRefused(f"there is no file {file}")
     prepare(str(new), create=True)
-    source = sqlite3.connect(f"{file.absolute().as_uri()}?mode=ro", uri=True)
+    # Without a log nobody has it open: it is read as it lies there. SQLite would make a log beside
+    # it, and refuse it as a whole in a folder where it cannot.
+    how = "mode=ro" if Path(f"{file}-wal").exists() else "mode=ro&immutable=1"
+    source = sqlite3.connect(f"{file.absolute().as_uri()}?{how}", uri=True)
     target = sqlite3.connect(new)
     try:
         source.backup(
