@@ -6,8 +6,14 @@ ask for it when they are told.
 
 from __future__ import annotations
 
+import os
+import shlex
+import shutil
+import sys
 from pathlib import Path
 
+#: The command of the installed package.
+PROGRAM = "zimsend-receiver"
 _name = "flask"
 
 
@@ -15,6 +21,16 @@ def be_called(name: str) -> None:
     """Say what stands before a command's name, like `zimsend-receiver` or `manage.py zimsend`."""
     global _name
     _name = name
+
+
+def installed() -> str:
+    """What to type for the package's command: its name, or its path where a shell would not find
+    it, as in an environment that is not activated."""
+    program = Path(sys.executable).with_name(PROGRAM)
+    found = shutil.which(PROGRAM)
+    if not program.is_file() or (found is not None and os.path.samefile(found, program)):
+        return PROGRAM
+    return shlex.quote(str(program))
 
 
 def call(command: str) -> str:

@@ -1,7 +1,7 @@
 """gunicorn's settings for the installed package: `zimsend-receiver serve` gives it this file."""
 
-from receiver.calling import be_called
+from receiver.calling import be_called, installed
 from receiver.serving import settings
 
-be_called("zimsend-receiver")
+be_called(installed())
 globals().update(settings("receiver.wsgi:app"))

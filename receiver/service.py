@@ -256,6 +256,11 @@ def _module(name: str) -> ModuleType:
 
 def _handlers_error(what: str, error: BaseException) -> ConfigError:
     """It is the user's module, so it may be anything: say what, and where."""
-    where = traceback.extract_tb(error.__traceback__)[-1]
     told = " ".join(f"{type(error).__name__}: {error}".split())
-    return ConfigError("HANDLERS", f"{what}: {told} ({where.filename}:{where.lineno})")
+    # The lines of the import itself tell nothing; where no module was found, there are no others.
+    own = (__file__, importlib.__file__)
+    for frame in reversed(traceback.extract_tb(error.__traceback__)):
+        if frame.filename not in own and not frame.filename.startswith("<frozen "):
+            told += f" ({frame.filename}:{frame.lineno})"
+            break
+    return ConfigError("HANDLERS", f"{what}: {told}")

@@ -182,4 +182,5 @@ def _has_ended(death: int) -> bool:
 
 def command_of(application: str) -> list[str]:
     """`flask work` for a WSGI application as gunicorn names it."""
-    return [sys.executable, "-m", "flask", "--app", application, "work"]
+    # -P: no file in the current folder stands in for a module of Python's own.
+    return [sys.executable, "-P", "-m", "flask", "--app", application, "work"]
