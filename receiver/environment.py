@@ -100,10 +100,13 @@ def load(beside: Path | None, names: Collection[str] = ()) -> Environment:
 
 
 def find_modules_in(folder: Path) -> None:
-    """Let a user's handlers be imported from there, also where it is not the current folder."""
+    """Let a user's handlers be imported from there, also where it is not the current folder.
+
+    Last: a file that is called queue.py, say, must not stand in for Python's own.
+    """
     place = str(folder.absolute())
     if place not in sys.path:
-        sys.path.insert(0, place)
+        sys.path.append(place)
 
 
 def _text_of(file: Path) -> str:

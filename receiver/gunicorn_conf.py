@@ -2,6 +2,7 @@
 
 from receiver.calling import be_called, installed
 from receiver.serving import settings
+from receiver.web.front.child import INSTALLED
 
 be_called(installed())
-globals().update(settings("receiver.wsgi:app"))
+globals().update(settings(INSTALLED))

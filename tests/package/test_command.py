@@ -27,7 +27,8 @@ def shop(installed: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
     begun = shop.run("init")
     assert begun.returncode == 0, begun.stderr
     # Of the user's, and none of Python's: neither gunicorn nor the worker may take it for that.
-    (shop.folder / "email.py").write_text("raise SystemExit('not meant')\n")
+    for name in ("email", "queue", "select", "types"):
+        (shop.folder / f"{name}.py").write_text("raise SystemExit('not meant')\n")
     shop.spawn(["serve"])
     try:
         eventually(shop.ready)
