@@ -12,13 +12,12 @@ import click
 from flask.cli import ScriptInfo
 
 from receiver import first_steps, welcome
-from receiver.calling import be_called, call
+from receiver.calling import PROGRAM, be_called, call, installed
 from receiver.commands import commands
 from receiver.errors import ConfigError
 from receiver.starting import application
 from receiver.version import __version__
 
-NAME = "zimsend-receiver"
 #: gunicorn reads it by its path, so that it reads it anew at a reload.
 _SETTINGS = Path(__file__).with_name("gunicorn_conf.py")
 
@@ -63,16 +62,17 @@ def init(folder: Path) -> None:
 
 
 @program.command(context_settings={"ignore_unknown_options": True})
-@click.argument("options", nargs=-1, type=click.UNPROCESSED)
+@click.argument("options", metavar="[GUNICORN OPTIONS]", nargs=-1, type=click.UNPROCESSED)
 def serve(options: Sequence[str]) -> None:
     """Serve, and run the handlers, until SIGTERM or Ctrl-C.
 
     Brings the database up to date first. This is gunicorn with the settings of this service;
-    OPTIONS are handed on to it, as in: serve --access-logfile -
+    what follows is handed on to it, as in: serve --access-logfile -
     """
     if sys.stdout.isatty():
         welcome.tell()
-    command = [sys.executable, "-m", "gunicorn", "-c", str(_SETTINGS), *options]
+    # -P: no file in the current folder stands in for a module of Python's or gunicorn's own.
+    command = [sys.executable, "-P", "-m", "gunicorn", "-c", str(_SETTINGS), *options]
     os.execv(sys.executable, command)  # noqa: S606 - our own program
 
 
@@ -82,8 +82,8 @@ for _command in commands():
 
 def main() -> None:
     """What the command runs."""
-    be_called(NAME)
-    program(prog_name=NAME, obj=ScriptInfo(create_app=application))
+    be_called(installed())
+    program(prog_name=PROGRAM, obj=ScriptInfo(create_app=application))
 
 
 if __name__ == "__main__":

@@ -6,9 +6,15 @@ receivers each has its own. Texts that tell what to type ask for it when they ar
 
 from __future__ import annotations
 
+import os
+import shlex
+import shutil
+import sys
 from contextvars import ContextVar
 from pathlib import Path
 
+#: The command of the installed package.
+PROGRAM = "zimsend-receiver"
 _name = "flask"
 #: What goes before it, while a request or a command is answered.
 _here: ContextVar[str] = ContextVar("zimsend_called")
@@ -24,6 +30,16 @@ def be_called(name: str) -> None:
 def be_called_here(name: str) -> None:
     """The same, for what is told in this request alone."""
     _here.set(name)
+
+
+def installed() -> str:
+    """What to type for the package's command: its name, or its path where a shell would not find
+    it, as in an environment that is not activated."""
+    program = Path(sys.executable).with_name(PROGRAM)
+    found = shutil.which(PROGRAM)
+    if not program.is_file() or (found is not None and os.path.samefile(found, program)):
+        return PROGRAM
+    return shlex.quote(str(program))
 
 
 def call(command: str) -> str:

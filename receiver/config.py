@@ -179,6 +179,8 @@ class Config:
         if not any(environment.value(name) for name in OF_PROVIDERS):
             wrong = [name for name, right in misspelt.items() if right in OF_PROVIDERS]
             told = f"; {wrong[0]} is set, but no setting has this name" if wrong else ""
+            if environment.looked_from is not None:
+                told += f". There is no .env in {environment.looked_from} or above it"
             raise ConfigError(
                 OF_PROVIDERS[0],
                 "not set; give it the webhook's signing secret, or set another provider up, by "

@@ -21,6 +21,7 @@ class Environment(Mapping[str, str]):
 
     :param folder: the folder that relative paths count from.
     :param file: the `.env` that was read, if there is one.
+    :param looked_from: the folder from which upwards there was none.
     :param filed: the names of those variables that came from it.
     :param source: where the others came from.
     :param defaults: what holds instead of a setting's own default, by its name.
@@ -34,6 +35,7 @@ class Environment(Mapping[str, str]):
         filed: Collection[str] = (),
         source: str = "environment",
         defaults: Mapping[str, str] = MappingProxyType({}),
+        looked_from: Path | None = None,
     ) -> None:
         self._variables = dict(variables)
         self.folder = folder
@@ -41,6 +43,7 @@ class Environment(Mapping[str, str]):
         self.filed = frozenset(filed)
         self.source = source
         self.defaults = defaults
+        self.looked_from = looked_from
 
     @classmethod
     def of(cls, variables: Mapping[str, str]) -> Environment:
@@ -91,14 +94,19 @@ def load(beside: Path | None, names: Collection[str] = ()) -> Environment:
     for name in names:
         if name in os.environ:
             os.environ[name] = clean(os.environ[name])
-    return Environment(os.environ, file.parent if file else beside or here, file, filed)
+    if file is None:
+        return Environment(os.environ, beside or here, looked_from=here)
+    return Environment(os.environ, file.parent, file, filed)
 
 
 def find_modules_in(folder: Path) -> None:
-    """Let a user's handlers be imported from there, also where it is not the current folder."""
+    """Let a user's handlers be imported from there, also where it is not the current folder.
+
+    Last: a file that is called queue.py, say, must not stand in for Python's own.
+    """
     place = str(folder.absolute())
     if place not in sys.path:
-        sys.path.insert(0, place)
+        sys.path.append(place)
 
 
 def _text_of(file: Path) -> str:

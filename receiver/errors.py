@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import traceback
 
 
@@ -85,13 +86,23 @@ class HandlerError(ReceiverError):
         self.permanent = permanent
 
 
-def told_where(error: BaseException) -> str:
-    """What code of the user's has raised, which may be anything, and where: in one line."""
+def told_where(error: BaseException, caller: str) -> str:
+    """What code of the user's has raised, which may be anything, and where: in one line.
+
+    :param caller: the file that has called or imported this code; its own lines tell nothing.
+    """
     told = " ".join(f"{type(error).__name__}: {error}".split())
-    return f"{told} ({where(error)})"
+    line = where(error, caller)
+    return f"{told} ({line})" if line else told
 
 
-def where(error: BaseException) -> str:
-    """The line that has raised it."""
-    frame = traceback.extract_tb(error.__traceback__)[-1]
-    return f"{frame.filename}:{frame.lineno}"
+def where(error: BaseException, caller: str = "") -> str:
+    """The line that has raised it, without those of Python's import and of the caller; empty where
+    there is no other, as where no module was found."""
+    for frame in reversed(traceback.extract_tb(error.__traceback__)):
+        if not frame.filename.startswith("<frozen ") and frame.filename not in (
+            caller,
+            importlib.__file__,
+        ):
+            return f"{frame.filename}:{frame.lineno}"
+    return ""

@@ -1,7 +1,8 @@
 """gunicorn's settings for the installed package: `zimsend-receiver serve` gives it this file."""
 
-from receiver.calling import be_called
+from receiver.calling import be_called, installed
 from receiver.serving import settings
+from receiver.web.front.child import INSTALLED
 
-be_called("zimsend-receiver")
-globals().update(settings("receiver.wsgi:app"))
+be_called(installed())
+globals().update(settings(INSTALLED))

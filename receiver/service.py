@@ -263,4 +263,4 @@ def _module(name: str) -> ModuleType:
 
 
 def _handlers_error(what: str, error: BaseException) -> ConfigError:
-    return ConfigError("HANDLERS", f"{what}: {told_where(error)}")
+    return ConfigError("HANDLERS", f"{what}: {told_where(error, __file__)}")

@@ -34,8 +34,8 @@ def backup(file: Path) -> None:
 def restore(file: Path | None, replace: bool, run_work: bool) -> None:
     """Put a backup into the place of the database. Stop the service first.
 
-    Handlers wait afterwards: they may have done already what the backup says they are owed. `flask
-    restore --run-work` lets them run."""
+    Handlers wait afterwards: they may have done already what the backup says they are owed. With
+    --run-work they run, then or later."""
     receiver = parts()
     if file is None and not run_work:
         raise click.UsageError("name a FILE to restore, or --run-work")

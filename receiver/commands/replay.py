@@ -57,4 +57,5 @@ def replay(
             dry_run=dry_run,
             progress=lambda count: show(f"{count} work items"),
         )
-    echo(f"{count} work items {'would be' if dry_run else 'are'} given to handlers again")
+    items, are = ("work item", "is") if count == 1 else ("work items", "are")
+    echo(f"{count} {items} {'would be' if dry_run else are} given to handlers again")

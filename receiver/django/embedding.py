@@ -112,7 +112,7 @@ def _value(name: str, value: object) -> object:
     try:
         return value()
     except Exception as error:
-        problem = f"the function that tells it has failed: {told_where(error)}"
+        problem = f"the function that tells it has failed: {told_where(error, __file__)}"
         raise ConfigError(name, problem) from None
 
 
@@ -159,7 +159,9 @@ def _asking(named: object) -> Callable[[], bool]:
     try:
         may = import_string(named) if isinstance(named, str) else named
     except Exception as error:
-        raise ConfigError("AUTHORIZE", f"cannot import {named}: {told_where(error)}") from None
+        raise ConfigError(
+            "AUTHORIZE", f"cannot import {named}: {told_where(error, __file__)}"
+        ) from None
     if not callable(may) or iscoroutinefunction(may):
         raise ConfigError("AUTHORIZE", f"{named!r} is no plain function of a request")
 

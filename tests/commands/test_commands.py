@@ -167,7 +167,7 @@ def test_on_a_terminal_progress_is_gone_before_the_result(
     monkeypatch.setattr("click.testing._NamedTextIOWrapper.isatty", lambda _: True)
     provider.post(envelope("device.connected", {}, event_id="e1"))
     replayed = runner.invoke(args=["replay", "e1", "--dry-run"], color=True).output
-    result = "1 work items would be given to handlers again\n"
+    result = "1 work item would be given to handlers again\n"
     assert replayed == f"\r1 work items\x1b[K\r\x1b[K{result}"
     clock.time += 100 * DAY
     receiver.store.bury(clock.time, [], 0)  # work that is owed does not expire

@@ -45,6 +45,9 @@ _ROOMS = (
     *("receiver", "receiver/store", "receiver/web", "receiver/web/dashboard"),
     *("receiver/providers", "tests"),
 )
+#: Other files of ours that send their readers to a page.
+_SENDING = ("*", "deploy/*", "receiver/**/*.*", "handlers/*.py", "examples/**/*.*", "benchmarks/*")
+_PAGE = re.compile(r"\bdocs/[\w./-]+\.(?:md|yaml|json|png)\b")
 _FILE = re.compile(r"(?:[a-z_][\w-]*/)+(?:[a-z_][\w-]*/|[\w-]+\.(?:py|md|yaml|json|txt))")
 #: Words before our commands in a shell.
 _PROGRAM = r"(?:[\w./]*venv/bin/)?(flask(?: zimsend)?|zimsend-receiver)"
@@ -169,6 +172,17 @@ def unknown_files(root: Path) -> list[str]:
                 rooms = (ROOT, *(ROOT / folder for folder in _ROOMS), page.path.parent)
                 if not any((room / span).exists() for room in rooms):
                     wrong.append(f"{page.name} names {span}, which is not there")
+    return wrong
+
+
+def unknown_pages(root: Path) -> list[str]:
+    """Pages that code and settings for servers name, and that are not there."""
+    wrong = []
+    for path in sorted({path for pattern in _SENDING for path in root.glob(pattern)}):
+        if path.is_file() and path.suffix not in (".md", ".db", ".pyc"):
+            for named in _PAGE.findall(path.read_text("utf-8", "replace")):
+                if not (root / named).exists():
+                    wrong.append(f"{path.relative_to(root)} names {named}, which is not there")
     return wrong
 
 

@@ -32,6 +32,13 @@ FAULTS: list[tuple[Check, str, str, str, str]] = [
         "providers/x.py",
         "x.py",
     ),
+    (
+        checks.unknown_pages,
+        "deploy/nginx.conf",
+        "# In .env",
+        "# See docs/x.md. In .env",
+        "docs/x.md",
+    ),
     (checks.wrongly_indented_blocks, HOW_TO, "    ```sh", "   ```sh", "by 3 blanks"),
     (checks.broken_shell, HOW_TO, "flask backup /", "flask backup '/", "backup.md:5"),
     (checks.too_long, "README.md", "\n## Figures", "\n" * 250 + "## Figures", "may have 250"),

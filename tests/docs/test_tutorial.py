@@ -34,7 +34,7 @@ def the_team_was_told_again_by_replay(reader: Reader, team: Team) -> None:
     assert team.keys == ["evt_test_first"] * 2
     told = "".join(reader.told)
     assert "Connection refused" in told
-    assert "1 work items are given to handlers again" in told
+    assert "1 work item is given to handlers again" in told
 
 
 def the_screen_shows_what_readme_shows(reader: Reader) -> None:

@@ -59,5 +59,9 @@ def test_no_text_has_a_name_of_its_own() -> None:
             text = node.value if isinstance(node, ast.Constant) else None
             if isinstance(text, str):
                 assert not any(n in text for n in names), f"{path}: ask receiver.calling: {text}"
+    for command in commands():
+        helps = [command, *getattr(command, "commands", {}).values()]
+        for helped in helps:
+            assert not any(n in " ".join((helped.help or "").split()) for n in names), helped.name
     for path in (ROOT / "receiver").rglob("*.html"):
         assert not any(n in path.read_text() for n in names), path

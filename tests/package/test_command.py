@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import stat
 import subprocess
@@ -27,6 +28,9 @@ def shop(installed: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
     shop = Shop(installed, tmp_path_factory.mktemp("shop"))
     begun = shop.run("init")
     assert begun.returncode == 0, begun.stderr
+    # Of the user's, and none of Python's: neither gunicorn nor the worker may take it for that.
+    for name in ("email", "queue", "select", "types"):
+        (shop.folder / f"{name}.py").write_text("raise SystemExit('not meant')\n")
     shop.spawn(["serve"])
     try:
         eventually(shop.ready)
@@ -49,6 +53,14 @@ def test_init_writes_two_files_and_says_what_comes_next(installed: Path, tmp_pat
         for name, value in dotenv_values(folder / ".env").items()
         if name != "HANDLERS"
     )
+
+
+def test_where_no_shell_finds_it_its_path_is_told(installed: Path, tmp_path: Path) -> None:
+    shop = Shop(installed, tmp_path)
+    shop.environ["PATH"] = os.defpath
+    assert f"  {shop.program} serve\n" in shop.run("init").stdout
+    told = shop.run("events", "list")
+    assert told.stderr.endswith(f"run `{shop.program} migrate`\n")
 
 
 @pytest.mark.parametrize("there", [".env", "my_handlers.py"])
@@ -114,7 +126,7 @@ def test_an_error_names_the_command_as_it_is_called(shop: Shop) -> None:
 def test_python_m_receiver_is_the_same(shop: Shop) -> None:
     version = f"zimsend-receiver {receiver.__version__}\n"
     assert shop.run("--version").stdout == version
-    by_python = [shop.program.with_name("python"), "-m", "receiver", "--version"]
+    by_python = [shop.program.with_name("python"), "-Pm", "receiver", "--version"]
     assert subprocess.check_output(by_python, cwd=shop.folder, text=True) == version
     helped = CliRunner().invoke(program, ["--help"]).output
     for command in ("init", "serve", *(c.name or "" for c in commands())):
@@ -129,6 +141,7 @@ def test_without_settings_it_says_so_in_one_line(
     assert told.returncode == 1
     (line,) = told.stderr.splitlines()
     assert line.startswith("zimsend-receiver cannot start. ZIMSEND_WEBHOOK_SECRET: ")
+    assert line.endswith(f". There is no .env in {tmp_path} or above it")
     assert not [file for file in tmp_path.iterdir() if file.suffix == ".db"]
 
 
@@ -189,3 +202,4 @@ def test_a_users_own_handlers_win(installed: Path, tmp_path: Path) -> None:
             files,
             line,
         )
+        assert "<frozen" not in line

@@ -25,6 +25,9 @@ from receiver.pipes import BEGUN, DEATH, LIFE, OWNER, STOP, WAKE, WAKING
 
 log = logging.getLogger(__name__)
 
+#: The application of the installed package.
+INSTALLED = "receiver.wsgi:app"
+
 #: Seconds before it is started again: at first, and at most; and after how many seconds of life it
 #: counts as the first time.
 FIRST_PAUSE = 0.5
@@ -181,5 +184,9 @@ def _has_ended(death: int) -> bool:
 
 
 def command_of(application: str) -> list[str]:
-    """`flask work` for a WSGI application as gunicorn names it."""
-    return [sys.executable, "-m", "flask", "--app", application, "work"]
+    """The command `work` for a WSGI application as gunicorn names it."""
+    # -P: no file in the current folder stands in for a module of Python's own. The `flask` command
+    # would put that folder in front again.
+    if application == INSTALLED:
+        return [sys.executable, "-P", "-m", "receiver", "work"]
+    return [sys.executable, "-P", "-m", "flask", "--app", application, "work"]

@@ -73,7 +73,7 @@ def test_a_reader_in_french(admin: Visitor) -> None:
     assert "Travail abandonné" in admin.get("/failures").text
     page = admin.get(GROUP).text
     assert "Rejouer ces 3" in page
-    assert "3 tâches sont redonnées à leur handler." in replay(admin, page)
+    assert "3 tâches sont redonnées à leur gestionnaire." in replay(admin, page)
 
 
 def test_work_of_a_handler_that_is_gone_is_not_replayed(

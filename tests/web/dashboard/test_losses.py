@@ -43,7 +43,7 @@ def test_gaps_are_told_by_kind_and_time(admin: Visitor, receiver: Receiver, cloc
     assert "They are of 2 messages" in text
     assert text.count('<th scope="row"') == 2
     french = admin.get("/losses", **{"Accept-Language": "fr"}).text
-    assert "3 rapports n’étaient pas arrivés" in french
+    assert "3 accusés n’étaient pas arrivés" in french
 
 
 def test_where_nobody_can_be_asked_it_says_what_to_do(admin: Visitor) -> None:
