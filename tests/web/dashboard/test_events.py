@@ -196,5 +196,5 @@ def test_strange_ids_have_pages(admin: Visitor, provider: Provider, nasty: str) 
 @pytest.mark.usefixtures("four")
 def test_a_reader_in_french(admin: Visitor) -> None:
     text = admin.get("/events/e0", **{"Accept-Language": "fr"}).text
-    assert "Travail des handlers" in text
+    assert "Travail des gestionnaires" in text
     assert "retenté" in text
