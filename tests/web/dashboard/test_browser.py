@@ -171,21 +171,21 @@ def test_a_page_stays_up_to_date_and_what_is_in_use_stands_still(shop: Site) -> 
         page = context.new_page()
         watch = Watch(page, shop.url)
         page.clock.install()
-        page.goto("/messages/msg_00_000")
+        page.goto("/messages/msg_01_000")  # of yesterday: before the shop opens, today has none
         page.locator("#facts dd a").first.focus()
         # What the server would say in its next answer.
         changed = page.content().replace("<h2>What it", "<h2>Now what it").replace(">sent<", ">x<")
         assert changed.count("Now what it") == 1
-        page.route("**/messages/msg_00_000", lambda route: route.fulfill(body=changed))
+        page.route("**/messages/msg_01_000", lambda route: route.fulfill(body=changed))
         page.clock.run_for(6_000)
         page.get_by_text("Now what it was learnt from").wait_for()
         assert page.evaluate("document.activeElement.closest('#facts') !== null")
-        page.unroute("**/messages/msg_00_000")
-        page.route("**/messages/msg_00_000", lambda route: route.abort())
+        page.unroute("**/messages/msg_01_000")
+        page.route("**/messages/msg_01_000", lambda route: route.abort())
         page.clock.run_for(60_000)  # the slower the server, the later
         page.locator("#stale").wait_for()
         watch.told.clear()  # that request has failed
-        page.unroute("**/messages/msg_00_000")
+        page.unroute("**/messages/msg_01_000")
         context.clear_cookies()
         page.clock.run_for(60_000)
         page.wait_for_url("**/sign-in?to=**")
