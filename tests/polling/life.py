@@ -76,13 +76,13 @@ class Life:
 
     def start(self) -> Polling:
         """Another process of the receiver."""
-        client = httpx.Client
+        make = httpx.Client.__init__
 
-        def through_the_wire(**options: Any) -> httpx.Client:
-            return client(**{**options, "transport": self.wire})
+        def through_the_wire(client: httpx.Client, **options: Any) -> None:
+            make(client, **{**options, "transport": self.wire})
 
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(httpx, "Client", through_the_wire)
+            patch.setattr(httpx.Client, "__init__", through_the_wire)
             app = create_app(self.environ, self.clock)
         self.apps.append(app)
         self.receiver: Receiver = app.extensions["receiver"]

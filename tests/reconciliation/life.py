@@ -102,13 +102,13 @@ class Life:
         self.apps.append(app)
         self.receiver: Receiver = app.extensions["receiver"]
         self.client: FlaskClient = app.test_client()
-        client = httpx.Client
+        make = httpx.Client.__init__
 
-        def through_the_wire(**options: Any) -> httpx.Client:
-            return client(**{**options, "transport": self.wire})
+        def through_the_wire(client: httpx.Client, **options: Any) -> None:
+            make(client, **{**options, "transport": self.wire})
 
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(httpx, "Client", through_the_wire)
+            patch.setattr(httpx.Client, "__init__", through_the_wire)
             account = self.account()
         self.reconciliation = Reconciliation(
             account,
