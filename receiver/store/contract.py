@@ -229,6 +229,10 @@ class Ingest(Protocol):
 class Work(Protocol):
     """What the worker asks: to take work, to end it, and to see how much there is."""
 
+    #: How many times as long as a round has taken the worker rests after it: whoever receives may
+    #: have waited for what the round has locked.
+    rests: int
+
     def work(
         self,
         now: int,

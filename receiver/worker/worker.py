@@ -51,9 +51,8 @@ class Worker:
     LOOK = 0.05
     #: Seconds between two rounds at least, so that under load one commit serves many calls.
     PACE = 0.02
-    #: And so many times what the last round took, up to `LONGEST_PACE` seconds: where requests
-    #: keep the processor or the store busy, they go first.
-    YIELD = 4
+    #: And the store's `rests` times what the last round took, up to `LONGEST_PACE` seconds: where
+    #: requests keep the processor or the store busy, they go first.
     LONGEST_PACE = 0.1
     #: Seconds that a round waits for the store; short, because webhooks wait for the same lock.
     PATIENCE = 0.3
@@ -210,7 +209,7 @@ class Worker:
         else:
             pause = self.LOOK
         self._last_round = ended = self._clock()
-        rest = min(self.LONGEST_PACE, self.YIELD * (ended - began))
+        rest = min(self.LONGEST_PACE, self._store.rests * (ended - began))
         self._rest_until = ended + max(self.PACE, rest)
         return pause
 

@@ -218,6 +218,12 @@ def _forget_numbers(connection: Connection) -> None:
     connection.execute(_FORGOTTEN)
 
 
+def _leases_have_no_index(connection: Connection) -> None:
+    # Additive: an older release finds its leases by another index. Each end of a call read all that
+    # was leased by this one.
+    connection.execute("DROP INDEX IF EXISTS deliveries_leased")
+
+
 _STEPS_TAKEN = """
 CREATE TABLE IF NOT EXISTS schema_steps (
     number   integer PRIMARY KEY,
@@ -468,4 +474,5 @@ STEPS = (
     Step("find_what_is_rare", _find_what_is_rare),
     Step("keep_counters", _keep_counters),
     Step("forget_numbers", _forget_numbers),
+    Step("leases_have_no_index", _leases_have_no_index),
 )

@@ -46,6 +46,9 @@ _WHOLE = 10.0
 class Work(Transactions):
     """See `receiver.store.contract.Work`."""
 
+    #: No webhook waits for what a round locks, but both want the processor.
+    rests = 2
+
     def work(
         self,
         now: int,
@@ -86,7 +89,7 @@ class Work(Transactions):
 
     def leases(self, owner: str, after: int) -> list[Claim]:
         with self._worker_reads() as connection:
-            found = connection.execute(_LEASES, (owner, after), binary=True)
+            found = connection.execute(_LEASES, (after, owner), binary=True)
             return [Claim(*claim) for claim in found]
 
     def renew(self, claim: Claim, until: int, patience: float) -> Claim | None:
@@ -392,13 +395,6 @@ WHERE d.handler = %(handler)s
 RETURNING d.event_seq, d.message_id, d.fence, d.attempts, d.state = 'dead'
 """
 
-_LEASES = """
-SELECT d.event_seq, d.handler, d.fence, d.attempts, e.id, e.type, e.message_id, e.occurred_at,
-       e.received_at, e.source, e.late, e.redacted, e.body
-FROM deliveries AS d JOIN events AS e ON e.seq = d.event_seq
-WHERE d.owner = %s AND d.leased AND d.due_at > %s
-ORDER BY d.event_seq, d.handler
-"""
 
 _RENEW = """
 UPDATE deliveries SET fence = fence + 1, due_at = %s
@@ -510,6 +506,16 @@ WITH RECURSIVE owed (handler) AS (
             WHERE d.state = 'pending' AND d.handler > owed.handler ORDER BY d.handler LIMIT 1)
     FROM owed WHERE owed.handler IS NOT NULL)
 SELECT handler FROM owed WHERE handler IS NOT NULL
+"""
+
+# What is leased is pending until its lease ends, and few others are due later than now.
+_LEASES = f"""
+SELECT d.event_seq, d.handler, d.fence, d.attempts, e.id, e.type, e.message_id, e.occurred_at,
+       e.received_at, e.source, e.late, e.redacted, e.body
+FROM deliveries AS d JOIN events AS e ON e.seq = d.event_seq
+WHERE d.state = 'pending' AND d.handler = ANY (ARRAY({_OWED})) AND d.due_at > %s
+  AND d.due_at < {NEVER} AND d.leased AND d.owner = %s
+ORDER BY d.event_seq, d.handler
 """
 
 _NEXT_DUE = f"""

@@ -40,6 +40,9 @@ _Lease = tuple[int, str, int, int]
 class Work(Connections):
     """See `receiver.store.contract.Work`."""
 
+    #: A round has the one lock of the file.
+    rests = 4
+
     def work(
         self,
         now: int,

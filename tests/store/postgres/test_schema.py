@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from typing import Any
 
 import psycopg
@@ -14,7 +15,7 @@ import pytest
 
 from receiver.errors import SchemaMismatch
 from receiver.mirror import Search
-from receiver.store import Selection
+from receiver.store import Selection, Want
 from receiver.store.postgres import PostgresStore
 from receiver.store.postgres import schema as postgres_schema
 from receiver.store.postgres.place import SCHEMA
@@ -24,7 +25,7 @@ from tests.conftest import row_of
 from tests.payloads import envelope, sms
 from tests.postgres import Databases
 from tests.server import ROOT, eventually
-from tests.store.postgres.work import NOW, incoming, ingest, sent, work
+from tests.store.postgres.work import LEASE, NOW, incoming, ingest, sent, work
 
 
 def test_many_processes_may_migrate_at_once(databases: Databases) -> None:
@@ -212,4 +213,22 @@ def test_search_needs_no_extension(databases: Databases, monkeypatch: pytest.Mon
     for text, found in (("0 %", 1), ("ete_", 1), ("\\", 1), ("e%e", 0), ("et__", 0)):
         assert store.history(Search(text=text), 0, 10)[0] == found, text
     store.close()
+    databases.drop(url)
+
+
+def test_an_index_that_each_end_of_a_call_read_goes(databases: Databases) -> None:
+    url = databases.create()
+    with closing(PostgresStore(url)) as store, psycopg.connect(url, autocommit=True) as outside:
+        store.migrate()
+        outside.execute("CREATE INDEX deliveries_leased ON deliveries (owner) WHERE leased")
+        outside.execute("DELETE FROM schema_steps WHERE name = 'leases_have_no_index'")
+        assert store.migrate() == ["leases_have_no_index"]
+        indexes = outside.execute("SELECT indexname FROM pg_indexes").fetchall()
+        assert ("deliveries_leased",) not in indexes
+        assert ("deliveries_due",) in indexes
+        ingest(store, sent("m1", event_id="e1"))
+        (claim,) = store.work(NOW, [], [Want("h", 1, LEASE, 3, "somebody")], 5)
+        assert store.leases("somebody", NOW) == [claim]
+        assert store.leases("somebody else", NOW) == []
+        assert store.leases("somebody", NOW + LEASE) == []
     databases.drop(url)
