@@ -173,15 +173,11 @@ class Embedded:
             served, self._served_by = self._served_by == os.getpid(), None
             self._used_by = None
         atexit.unregister(self.close)
-        receiver = parts(application)
         if served and self._embedded_worker:
+            receiver = parts(application)
             receiver.stop()
             receiver.worker.drain(_DRAIN)
-        receiver.ingest.stop()
-        receiver.counting.stop()
-        if served:
-            receiver.counting.flush()
-        close(application)
+        close(application, flush=served)
 
 
 def _redirect_to_root(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:

@@ -136,11 +136,16 @@ def create_app(
     return app
 
 
-def close(app: Flask) -> None:
-    """Close what an application has opened; what it has started must have been stopped."""
+def close(app: Flask, *, flush: bool = False) -> None:
+    """Close what an application has opened; what it has started must have been stopped.
+
+    :param flush: whether what this process has counted is written down first.
+    """
     receiver = parts(app)
     receiver.ingest.stop()
     receiver.counting.stop()
+    if flush:
+        receiver.counting.flush()
     app.extensions["metrics"].stop()
     receiver.store.close()
 

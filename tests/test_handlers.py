@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import hmac
-import importlib
 import json
 import logging
 import socket
@@ -23,7 +22,7 @@ from pythonjsonlogger.json import JsonFormatter
 from standardwebhooks import Webhook, WebhookVerificationError
 
 import handlers
-from handlers import email, forward, log
+from handlers import forward, log
 from receiver import ConfigError, Event, HandlerError, Registry
 
 NUMBER = "+33612345678"
@@ -586,31 +585,3 @@ def test_a_strong_secret_is_taken(length: int, prefix: str, target: Target) -> N
         close(send)
     ((headers, body),) = target.requests
     Webhook(secret).verify(body, headers)
-
-
-# --- by which names they are known
-
-
-def test_one_module_by_both_names() -> None:
-    import handlers.email
-
-    import receiver.handlers
-
-    assert handlers.register is receiver.handlers.register
-    assert handlers.log is receiver.handlers.log
-    for name in ("log", "forward", "email"):
-        module = importlib.import_module(f"handlers.{name}")
-        assert module is importlib.import_module(f"receiver.handlers.{name}")
-
-
-@pytest.mark.usefixtures("target")
-def test_their_names_in_the_database_stay(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Work that an earlier release has written down carries them."""
-    monkeypatch.setenv("FORWARD_URL", "https://example.com/in")
-    monkeypatch.setenv("FORWARD_SECRET", SECRET)
-    monkeypatch.setenv("EMAIL_URL", "smtp://127.0.0.1")
-    monkeypatch.setenv("EMAIL_TO", "a@example.com")
-    registry = Registry()
-    handlers.register(registry)
-    assert [handler.name for handler in registry] == ["log", "forward", "email"]
-    assert (log.log.name, email.log.name) == ("handlers.log", "handlers.email")

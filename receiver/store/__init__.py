@@ -6,8 +6,8 @@ import sqlite3
 
 from receiver.calling import install
 from receiver.errors import ConfigError
+from receiver.store.claiming import SILENT_ATTEMPTS, tell_given_up
 from receiver.store.contract import (
-    SILENT_ATTEMPTS,
     Claim,
     Evidence,
     Expired,
@@ -22,7 +22,6 @@ from receiver.store.contract import (
     Table,
     Want,
     stored_as,
-    tell_given_up,
 )
 from receiver.store.erasing import PARTS
 from receiver.store.views import (

@@ -8,9 +8,14 @@ Whoever ends a lease *un-parks* the first of them, and that one is met again.
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Sequence
 from typing import Any
 
+from receiver.calling import call
 from receiver.times import iso
+
+log = logging.getLogger(__name__)
 
 #: When a parked item is due, for all who look for what is: never. `due_since` says since when it
 #: has been. In this way a release that knows nothing of parking passes over it, too.
@@ -23,6 +28,10 @@ STAND = (
     f"CASE WHEN leased THEN {LEASED} WHEN due_at = {NEVER} THEN {PARKED}"
     f" WHEN attempts > 0 THEN {AGAIN} ELSE {FRESH} END"
 )
+
+#: Attempts that may end without a word (a process killed, a lease run out) beyond a handler's
+#: `max_attempts` before the work is given up: work that kills its process must end, too.
+SILENT_ATTEMPTS = 3
 
 #: The first of a message that is due is looked for among so many of each stand, by their order:
 #: many may wait for a retry. The one that was met is due in any case.
@@ -54,3 +63,16 @@ def told(
         "last_error": last_error,
         "next_attempt_at": iso(due_at) if waits else None,
     }
+
+
+def tell_given_up(handler: str, seqs: Sequence[int]) -> None:
+    """Log the items whose attempts have all ended without a word: none of their failures has
+    been logged."""
+    if seqs:
+        log.error(
+            "%d work items of handler %s are dead: their attempts ended without a word, as where a "
+            "call ends its process (`%s` shows them)",
+            len(seqs),
+            handler,
+            call("events list --state dead"),
+        )

@@ -7,20 +7,17 @@ same, if only the answer to its commit was lost.
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, Literal, NamedTuple, Protocol
 
-from receiver.calling import call
 from receiver.event import Incoming, Rejected, under_own_id
 from receiver.metrics import Key
 from receiver.mirror import Search
 from receiver.status import Row
+from receiver.store.claiming import tell_given_up
 from receiver.store.erasing import Forgetting
 from receiver.store.views import DeliveryState, Selection, Views
-
-log = logging.getLogger(__name__)
 
 #: What became of an arrival. *Apart*: its id is another event's, so it has `event.own_id`.
 Outcome = Literal["accepted", "duplicate", "quarantined", "accepted apart", "duplicate apart"]
@@ -42,24 +39,8 @@ NAMED_AT_ONCE = 1_000
 #: Bytes of a body that is read with the page that it stands on; longer ones are read by themselves.
 SHORT_BODY = 8_192
 
-#: Attempts that may end without a word (a process killed, a lease run out) beyond a handler's
-#: `max_attempts` before the work is given up: work that kills its process must end, too.
-SILENT_ATTEMPTS = 3
-
-
 #: Items in trouble that are counted.
 MOST_TOLD = 1_000
-
-
-def tell_given_up(handler: str, seqs: Sequence[int]) -> None:
-    """Work that dies has been told of by its failures; this has none."""
-    if seqs:
-        log.error(
-            "%d work items of handler %s are dead: their attempts ended without a word, as where a "
-            f"call ends its process (`{call('events list --state dead')}` shows them)",
-            len(seqs),
-            handler,
-        )
 
 
 class Report(NamedTuple):

@@ -20,17 +20,17 @@ from receiver.store.claiming import (
     LOOKS,
     NEVER,
     PARKED,
+    SILENT_ATTEMPTS,
     STAND,
     STANDS,
     looks,
+    tell_given_up,
 )
 from receiver.store.contract import (
     MOST_TOLD,
-    SILENT_ATTEMPTS,
     Claim,
     Settlement,
     Want,
-    tell_given_up,
 )
 from receiver.store.forgetting import Door, ended, queues_of
 from receiver.store.postgres import counters

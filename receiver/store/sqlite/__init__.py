@@ -8,7 +8,8 @@ from functools import partial
 from multiprocessing.connection import Connection
 
 from receiver.errors import StoreUnavailable
-from receiver.store.contract import Claim, Engine, Outlook, Settlement, Want, tell_given_up
+from receiver.store.claiming import tell_given_up
+from receiver.store.contract import Claim, Engine, Outlook, Settlement, Want
 from receiver.store.sqlite.connections import SHORT_PATIENCE
 from receiver.store.sqlite.copy import Copy
 from receiver.store.sqlite.counters import Counters

@@ -16,17 +16,17 @@ from receiver.store.claiming import (
     LEASED,
     NEVER,
     PARKED,
+    SILENT_ATTEMPTS,
     STAND,
     STANDS,
     looks,
+    tell_given_up,
 )
 from receiver.store.contract import (
     MOST_TOLD,
-    SILENT_ATTEMPTS,
     Claim,
     Settlement,
     Want,
-    tell_given_up,
 )
 from receiver.store.forgetting import ended, queues_of
 from receiver.store.sqlite import counters
