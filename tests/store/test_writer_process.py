@@ -58,6 +58,13 @@ def writers(parent: int) -> list[int]:
     return found
 
 
+def only_writer(parent: int) -> int:
+    """The one process that writes for a process; a moment after its start it shows no command."""
+    eventually(lambda: len(writers(parent)) == 1)
+    (child,) = writers(parent)
+    return child
+
+
 def test_work_is_claimed_settled_and_given_up(store: SqliteStore) -> None:
     owe(store, 2)
     first, second = store.work(NOW, [], [WANT], 5)
@@ -104,7 +111,7 @@ def test_a_new_one_does_not_write_into_the_file_that_is_there_now(store: SqliteS
     """It was not there when the old one was replaced; what it is told is about the old one."""
     owe(store, 1)
     assert store.work(NOW, [], [WANT], 5)
-    (child,) = writers(os.getpid())
+    child = only_writer(os.getpid())
     os.kill(child, signal.SIGKILL)
     eventually(lambda: not writers(os.getpid()))
     os.rename(store.path, f"{store.path}.old")
@@ -123,20 +130,20 @@ def test_a_new_one_does_not_write_into_the_file_that_is_there_now(store: SqliteS
 
 def test_its_end_is_told_and_the_next_call_starts_another(store: SqliteStore) -> None:
     owe(store, 1)
-    (child,) = writers(os.getpid())
+    child = only_writer(os.getpid())
     os.kill(child, signal.SIGKILL)
     eventually(lambda: not writers(os.getpid()))
     with pytest.raises(StoreUnavailable, match="has ended"):
         store.work(NOW, [], [WANT], 5)
     assert store.work(NOW, [], [WANT], 5)
-    (other,) = writers(os.getpid())
+    other = only_writer(os.getpid())
     assert other != child
 
 
 def test_a_signal_to_the_group_does_not_end_it(store: SqliteStore) -> None:
     owe(store, 1)
     assert len(store.work(NOW, [], [WANT], 5)) == 1
-    (child,) = writers(os.getpid())
+    child = only_writer(os.getpid())
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         os.kill(child, number)
     store.write_note("a", "b")
@@ -188,7 +195,7 @@ def test_it_ends_with_its_process_also_where_that_was_forked(store: SqliteStore)
     try:
         assert process.stdout is not None
         assert process.stdout.readline() == b"ready\n"
-        (child,) = writers(process.pid)
+        child = only_writer(process.pid)
         process.kill()
         process.wait()
         eventually(lambda: not Path(f"/proc/{child}").exists())
@@ -205,7 +212,7 @@ def test_one_that_stands_still_is_ended_and_replaced(
     with monkeypatch.context() as patch:
         patch.setattr(writer_process, "LONGEST", 0.1)
         store.write_apart()
-    (child,) = writers(os.getpid())
+    child = only_writer(os.getpid())
     os.kill(child, signal.SIGSTOP)
     with pytest.raises(StoreUnavailable, match="stands still"):
         store.work(NOW, [], [WANT], 5)
@@ -218,7 +225,7 @@ def test_a_slow_disk_holds_up_no_claim(store: SqliteStore) -> None:
     owe(store, 1)
     log = Path(f"{store.path}-wal")
     assert log.stat().st_size > 0
-    (child,) = writers(os.getpid())
+    child = only_writer(os.getpid())
     os.kill(child, signal.SIGSTOP)
     began = time.monotonic()
     store.tidy()
@@ -237,7 +244,7 @@ def test_one_that_stands_still_holds_up_no_stop(
     store.migrate()
     store.write_apart()
     store.write_note("a", "b")
-    (child,) = writers(os.getpid())
+    child = only_writer(os.getpid())
     os.kill(child, signal.SIGSTOP)
     problems: list[Exception] = []
     begun = threading.Event()
