@@ -128,7 +128,7 @@ def test_it_receives_works_reads_and_forgets(pooler: tuple[str, str], behind: Re
     worker.start()
     try:
         owed = Selection(state="pending")
-        eventually(lambda: not list(theirs.store.events(owed)), within=20)
+        eventually(lambda: not list(theirs.store.events(owed)))
     finally:
         behind.worker.stop()
         worker.join()
@@ -157,8 +157,7 @@ def _nothing_is_left(outside: psycopg.Connection[Any]) -> None:
                 " AND database = (SELECT oid FROM pg_database WHERE datname = current_database())"
             ).fetchone()
             == (0,)
-        ),
-        within=10,
+        )
     )
 
 
