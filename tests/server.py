@@ -96,7 +96,7 @@ class Server:
         self.environ = {
             # No settings of the person who runs the tests.
             **{k: v for k, v in os.environ.items() if k in ("PATH", "HOME", "LANG", "TMPDIR")},
-            "PYTHONPATH": str(ROOT),
+            "PYTHONPATH": f"{ROOT / 'tests' / 'bare'}{os.pathsep}{ROOT}",
             "PORT": str(self.port),
             # Never ZimSend itself: nothing answers there, unless a test says who does.
             "ZIMSEND_API_URL": "http://127.0.0.1:9/v1",
