@@ -147,7 +147,7 @@ class PostgresServer:
             self.send(how)
         else:
             self._process.send_signal(how)
-        self._process.wait(20)
+        self._process.wait(60)
         self._process = None
 
     def remove(self) -> None:

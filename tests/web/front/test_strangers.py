@@ -80,14 +80,20 @@ def test_clients_that_close_after_each_answer_get_it_in_time_from_any_distance(
 ) -> None:
     way = Distance(serve().port, round_trip)
 
-    def client(_: int) -> float:
-        return max(post(way.port, b"Connection: close") for _ in range(2))
-
     with ThreadPoolExecutor(16) as clients:
-        list(clients.map(lambda _: post(way.port), range(16)))  # what comes late the first time
+
+        def slowest(*headers: bytes) -> float:
+            send = lambda _: max(post(way.port, *headers) for _ in range(2))  # noqa: E731
+            return max(clients.map(send, range(16)))
+
+        def later_than_others() -> float:
+            """As much as 16 at once take on this machine, just now, is no business of theirs."""
+            return slowest(b"Connection: close") - slowest()
+
+        slowest()  # what comes late the first time
         # The way opens its own connection first, which is a round trip.
-        in_time = round_trip + 1.5 * round_trip + 0.05
-        assert quick(lambda: max(clients.map(client, range(16))), in_time)
+        assert quick(lambda: slowest(b"Connection: close"), 2.5 * round_trip + 0.5)
+        assert quick(later_than_others, 0.5 * round_trip + 0.05)
     way.close()
 
 
