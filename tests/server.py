@@ -67,16 +67,16 @@ def cannot_run(why: str) -> NoReturn:
     pytest.skip(f"NOT TESTED HERE: {why}")
 
 
-#: Below those that the system hands out by itself. Ten test processes of one run have their own;
+#: Below those that the system hands out by itself. Twenty test processes of one run have their own;
 #: another run on the same machine most likely begins elsewhere.
-_FIRST = 12_000 + 2_000 * (int(os.environ.get("PYTEST_XDIST_WORKER", "gw0")[2:]) % 10)
+_FIRST = 12_000 + 1_000 * (int(os.environ.get("PYTEST_XDIST_WORKER", "gw0")[2:]) % 20)
 _steps = itertools.count(37 * os.getpid())
 
 
 def free_port() -> int:
     """One that nobody else takes before it is used, nor while a server on it starts again."""
-    for step in itertools.islice(_steps, 2_000):
-        port = _FIRST + step % 2_000
+    for step in itertools.islice(_steps, 1_000):
+        port = _FIRST + step % 1_000
         with contextlib.suppress(OSError), socket.socket() as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             probe.bind(("0.0.0.0", port))
