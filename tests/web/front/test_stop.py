@@ -201,6 +201,8 @@ def test_a_request_that_hangs_in_flask_does_not_keep_the_process(
     try:
         server.spawn([*GUNICORN[:-1], "tests.hanging:app"])
         eventually(server.ready)
+        # Garbage is looked for again, once all is loaded.
+        assert server.client.get("/collects").text == "True True"
         with ExitStack() as stack:
             connect(stack, server.port, b"GET /hangs HTTP/1.1\r\nHost: here\r\n\r\n")
             eventually(lambda: "it hangs" in server.log.read_text())
