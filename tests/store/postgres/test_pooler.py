@@ -166,7 +166,7 @@ def temporary_tables(url: str) -> Iterator[None]:
     """In each session of the server, called like ours."""
     in_each_session(url, "CREATE TEMP TABLE events (a int); CREATE TEMP TABLE schema_steps (a int)")
     yield
-    in_each_session(url, "DROP TABLE pg_temp.events, pg_temp.schema_steps")
+    in_each_session(url, "DROP TABLE IF EXISTS pg_temp.events, pg_temp.schema_steps")
 
 
 def in_each_session(url: str, statements: LiteralString) -> None:
