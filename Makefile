@@ -3,8 +3,11 @@
 PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
-# Two more than there are processors: many tests wait for something.
-PROCESSES := $(shell echo $$(( $$(nproc 2>/dev/null || echo 1) + 2 )))
+# Four more than there are processors: many tests wait for something.
+PROCESSES := $(shell echo $$(( $$(nproc 2>/dev/null || echo 1) + 4 )))
+
+# Pytest rewrites each assert. Once, beside mypy, or each process does it anew.
+COMPILING := PYTHONDONTWRITEBYTECODE=
 
 .DEFAULT_GOAL := help
 .PHONY: help run demo wheel test torture simulate-seeds benchmark screenshots docs clean
@@ -26,8 +29,8 @@ wheel: $(VENV)/bin/python  ## the package, as wheel and sdist, into dist/
 test: $(VENV)/.test  ## everything that must hold before a change lands
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
-	@$(BIN)/mypy
-	@$(BIN)/python -m pytest -n $(PROCESSES) --dist worksteal
+	@$(COMPILING) $(BIN)/python -m pytest --collect-only -qq >/dev/null & $(BIN)/mypy && wait
+	@$(COMPILING) $(BIN)/python -m pytest -n $(PROCESSES) --dist worksteal
 
 torture: $(VENV)/.test  ## 1,000 kills under load, and other long runs
 	@TORTURE=1 $(BIN)/python -m pytest tests/service/test_crash.py tests/store/test_expiry.py tests/service/test_machines.py

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any
 from zoneinfo import ZoneInfo
@@ -232,10 +233,14 @@ def unknown_in(environ: Mapping[str, str]) -> list[str]:
 def misspelt_in(environment: Environment) -> dict[str, str]:
     """The variables whose names are misspellings, and what is meant."""
     return {
-        name: right
-        for name in environment
-        if environment.value(name) and (right := meant(name, NAMES))
+        name: right for name in environment if environment.value(name) and (right := _meant(name))
     }
+
+
+@cache
+def _meant(name: str) -> str | None:
+    """To compare all names takes milliseconds, and a start asks several times."""
+    return meant(name, NAMES)
 
 
 #: The table of docs/reference/settings.md follows this one; a test holds the two together.

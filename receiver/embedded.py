@@ -11,7 +11,7 @@ import atexit
 import logging
 import os
 import threading
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, MutableMapping
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -196,11 +196,11 @@ class _Group(click.Group):
     """The commands, each in the context of the service's application and not of the host's."""
 
     def __init__(
-        self, embedded: Embedded, commands: Mapping[str, click.Command], called: str
+        self, embedded: Embedded, commands: MutableMapping[str, click.Command], called: str
     ) -> None:
         super().__init__(
             "zimsend",
-            commands=dict(commands),
+            commands=commands,
             help="What became of the SMS: handlers, events and messages of zimsend-receiver.",
         )
         self._embedded = embedded

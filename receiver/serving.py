@@ -161,6 +161,7 @@ class _Hooks:
         tell_at_the_start(unknown_in(self._environ))
         child = os.fork()
         if child == 0:
+            gc.disable()
             status = 1
             try:
                 from receiver.parts import parts
@@ -202,6 +203,7 @@ class _Hooks:
 
     def post_fork(self, server: Any, worker: Any) -> None:
         """A signal that comes now is put where only the master looks: to be stopped is not lost."""
+        gc.disable()  # what is loaded now stays; see `post_worker_init`
         if hasattr(server, "worker_process"):
             server.worker_process.forget()
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT):
@@ -233,6 +235,7 @@ class _Hooks:
         """What is loaded stays: the garbage collector need not look through it again and again."""
         gc.collect()
         gc.freeze()
+        gc.enable()
 
 
 _HOOKS = (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import ssl
 from collections.abc import Callable, Iterator
@@ -49,7 +50,14 @@ ssl.create_default_context = cache(ssl.create_default_context)
 SECRET = "whsec_0123456789abcdef0123456789abcdef"
 
 
+def pytest_collection_finish() -> None:
+    gc.enable()
+
+
 def pytest_configure(config: pytest.Config) -> None:
+    if config.getoption("dist", "no") == "no":  # it collects, and lets no others do so
+        # To look for garbage among all that stays takes as long as to collect the tests.
+        gc.disable()
     config.addinivalue_line("markers", "each_engine: runs on SQLite and on PostgreSQL")
     config.addinivalue_line("markers", "spoils_the_schema: needs a PostgreSQL database for itself")
 

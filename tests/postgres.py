@@ -133,6 +133,7 @@ class PostgresServer:
         """To the server and all that it has started."""
         assert self._process is not None
         pid = self._process.pid
+        self._process.send_signal(signal.SIGSTOP)  # it starts nobody while we look
         children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
         for each in (pid, *map(int, children)):
             with suppress(ProcessLookupError):
@@ -146,7 +147,7 @@ class PostgresServer:
             self.send(how)
         else:
             self._process.send_signal(how)
-        self._process.wait(20)
+        self._process.wait(60)
         self._process = None
 
     def remove(self) -> None:

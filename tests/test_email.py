@@ -73,7 +73,7 @@ class Mailbox:
             verb = text.partition(" ")[0].upper()
             answer = self.answers.get(verb, self.usual(verb))
             if answer is None:
-                self.released.wait(10)
+                self.released.wait(30)
                 return
             say(answer)
             if verb == self.drips_after:
@@ -102,7 +102,7 @@ def mailbox() -> Iterator[Mailbox]:
         yield mailbox
         mailbox.released.set()
         server.shutdown(socket.SHUT_RDWR)
-    thread.join(5)
+    thread.join(30)
     assert not thread.is_alive()
 
 
@@ -302,7 +302,7 @@ def test_a_server_that_hangs_or_drips_is_given_up_in_time(
     with pytest.raises(HandlerError) as caught:
         registered(settings(mailbox, EMAIL_URL=url)).function(Event.sample("sms.failed"))
     assert not caught.value.permanent
-    assert time.monotonic() - began < 4
+    assert time.monotonic() - began < 9
 
 
 def test_nobody_is_there(mailbox: Mailbox) -> None:

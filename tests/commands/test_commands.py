@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from flask import Flask
 from flask.testing import FlaskCliRunner
 
 from app import create_app
@@ -426,3 +427,18 @@ def test_every_command_prints_by_the_one_function() -> None:
     for path in (ROOT / "receiver" / "commands").glob("*.py"):
         if path.name != "common.py":
             assert not re.search(r"click\.s?echo|\bprint\(|sys\.stdout", path.read_text()), path
+
+
+def test_no_command_is_read_before_somebody_asks_for_it(app: Flask) -> None:
+    """Most processes serve, or run one command."""
+    code = (
+        "import sys; from app import create_app; app = create_app();"
+        " read = lambda: [m for m in sys.modules if m.startswith('receiver.commands.')];"
+        " assert 'work' in app.cli.commands; assert not read(), read();"
+        " app.cli.commands['work']; assert 'receiver.commands.simulate' not in read(), read()"
+    )
+    environ = {"ZIMSEND_WEBHOOK_SECRET": SECRET, "DATABASE_URL": "sqlite:///none.db"}
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=environ, check=True)
+    assert {name: command.name for name, command in app.cli.commands.items()} == {
+        name: name for name in app.cli.commands
+    }

@@ -137,7 +137,7 @@ def test_it_ends_in_time_whatever_hangs(make: Make) -> None:
     three = [("first", hangs), ("second", lambda _: [("ok", "fine")]), ("third", hangs)]
     states = [(f.check, f.state) for f in look(receiver, three, 0.2)]
     assert states == [("first", "wrong"), ("second", "ok"), ("third", "wrong")]
-    assert time.monotonic() - begun < 5
+    assert time.monotonic() - begun < 15
     released.set()
 
 

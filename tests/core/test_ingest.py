@@ -46,7 +46,7 @@ class Scripted:
         reading_done()
         self.groups.append([i.id for i in items])
         self.patience.append(patience)
-        self.gate.wait(10)
+        self.gate.wait(30)
         time.sleep(self.takes)
         if self.error is not None:
             raise self.error
@@ -239,7 +239,7 @@ def test_a_commit_that_hangs_holds_nobody_else(ingest: Ingest, scripted: Scripte
         waiting = [pool.submit(submit, ingest, seconds=0.3) for _ in range(2)]
         for future in waiting:
             with pytest.raises(StoreUnavailable):
-                future.result(timeout=5)
+                future.result(timeout=20)
         with pytest.raises(StoreUnavailable):
             submit(ingest)
         scripted.gate.set()

@@ -67,7 +67,7 @@ def test_nobody_waits_and_what_was_dropped_is_counted(pipe: Pipe, handler: Patie
     began = time.monotonic()
     for number in range(3_000):
         handler.handle(record(f"line {number} {'x' * 60}"))
-    assert time.monotonic() - began < 1
+    assert time.monotonic() - began < 10  # nobody reads yet: who waits would wait for ever
     told = eventually(lambda: [line for line in pipe.lines() if "were dropped" in line])
     written = [line for line in pipe.lines() if line.startswith("line")]
     assert int(told[0].split()[0]) == 3_000 - len(written)
@@ -83,7 +83,7 @@ def test_a_flush_waits_for_who_reads_and_not_for_ever(pipe: Pipe, handler: Patie
         handler.handle(record("x" * 100))
     began = time.monotonic()
     handler.flush()
-    assert 0.9 < time.monotonic() - began < 5
+    assert 0.9 < time.monotonic() - began < 15
 
 
 def test_the_count_of_dropped_lines_is_json_where_the_lines_are(

@@ -84,7 +84,7 @@ def test_a_call_has_one_deadline(behaviour: Behaviour) -> None:
         began = time.monotonic()
         with pytest.raises(httpx.TimeoutException), time_limit(0.3):
             client.get(url)
-        assert time.monotonic() - began < 2
+        assert time.monotonic() - began < 10  # it would never end
 
 
 def test_no_address_is_logged_where_a_host_logs_those_of_its_own(
@@ -167,7 +167,7 @@ def test_others_are_asked_through_the_proxy_unless_they_are_excepted(
     with answering(proxy) as url:
         monkeypatch.setenv("HTTP_PROXY", url)
         monkeypatch.setenv("NO_PROXY", "::1, .invalid")
-        with http_client(timeout=2) as client:
+        with http_client(timeout=10) as client:
             assert client.get("http://sms.example.com/").status_code == 204
             with pytest.raises(httpx.HTTPError):
                 client.get("http://sms.invalid/")
@@ -181,7 +181,7 @@ class TestForward:
     def quick(self, monkeypatch: pytest.MonkeyPatch) -> None:
         from handlers import forward
 
-        monkeypatch.setattr(forward, "_WITHIN", 0.5)
+        monkeypatch.setattr(forward, "_WITHIN", 5.0)
         monkeypatch.setattr(forward, "_READ_WITHIN", 0.1)
 
     def send(self, url: str) -> None:
@@ -197,9 +197,10 @@ class TestForward:
         with answering(behaviour) as url:
             began = time.monotonic()
             self.send(url)
-            assert time.monotonic() - began < 2
+            assert time.monotonic() - began < 10  # it would never end
 
-    def test_a_head_that_drips_is_given_up(self) -> None:
+    def test_a_head_that_drips_is_given_up(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("handlers.forward._WITHIN", 0.5)
         with answering(drips) as url, pytest.raises(HandlerError) as raised:
             self.send(url)
         assert not raised.value.permanent

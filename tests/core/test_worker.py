@@ -55,7 +55,7 @@ def running(store: Store, registry: Registry, executor: Executors = Threads) -> 
     try:
         yield worker
     finally:
-        assert worker.drain(5)
+        assert worker.drain(30)
 
 
 class AtOnce:
@@ -248,7 +248,7 @@ def test_drain_says_what_it_could_not_write_down(
     put(store, registry)
     worker = Worker(store, registry)
     worker.start()
-    assert began.wait(10)
+    assert began.wait(30)
 
     def away(*arguments: Any) -> None:
         raise StoreUnavailable("locked")
@@ -315,7 +315,7 @@ def test_a_call_past_its_timeout_failed_and_holds_a_slot_until_it_returns(
     go_on = threading.Event()
     ran: list[str] = []
 
-    @registry.on("*", name="h", timeout=0.2, concurrency=2)
+    @registry.on("*", name="h", timeout=1, concurrency=2)
     def handle(event: Event) -> None:
         if event.attempt == 1 and event.message_id != "quick":
             go_on.wait(30)
@@ -326,9 +326,7 @@ def test_a_call_past_its_timeout_failed_and_holds_a_slot_until_it_returns(
         eventually(lambda: worker.stuck == ["h"])
         for event_id in hanging:
             eventually(lambda i=event_id: delivery(store, i)["last_error"])
-            assert delivery(store, event_id)["last_error"] == (
-                "TimeoutError: no answer within 0.2 s"
-            )
+            assert delivery(store, event_id)["last_error"] == ("TimeoutError: no answer within 1 s")
         quick = put(store, registry, "quick")
         worker.wake()
         go_on.set()
@@ -457,14 +455,14 @@ def test_drain_gives_back_what_no_thread_has_begun(store: Store) -> None:
     @registry.on("*", name="h", concurrency=1)
     def handle(event: Event) -> None:
         began.set()
-        go_on.wait(10)
+        go_on.wait(30)
 
     ids = [put(store, registry, f"m{n}") for n in range(5)]
     worker = Worker(store, registry)
     worker.start()
-    assert began.wait(10)
-    threading.Timer(0.3, go_on.set).start()
-    assert worker.drain(10)
+    assert began.wait(30)
+    threading.Timer(1.5, go_on.set).start()  # by then it has heard of the stop
+    assert worker.drain(30)
     assert sorted(delivery(store, i)["state"] for i in ids) == ["done"] + ["pending"] * 4
     assert sorted(delivery(store, i)["attempts"] for i in ids) == [0, 0, 0, 0, 1]
 
@@ -481,7 +479,7 @@ def test_drain_does_not_wait_for_ever(store: Store) -> None:
     event_id = put(store, registry)
     worker = Worker(store, registry)
     worker.start()
-    assert began.wait(10)
+    assert began.wait(30)
     since = time.monotonic()
     assert worker.drain(3)
     assert time.monotonic() - since < 15

@@ -27,10 +27,10 @@ from tests.server import eventually
 
 
 def test_to_make_one_opens_nothing_and_starts_nothing(embed: Embed, tmp_path: Path) -> None:
-    threads = threading.enumerate()
+    threads = set(threading.enumerate())
     embedded = embed(migrate=False, embedded_worker=True)
     embedded.on("sms.failed")(lambda event: None)
-    assert threading.enumerate() == threads
+    assert set(threading.enumerate()) <= threads  # one of another test may have ended meanwhile
     assert not list(tmp_path.iterdir())
 
 
@@ -258,8 +258,8 @@ def test_after_its_end_it_begins_anew(embed: Embed) -> None:
     eventually(lambda: called)
     began = time.monotonic()
     embedded.close()
-    assert time.monotonic() - began < 3
-    eventually(lambda: not set(threading.enumerate()) - before, 5)
+    assert time.monotonic() - began < 4.5  # less than it waits for handlers
+    eventually(lambda: not set(threading.enumerate()) - before)
     assert report(client, "sent", "m2", at="/sms/webhooks/zimsend").status_code == 200
     assert len(list(parts_of(embedded).store.events(Selection()))) == 2
 

@@ -126,7 +126,7 @@ def passing(server: Server) -> Iterator[Callable[[str], SimpleNamespace]]:
     with process:
         yield begin
         process.stdin.close()
-        assert process.wait(10) == 0
+        assert process.wait(60) == 0
 
 
 def test_killed_at_random_moments(quick: Callable[..., Server], tmp_path: Path) -> None:

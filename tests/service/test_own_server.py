@@ -205,7 +205,7 @@ def running(name: str, folder: Path, upstream: int) -> Iterator[Proxied]:
             return False
 
         try:
-            eventually(ready, 20)
+            eventually(ready)
             yield Proxied(secure, plain, logs)
         finally:
             process.terminate()

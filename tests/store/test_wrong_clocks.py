@@ -130,7 +130,7 @@ def test_handlers_get_at_once_what_came_while_the_clock_was_behind(
         receiver.worker.step(clock.time)
         return receiver.store.backlog(clock.time, names)[0] == 0
 
-    eventually(done, within=10)
+    eventually(done)
 
 
 @BEHIND

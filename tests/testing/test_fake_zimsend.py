@@ -152,7 +152,9 @@ def test_no_thread_and_no_open_file_is_left(tmp_path: Path) -> None:
     fake.handlers(registered(lambda event: None))
     assert fake.send().calls == {"h": "done"}
     fake.close()
-    assert left() == before
+    threads, files = left()
+    assert threads <= before[0]  # what other tests have left may end meanwhile
+    assert files <= before[1]
 
 
 def test_a_handler_that_would_end_its_process_has_failed(zimsend: FakeZimSend) -> None:

@@ -25,7 +25,7 @@ from receiver.times import DAY, SECOND, iso
 from receiver.web.metrics import render
 from tests.conftest import Clock, Provider
 from tests.payloads import envelope, sms
-from tests.server import cannot_run, eventually
+from tests.server import cannot_run, eventually, quick
 
 TOKEN = "a-token-of-24-characters"
 
@@ -213,7 +213,7 @@ def test_work_and_its_ends(receiver: Receiver, provider: Provider, clock: Clock)
         receiver.worker.step(clock())
         return receiver.worker.settled and not receiver.store.owed()
 
-    eventually(settled, within=10)
+    eventually(settled)
     assert receiver.counting.flush()
     told = numbers(receiver)
     for name in ("first", "second"):
@@ -335,9 +335,14 @@ def test_a_scrape_never_waits_for_a_store_that_is_away(
 
     for method in ("kept", "counters"):
         monkeypatch.setattr(type(made.receiver.store), method, away)
-    began = time.monotonic()
-    again = read(made.client.get("/metrics").text)
-    assert time.monotonic() - began < 1
+    again: dict[tuple[str, ...], float] = {}
+
+    def scrape() -> float:
+        began = time.monotonic()
+        again.update(read(made.client.get("/metrics").text))
+        return time.monotonic() - began
+
+    assert quick(scrape, 1)
     age = again.pop(("snapshot_age_seconds",))
     assert age > first.pop(("snapshot_age_seconds",))
     assert again == first

@@ -35,6 +35,8 @@ FEW_CONNECTIONS = 2_500
 #: the system has no room.
 _AT_ONCE = 16
 _NO_ROOM = 0.5
+#: Rounds in which a stop lets those in that wait at the door: gunicorn lets 2,048 wait.
+_LAST_ROUNDS = 128
 #: Seconds that a stop waits for requests that are on their way here, and for those half-sent.
 _ON_THEIR_WAY = 0.3
 #: Seconds that a stop waits for answers: a host allows 30 in all.
@@ -112,31 +114,38 @@ class LoopWorker(Worker):  # type: ignore[misc]
                 await asyncio.wait_for(self._stopped.wait(), LOOK)
         for listener in self.sockets:
             self.loop.remove_reader(listener.sock)
+            # Who waits at the door may have sent all of a request: to close it would be a reset.
+            for _ in range(_LAST_ROUNDS):
+                if not self._accept(front, listener.sock):
+                    break
             listener.sock.close()
         await self._end(front, time.monotonic() + _ANSWERED_WITHIN)
 
-    def _accept(self, front: Front, listening: socket.socket) -> None:
+    def _accept(self, front: Front, listening: socket.socket) -> bool:
         """Let some of those in that wait at the door.
 
         The loops' own servers let one in each round, or a hundred: either those who come wait for
         those who are here, or the other way round.
+
+        :returns: whether more may wait.
         """
         for _ in range(_AT_ONCE):
             try:
                 accepted, _address = listening.accept()
             except (BlockingIOError, InterruptedError, ConnectionAbortedError):
-                return
+                return False
             except OSError as error:  # no more files, or memory
                 self.log.error("no connection can be accepted: %s", error)
                 self.loop.remove_reader(listening)
                 self.loop.call_later(_NO_ROOM, self._accept_again, front, listening)
-                return
+                return False
             accepted.setblocking(False)
             opening = self.loop.create_task(
                 self.loop.connect_accepted_socket(front.connect, accepted)
             )
             self._opening.add(opening)
             opening.add_done_callback(self._opening.discard)
+        return True
 
     def _accept_again(self, front: Front, listening: socket.socket) -> None:
         if listening.fileno() >= 0:
@@ -146,9 +155,12 @@ class LoopWorker(Worker):  # type: ignore[misc]
         """Answer what is in hand, and close what is not; add to the store what was counted."""
         from receiver.parts import parts
 
-        began = time.monotonic()
         front.stop()
+        if self._opening:
+            await asyncio.wait(self._opening)
+        began = time.monotonic()
         while front.open and not self._at_once:
+            await asyncio.sleep(0)  # if it has stood still, it reads first what came meanwhile
             now = time.monotonic()
             if now > began + _ON_THEIR_WAY:
                 front.close_idle()

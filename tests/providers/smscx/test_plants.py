@@ -166,7 +166,7 @@ class Beside:
 
 def not_repeated(beside: Beside) -> None:
     beside.server.answers(silent)
-    short = beside.client.within(timeout=0.1)
+    short = beside.client.within(timeout=0.5)
     with pytest.raises(Unavailable):
         short.send("+33612345678", "x")
     assert len(beside.server.seen) == 1

@@ -17,6 +17,7 @@ from receiver.store.postgres import PostgresStore
 from receiver.store.postgres.pool import CONNECTIONS, Connection, settings_of
 from tests.conftest import row_of
 from tests.postgres import PostgresServer
+from tests.server import quick
 from tests.store.postgres.work import NOW, ingest, refused_within, sent
 
 
@@ -76,7 +77,7 @@ def test_a_wrong_url_is_refused_without_its_password() -> None:
 def test_nothing_is_connected_before_the_first_use(postgres_url: str) -> None:
     before = threading.active_count()
     store = PostgresStore(postgres_url)
-    assert threading.active_count() == before
+    assert threading.active_count() <= before
     assert row_of(store, "m1") is None
     store.close()
     assert row_of(store, "m1") is None  # and again, after an end
@@ -105,23 +106,31 @@ def test_at_most_four_connections_and_readers_leave_one_to_the_webhook(
     with ThreadPoolExecutor(14) as executor:
         readers = [executor.submit(read_slowly) for _ in range(10)]
         others = [executor.submit(look) for _ in range(3)]
-        began = time.monotonic()
-        took = []
-        while time.monotonic() - began < 2:
-            commit = time.monotonic()
-            assert ingest(store, sent(f"m{commit}")) == ["accepted"]
-            took.append(time.monotonic() - commit)
-            (count,) = outside.execute(
-                "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()"
-                " AND application_name LIKE 'zimsend-receiver%'"
-            ).fetchone() or (0,)
-            most = max(most, count)
-        stop.set()
+
+        def slowest_of_most() -> float:
+            nonlocal most
+            began = time.monotonic()
+            took = []
+            while time.monotonic() - began < 2:
+                commit = time.monotonic()
+                assert ingest(store, sent(f"m{commit}")) == ["accepted"]
+                took.append(time.monotonic() - commit)
+                (count,) = outside.execute(
+                    "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()"
+                    " AND application_name LIKE 'zimsend-receiver%'"
+                ).fetchone() or (0,)
+                most = max(most, count)
+            return sorted(took)[len(took) * 8 // 10]
+
+        try:
+            in_time = quick(slowest_of_most, 0.2)  # less than a reader takes
+        finally:
+            stop.set()
         for future in (*readers, *others):
             future.result()
     assert most == CONNECTIONS
     assert sum(reads) > 0
-    assert sorted(took)[len(took) * 8 // 10] < 0.2  # less than a reader takes
+    assert in_time
 
 
 def test_the_webhook_waits_for_no_connection_that_others_open(

@@ -46,7 +46,7 @@ class Small:
 
     def close(self) -> None:
         self.loop.call_soon_threadsafe(self._stop)
-        self.thread.join(10)
+        self.thread.join(30)
         self.loop.close()
 
     def _stop(self) -> None:

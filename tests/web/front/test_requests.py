@@ -9,6 +9,7 @@ import pytest
 
 from receiver.store import Store
 from tests.server import Server, eventually
+from tests.service.test_faults import workers
 from tests.web.front.raw import (
     PATH,
     Line,
@@ -187,11 +188,8 @@ def test_an_answer_to_head_has_a_length_and_no_body(server: Server) -> None:
 
 def test_a_head_of_8_mb_is_cut_off_and_nothing_of_it_is_kept(server: Server) -> None:
     def memory() -> int:
-        assert server.process is not None
-        with open(f"/proc/{server.process.pid}/task/{server.process.pid}/children") as children:
-            pids = [int(pid) for pid in children.read().split()]
         total = 0
-        for pid in pids:
+        for pid in workers(server):
             with open(f"/proc/{pid}/statm") as statm:
                 total += int(statm.read().split()[1]) * 4_096
         return total
@@ -204,7 +202,7 @@ def test_a_head_of_8_mb_is_cut_off_and_nothing_of_it_is_kept(server: Server) -> 
             received = line.rest()
             # Whoever goes on sending after the answer may lose it to a reset.
             assert [answer.status for answer in answers_in(received)] in ([431], [])
-    assert eventually(lambda: memory() - before < 8 * 1024 * 1024, within=15)
+    assert eventually(lambda: memory() - before < 8 * 1024 * 1024)
     (answer,) = ask(server.port, b"GET / HTTP/1.1\r\n" + piece * 70)
     assert answer.status == 431
     (answer,) = ask(server.port, b"GET / HTTP/1.1\r\n" + piece * 60 + b"\r\n")

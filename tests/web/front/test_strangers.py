@@ -20,7 +20,7 @@ from receiver.providers.zimsend.webhook import sign
 from tests.conftest import SECRET
 from tests.distance import Distance
 from tests.payloads import envelope, sms
-from tests.server import ROOT, Server, eventually
+from tests.server import ROOT, Server, eventually, quick
 from tests.service.test_faults import workers
 from tests.strangers import strangers
 
@@ -53,9 +53,9 @@ def post(port: int, *headers: bytes) -> float:
     return took
 
 
-def at_best(measure: Callable[[], float], times: int = 3) -> float:
-    """The least of some measurements: the machine has others to serve, too."""
-    return min(measure() for _ in range(times))
+def slowest_of_most(took: list[float]) -> float:
+    """What 99 of 100 take at most."""
+    return sorted(took)[int(len(took) * 0.99) - 1]
 
 
 def memory_mb(pid: int) -> float:
@@ -80,15 +80,21 @@ def test_clients_that_close_after_each_answer_get_it_in_time_from_any_distance(
 ) -> None:
     way = Distance(serve().port, round_trip)
 
-    def client(_: int) -> float:
-        return max(post(way.port, b"Connection: close") for _ in range(2))
-
     with ThreadPoolExecutor(16) as clients:
-        list(clients.map(lambda _: post(way.port), range(16)))  # what comes late the first time
-        took = at_best(lambda: max(clients.map(client, range(16))))
+
+        def slowest(*headers: bytes) -> float:
+            send = lambda _: max(post(way.port, *headers) for _ in range(2))  # noqa: E731
+            return max(clients.map(send, range(16)))
+
+        def later_than_others() -> float:
+            """As much as 16 at once take on this machine, just now, is no business of theirs."""
+            return slowest(b"Connection: close") - slowest()
+
+        slowest()  # what comes late the first time
+        # The way opens its own connection first, which is a round trip.
+        assert quick(lambda: slowest(b"Connection: close"), 2.5 * round_trip + 0.5)
+        assert quick(later_than_others, 0.5 * round_trip + 0.05)
     way.close()
-    # The way opens its own connection first, which is a round trip.
-    assert took < round_trip + 1.5 * round_trip + 0.05
 
 
 def test_those_who_do_not_close_or_say_nothing_delay_nobody(serve: Callable[..., Server]) -> None:
@@ -102,8 +108,7 @@ def test_those_who_do_not_close_or_say_nothing_delay_nobody(serve: Callable[...,
                 connection = socket.create_connection(("127.0.0.1", server.port))
                 stack.enter_context(connection)
                 connection.sendall(kind)
-        took = at_best(lambda: max(post(server.port) for _ in range(100)))
-    assert took < 0.1
+        assert quick(lambda: slowest_of_most([post(server.port) for _ in range(100)]), 0.1)
 
 
 def test_strangers_delay_nobody_cost_little_and_are_closed(serve: Callable[..., Server]) -> None:
@@ -114,18 +119,18 @@ def test_strangers_delay_nobody_cost_little_and_are_closed(serve: Callable[..., 
     memory, open_before = memory_mb(web), sockets(web)
     kinds = {"silent": 300, "half a head": 300, "half a body": 300, "never read": 100}
 
-    def slowest_of_most() -> float:
+    def look() -> float:
         took = []
         until = time.monotonic() + 1.5
         while time.monotonic() < until:
             took.append(post(server.port))
             time.sleep(0.01)
-        return sorted(took)[int(len(took) * 0.99) - 1]
+        return slowest_of_most(took)
 
     with strangers(server.port, kinds) as crowd:
-        took = at_best(slowest_of_most)
+        in_time = quick(look, 0.25)
         grown = memory_mb(web) - memory
-    assert took < 0.25
+    assert in_time
     assert grown < 100
     assert crowd.gone is not None
     assert crowd.gone < 30
@@ -148,7 +153,7 @@ def test_a_low_limit_of_files_is_raised_as_far_as_it_may_and_told_once(
         with ExitStack() as stack:
             for _ in range(600):
                 stack.enter_context(socket.create_connection(("127.0.0.1", server.port)))
-            assert at_best(lambda: max(post(server.port) for _ in range(20))) < 0.25
+            assert quick(lambda: max(post(server.port) for _ in range(20)), 0.25)
         eventually(lambda: server.log.read_text().count("raise it (ulimit -n)") == 1)
         assert "500 files" in server.log.read_text()
         assert "Too many open files" not in server.log.read_text()

@@ -41,7 +41,7 @@ def small(shared: Small) -> Iterator[Small]:
     # Whatever happened: its one thread works, and nothing is held for anybody who has gone.
     shared.application, shared.fails_at = hello, ""
     assert ask(shared.port, get())[0].body == b"hello"
-    assert eventually(lambda: not shared.connections, within=10)
+    assert eventually(lambda: not shared.connections)
     assert shared.held == 0
     assert shared.lowest == 0
 
@@ -126,7 +126,7 @@ def test_no_more_is_made_than_the_reader_takes(small: Small) -> None:
             before, still = still, len(made)
             return still == before > 0
 
-        eventually(stands, within=10)
+        eventually(stands)
         # What the two kernels' buffers take, and what may wait here.
         assert len(made) * 10_000 < 16 * 1024 * 1024
     assert closed.wait(10)
@@ -323,5 +323,5 @@ def test_what_is_held_is_let_go_wherever_it_ends(small: Small) -> None:
                 if half_close:
                     line.half_close()
                     line.rest()
-    assert eventually(lambda: not small.connections, within=10)
+    assert eventually(lambda: not small.connections)
     assert small.held == 0

@@ -180,7 +180,7 @@ def test_what_only_reads_is_repeated_and_nothing_else(
 
 def test_what_timed_out_is_not_repeated(server: Canned) -> None:
     server.answers(silent)
-    with Sipgate(TOKEN_ID, TOKEN, base_url=server.url, timeout=0.1) as sipgate:
+    with Sipgate(TOKEN_ID, TOKEN, base_url=server.url, timeout=0.5) as sipgate:
         error = fails(sipgate, "send")
     assert isinstance(error, Unavailable)
     assert (error.timed_out, error.maybe_sent) == (True, True)

@@ -51,7 +51,7 @@ def here() -> Iterator[Here]:
 
 def test_from_a_request_to_its_entry(here: Here) -> None:
     here.client.send(NUMBER, "Guten Tag")
-    (row,) = eventually(lambda: list(here.client.entries(connection_ids=("s0",))), within=10)
+    (row,) = eventually(lambda: list(here.client.entries(connection_ids=("s0",))))
     entry = history.read(row)
     assert entry is not None
     assert row["target"].startswith("0157")

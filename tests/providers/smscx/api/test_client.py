@@ -196,7 +196,7 @@ def test_what_only_reads_is_repeated_and_nothing_else(
 @pytest.mark.parametrize("name", OTHERS)
 def test_what_timed_out_is_not_repeated(server: Canned, name: str) -> None:
     server.answers(silent)
-    with SmsCx(KEY, base_url=server.url, timeout=0.1) as smscx:
+    with SmsCx(KEY, base_url=server.url, timeout=0.5) as smscx:
         error = fails(smscx, name)
     assert isinstance(error, Unavailable)
     assert (error.timed_out, error.maybe_sent) == (True, True)

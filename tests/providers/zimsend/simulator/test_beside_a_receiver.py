@@ -108,7 +108,7 @@ def test_the_events_that_it_names_as_lost_are_those_that_are_missing(
 
 
 def test_the_demo(demo: subprocess.Popen[str]) -> None:
-    output, errors = demo.communicate(timeout=60)
+    output, errors = demo.communicate(timeout=120)
     assert demo.returncode == 0, output + errors
     assert output.count("\nThey are equal.\n") == 2
     # The second act: what nobody took has come back.

@@ -84,7 +84,7 @@ def either(
         }
         found[first] = Gateway({**environ, **KEYS, **SMSCX}, Clock())
         sender = found[first].parts.senders[first]
-        sender.client = sender.client.within(timeout=0.15)
+        sender.client = sender.client.within(timeout=1)
     yield found
     for here in found.values():
         here.close()

@@ -317,7 +317,7 @@ def test_a_lost_answer_is_told_and_never_asked_for_again(
 ) -> None:
     here = start(**SMSCX, SMSCX_API_URL=zimsend.url, SEND_WITH="smscx")
     sender = here.parts.senders["smscx"]
-    sender.client = sender.client.within(timeout=0.2)
+    sender.client = sender.client.within(timeout=1)
     for step, code in ((silent, 504), (reset, 502)):
         zimsend.answers(step)
         assert "may have been" in problem(here.send(), code, "NETWORK_ERROR")
