@@ -24,8 +24,10 @@ log = logging.getLogger(__name__)
 
 #: Seconds that a batch waits for other writers.
 _PATIENCE = 2.0
-#: A batch rests so many times what it took, and at least so many seconds.
+#: A batch rests so many times what it took, and at least so many seconds. Texts rest longer: under
+#: load there is always one more batch of them, and nobody waits for it.
 _YIELD = 3
+_YIELD_OF_TEXTS = 10
 _SHORTEST_REST = 0.005
 #: The turn to look at what has expired; and the note of the time that has surely come.
 _TURN = "expiry"
@@ -84,9 +86,12 @@ def surely_past(store: Store, now: int, running: int = 0) -> int | None:
     return surely
 
 
-def patiently(batch: Callable[[], Result]) -> Result:
+def patiently(batch: Callable[[], Result], rests: float = _YIELD) -> Result:
     """Run one batch, and rest: webhooks write through the same lock. A store that is busy gets two
-    more chances."""
+    more chances.
+
+    :param rests: how many times what it took.
+    """
     chances = 3
     while True:
         began = time.monotonic()
@@ -99,7 +104,7 @@ def patiently(batch: Callable[[], Result]) -> Result:
             time.sleep(_PATIENCE)
         else:
             # The longer it took, or had to wait, the more there is to make way for.
-            time.sleep(max(_SHORTEST_REST, _YIELD * (time.monotonic() - began)))
+            time.sleep(max(_SHORTEST_REST, rests * (time.monotonic() - began)))
             return result
 
 
@@ -153,7 +158,9 @@ class Upkeep:
     def step(self, now: int) -> None:
         """Index what is new; expire, if it is this process's turn."""
         self._store.tidy()
-        while not self._stopped.is_set() and patiently(lambda: self._store.index_texts(_PATIENCE)):
+        while not self._stopped.is_set() and patiently(
+            lambda: self._store.index_texts(_PATIENCE), _YIELD_OF_TEXTS
+        ):
             pass
         if (looked := time.monotonic()) >= self._count_at:
             self._count_at = looked + self.COUNT_EVERY

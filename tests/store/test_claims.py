@@ -37,12 +37,20 @@ def quick(took: list[float]) -> float:
     return sorted(took)[len(took) // 4]
 
 
+#: One that leaves the mirror alone, and one that does not.
+LOOSE, MIRRORED = "otp.sent", "sms.processing"
+
+
 def report(
-    event_id: str, message_id: str | None, occurred: int, received_at: int = NOW
+    event_id: str,
+    message_id: str | None,
+    occurred: int,
+    received_at: int = NOW,
+    kind: str = LOOSE,
 ) -> Incoming:
     """An event that occurred so many seconds after the first of all."""
     payload = {
-        "event": "otp.sent",
+        "event": kind,
         "event_id": event_id,
         "timestamp": times.iso(NOW - 20 * DAY + occurred * SECOND),
         "data": {"message_id": message_id} if message_id else {},
@@ -349,9 +357,10 @@ class Model:
         return {min(queue)[1] for name, queue in queues.items() if name not in held}
 
 
+ARRIVALS = st.tuples(st.integers(0, 30), st.sampled_from([LOOSE, MIRRORED]))
 STEPS = st.one_of(
-    st.tuples(st.just("ingest"), st.sampled_from(["m1", "m2", None]), st.integers(0, 30)),
-    st.tuples(st.just("ingest"), st.just("m1"), st.integers(0, 30)),
+    st.tuples(st.just("ingest"), st.sampled_from(["m1", "m2", None]), ARRIVALS),
+    st.tuples(st.just("ingest"), st.just("m1"), ARRIVALS),
     st.tuples(st.just("claim"), st.integers(1, 4), st.just(0)),
     st.tuples(st.just("settle"), st.integers(0, 9), st.sampled_from(["done", "dead", "back"])),
     st.tuples(st.just("settle"), st.integers(0, 9), st.sampled_from([0, 1, 40])),
@@ -408,11 +417,12 @@ class History:
                 self._settle(0, "done")
         assert not [i for i in self.model.items.values() if i.state == "pending"]
 
-    def _ingest(self, message: str | None, occurred: int) -> None:
+    def _ingest(self, message: str | None, arrival: tuple[int, str]) -> None:
+        occurred, kind = arrival
         number = len(self.model.items)
         event_id = f"{self.name} {number}"
         message_id = message and f"{self.name} {message}"
-        item = report(event_id, message_id, 1_000 * occurred + 3 * number, self.now)
+        item = report(event_id, message_id, 1_000 * occurred + 3 * number, self.now, kind)
         for store in self.stores:
             ingest(store, item, handlers=(self.name,))
         self.model.items[event_id] = Item(message_id, (item.occurred_at, number), self.now)

@@ -128,9 +128,9 @@ class Connections:
             db.execute("PRAGMA secure_delete = ON").fetchone()
             db.execute(f"PRAGMA cache_size = -{cache_kib}")
             # Fewer checkpoints than every 1,000 pages: each one copies and syncs the whole file
-            # while a request waits.
-            db.execute("PRAGMA wal_autocheckpoint = 4000")
-            db.execute("PRAGMA journal_size_limit = 33554432")
+            # while a request waits, and the longer the log is, the more often a page is in it.
+            db.execute("PRAGMA wal_autocheckpoint = 16000")
+            db.execute("PRAGMA journal_size_limit = 67108864")
             # A read opens the log; from then on nobody else can take it away as being the last.
             db.execute("SELECT count(*) FROM sqlite_master").fetchone()
         except sqlite3.DatabaseError as error:

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from receiver.errors import CopyRefused, StoreUnavailable
 from receiver.store.contract import Table
 from receiver.store.copying import BOOLEANS, Values
+from receiver.store.sqlite import queues
 from receiver.store.sqlite.connections import Connections, as_unavailable, placeholders
 
 #: Copied at a time, between two words on how far it has come.
@@ -94,6 +95,7 @@ class Copy(Connections):
 
     def settle_copy(self) -> None:
         with self._transaction() as connection:
+            queues.number(connection)
             connection.execute(
                 "UPDATE marks SET value = max(value, (SELECT coalesce(max(seq), 0) FROM events))"
                 " WHERE name = 'seq'"

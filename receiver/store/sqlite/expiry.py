@@ -87,7 +87,7 @@ WHERE at < ? AND touched_at < ? AND touched_at NOT IN (SELECT value FROM json_ea
   AND NOT EXISTS (
     SELECT 1 FROM events AS e WHERE (e.message_key = m.key OR e.loose = 1 AND e.message_id = m.id)
       AND max(e.last_received_at, e.occurred_at, coalesce(e.timestamp, 0)) >= ?)
-  AND NOT EXISTS (SELECT 1 FROM deliveries WHERE message_id = m.id AND state = 'pending')
+  AND NOT EXISTS (SELECT 1 FROM deliveries WHERE queue = m.key AND state = 'pending')
 ORDER BY at LIMIT ?
 """
 

@@ -13,6 +13,7 @@ from receiver.store.contract import NAMED_AT_ONCE, SHORT_BODY, Claim
 from receiver.store.group import replayed
 from receiver.store.sqlite.connections import Connections, as_unavailable, placeholders
 from receiver.store.sqlite.mirror import OF_MESSAGE
+from receiver.store.sqlite.queues import queue_of
 from receiver.store.views import Item, Numbered, Selection
 from receiver.times import iso
 
@@ -148,7 +149,7 @@ class Records(Connections):
         if not dry_run:
             connection.executemany(
                 _REPLAY,
-                [(event["seq"], name, event["seq"], event["occurred_at"], now) for name in names],
+                [{"seq": event["seq"], "handler": name, "now": now} for name in names],
             )
         return len(names)
 
@@ -265,10 +266,12 @@ WHERE event_seq = (SELECT seq FROM events WHERE id = ?) AND traceback IS NOT NUL
 """
 
 # The fence grows so that whoever still runs the item from before no longer counts.
-_REPLAY = """
-INSERT INTO deliveries (event_seq, handler, message_id, occurred_at, due_at)
-VALUES (?, ?, (SELECT message_id FROM events WHERE seq = ?), ?, ?)
+_REPLAY = f"""
+INSERT INTO deliveries (event_seq, handler, message_id, queue, occurred_at, due_at)
+SELECT seq, :handler, message_id, {queue_of("message_id", "seq")}, occurred_at, :now
+FROM events WHERE seq = :seq
 ON CONFLICT (event_seq, handler) DO UPDATE SET
-    state = 'pending', due_at = excluded.due_at, leased = 0, fence = fence + 1, attempts = 0,
-    last_error = NULL, traceback = NULL, cause = '', due_since = NULL
+    state = 'pending', due_at = excluded.due_at, queue = excluded.queue, leased = 0,
+    fence = fence + 1, attempts = 0, last_error = NULL, traceback = NULL, cause = '',
+    due_since = NULL
 """

@@ -16,7 +16,7 @@ from receiver.causes import cause_of
 from receiver.errors import SchemaMismatch, Unusable
 from receiver.status import STATE_OF_TYPE
 from receiver.store.claiming import NEVER, STAND
-from receiver.store.sqlite import codes
+from receiver.store.sqlite import codes, queues
 from receiver.store.views import OF_PHONES
 from receiver.strict_json import read_json
 
@@ -125,6 +125,11 @@ def numbers_are_forgotten(db: Database) -> None:
 def leases_have_no_index(db: Database) -> None:
     # An earlier state of `leases_have_owners` made one, which each claim wrote twice.
     db.execute("DROP INDEX IF EXISTS deliveries_leased")
+
+
+@migrations()
+def queues_are_numbered(db: Database) -> None:
+    queues.take(db, _run)
 
 
 @cache

@@ -28,7 +28,7 @@ from receiver.store.contract import (
     Settlement,
     Want,
 )
-from receiver.store.forgetting import ended, queues_of
+from receiver.store.forgetting import ended
 from receiver.store.sqlite import counters
 from receiver.store.sqlite.connections import Connections, as_unavailable, item_of, placeholders
 from receiver.store.sqlite.forgetting import whom
@@ -59,7 +59,7 @@ class Work(Connections):
                 forgotten = whom(connection, self._door) if tells else self._door.whom
                 ends = [_settled(s) for s in ended(forgotten, settlements)]
                 connection.execute(_SETTLE, (json.dumps(ends),))
-                _unpark(connection, now, queues_of(forgotten, settlements))
+                _unpark(connection, now, connection.execute(_ENDED, (json.dumps(ends),)).fetchall())
             for want in wants:
                 found = _Found(connection, now, want)
                 found.write(connection)
@@ -171,10 +171,10 @@ class _Found:
         self._want = want
         self._now = now
         self.leased: list[_Lease] = []
-        self.given_up: list[tuple[int, str | None, int]] = []
+        self.given_up: list[tuple[int, int | None, int]] = []
         self._parked: list[int] = []
-        #: Of messages: whether an item is leased, by others or from now on.
-        self._held: dict[str, bool] = {}
+        #: Of queues: whether an item is leased, by others or from now on.
+        self._held: dict[int, bool] = {}
         after = (-1, -1)
         for count in looks(want.limit):
             met, queues = connection.execute(
@@ -183,7 +183,7 @@ class _Found:
                  "due_at": after[0], "seq": after[1]},
             ).fetchone()  # fmt: skip
             met = json.loads(met)
-            firsts = {message_id: (held, first) for message_id, held, first in json.loads(queues)}
+            firsts = {queue: (held, first) for queue, held, first in json.loads(queues)}
             for _, *item in met:
                 self._meet(firsts, *item)
             if not self._room or len(met) < count:
@@ -196,31 +196,31 @@ class _Found:
 
     def _meet(
         self,
-        firsts: dict[str, tuple[int, list[int] | None]],
+        firsts: dict[int, tuple[int, list[int] | None]],
         seq: int,
-        message_id: str | None,
+        queue: int | None,
         leased: int,
         attempts: int,
         fence: int,
     ) -> None:
-        if message_id is None:
+        if queue is None:
             if self._room:
-                self._take(seq, message_id, attempts, fence)
+                self._take(seq, queue, attempts, fence)
             return
-        if message_id not in self._held:
+        if queue not in self._held:
             if not self._room:
                 return
-            held, first = firsts[message_id]
+            held, first = firsts[queue]
             first_seq, *of_first = first or (seq, attempts, fence)
-            self._held[message_id] = bool(held) or self._take(first_seq, message_id, *of_first)
+            self._held[queue] = bool(held) or self._take(first_seq, queue, *of_first)
         # What is leased is found again when its lease runs out, also if the clock goes back.
-        if self._held[message_id] and not leased:
+        if self._held[queue] and not leased:
             self._parked.append(seq)
 
-    def _take(self, seq: int, message_id: str | None, attempts: int, fence: int) -> bool:
+    def _take(self, seq: int, queue: int | None, attempts: int, fence: int) -> bool:
         """Whether it is leased, and not given up."""
         if attempts >= self._want.max_attempts + SILENT_ATTEMPTS:
-            self.given_up.append((seq, message_id, attempts))
+            self.given_up.append((seq, queue, attempts))
             return False
         self.leased.append((seq, self._want.handler, fence + 1, attempts + 1))
         return True
@@ -235,16 +235,17 @@ class _Found:
             error = f"{GIVEN_UP}: {attempts} attempts, the last ones ended without a word"
             connection.execute(_GIVE_UP, (self._now, error, seq, handler))
         if self.given_up:
-            _unpark(connection, self._now, {(name, handler) for _, name, _ in self.given_up})
+            _unpark(connection, self._now, {(queue, handler) for _, queue, _ in self.given_up})
         if parked := set(self._parked).difference(seqs):
             connection.execute(_PARK, (handler, json.dumps(list(parked))))
 
 
 def _unpark(
-    connection: sqlite3.Connection, now: int, queues: Collection[tuple[str | None, str]]
+    connection: sqlite3.Connection, now: int, queues: Collection[tuple[int | None, str]]
 ) -> None:
-    """Make the first that is parked of each message and handler due again."""
-    connection.execute(_UNPARK, {"now": now, "queues": json.dumps(list(queues))})
+    """Make the first that is parked of each queue and handler due again."""
+    if queues:
+        connection.execute(_UNPARK, {"now": now, "queues": json.dumps(list(queues))})
 
 
 def _settled(settlement: Settlement) -> tuple[Any, ...]:
@@ -267,11 +268,11 @@ def _settled(settlement: Settlement) -> tuple[Any, ...]:
 
 
 def _queue(handler: str, stand: int, farthest: int) -> str:
-    """The items of one stand of the message `m`, in their order."""
+    """The items of one stand of the queue `m`, in their order."""
     return f"""
     SELECT occurred_at, event_seq, attempts, fence, due_at
-    FROM deliveries INDEXED BY deliveries_of_message
-    WHERE message_id = m.message_id AND handler = {handler} AND state = 'pending'
+    FROM deliveries INDEXED BY deliveries_in_queue
+    WHERE queue = m.queue AND handler = {handler} AND state = 'pending'
       AND {STAND} = {stand}
     ORDER BY occurred_at, event_seq LIMIT {farthest}"""
 
@@ -284,30 +285,30 @@ def _first(handler: str, stand: int) -> str:
     return f"SELECT * FROM (SELECT * FROM ({queue}) WHERE due_at <= :now LIMIT 1)"
 
 
-# Whether an item of the message `m` is leased.
+# Whether an item of the queue `m` is leased.
 _HELD = f"EXISTS (SELECT 1 FROM ({_queue(':handler', LEASED, FARTHEST)}) WHERE due_at > :now)"
 
 #: SQLite before 3.35 does not know the word, and may read it twice.
 _READ_ONCE = "MATERIALIZED" if sqlite3.sqlite_version_info >= (3, 35) else ""
 
-# What is due, and of each of its messages: whether an item is leased, and the first that is due.
+# What is due, and of each of its queues: whether an item is leased, and the first that is due.
 _MET = f"""
 WITH met AS {_READ_ONCE} (
-    SELECT due_at, event_seq, message_id, leased, attempts, fence
+    SELECT due_at, event_seq, queue, leased, attempts, fence
     FROM deliveries INDEXED BY deliveries_due
     WHERE handler = :handler AND state = 'pending' AND due_at <= :now
       AND (due_at, event_seq) > (:due_at, :seq)
     ORDER BY due_at, event_seq LIMIT :count)
 SELECT
-    (SELECT json_group_array(json_array(due_at, event_seq, message_id, leased, attempts, fence))
+    (SELECT json_group_array(json_array(due_at, event_seq, queue, leased, attempts, fence))
      FROM met),
     (SELECT json_group_array(json_array(
-        message_id,
+        queue,
         {_HELD},
         json((SELECT json_array(event_seq, attempts, fence) FROM (
             {" UNION ALL ".join(_first(":handler", stand) for stand in STANDS)})
          ORDER BY occurred_at, event_seq LIMIT 1))))
-     FROM (SELECT DISTINCT message_id FROM met WHERE message_id IS NOT NULL) AS m)
+     FROM (SELECT DISTINCT queue FROM met WHERE queue IS NOT NULL) AS m)
 """
 
 _PARK = f"""
@@ -315,12 +316,22 @@ UPDATE deliveries SET due_since = due_at, due_at = {NEVER}
 WHERE handler = ? AND event_seq IN (SELECT value FROM json_each(?))
 """
 
+# The queues of items that have just been settled. Mostly nothing at all is parked.
+_ENDED = f"""
+SELECT DISTINCT queue, handler
+FROM json_each(?) AS ended CROSS JOIN deliveries AS d
+    ON d.event_seq = {item_of("ended.value", 0)} AND d.handler = {item_of("ended.value", 1)}
+WHERE d.queue IS NOT NULL AND EXISTS (
+    SELECT 1 FROM deliveries INDEXED BY deliveries_parked
+    WHERE state = 'pending' AND due_at = {NEVER})
+"""
+
 # What has been due is due, also where the clock has gone back.
 _UNPARK = f"""
 UPDATE deliveries SET due_at = min(due_since, :now), due_since = NULL
 WHERE (event_seq, handler) IN (
-    SELECT (SELECT event_seq FROM deliveries INDEXED BY deliveries_of_message
-            WHERE message_id = {item_of("queue.value", 0)}
+    SELECT (SELECT event_seq FROM deliveries INDEXED BY deliveries_in_queue
+            WHERE queue = {item_of("queue.value", 0)}
               AND handler = {item_of("queue.value", 1)}
               AND state = 'pending' AND {STAND} = {PARKED}
             ORDER BY occurred_at, event_seq LIMIT 1),
@@ -328,21 +339,21 @@ WHERE (event_seq, handler) IN (
     FROM json_each(:queues) AS queue)
 """
 
-# The messages of which something is parked, found by going from each to the next; and those of
+# The queues of which something is parked, found by going from each to the next; and those of
 # them of which nothing is leased and nothing else is due, so that nobody would un-park it.
 _LEFT_PARKED = f"""
-WITH RECURSIVE queue (names) AS (
-    SELECT (SELECT json_array(handler, message_id) FROM deliveries INDEXED BY deliveries_parked
-            WHERE state = 'pending' AND due_at = {NEVER} ORDER BY handler, message_id LIMIT 1)
+WITH RECURSIVE found (names) AS (
+    SELECT (SELECT json_array(handler, queue) FROM deliveries INDEXED BY deliveries_parked
+            WHERE state = 'pending' AND due_at = {NEVER} ORDER BY handler, queue LIMIT 1)
     UNION ALL
-    SELECT (SELECT json_array(handler, message_id) FROM deliveries INDEXED BY deliveries_parked
+    SELECT (SELECT json_array(handler, queue) FROM deliveries INDEXED BY deliveries_parked
             WHERE state = 'pending' AND due_at = {NEVER}
-              AND (handler, message_id) > ({item_of("names", 0)}, {item_of("names", 1)})
-            ORDER BY handler, message_id LIMIT 1)
-    FROM queue WHERE names IS NOT NULL)
-SELECT m.message_id, m.handler
-FROM (SELECT {item_of("names", 0)} AS handler, {item_of("names", 1)} AS message_id
-      FROM queue WHERE names IS NOT NULL) AS m
+              AND (handler, queue) > ({item_of("names", 0)}, {item_of("names", 1)})
+            ORDER BY handler, queue LIMIT 1)
+    FROM found WHERE names IS NOT NULL)
+SELECT m.queue, m.handler
+FROM (SELECT {item_of("names", 0)} AS handler, {item_of("names", 1)} AS queue
+      FROM found WHERE names IS NOT NULL) AS m
 WHERE NOT EXISTS ({_queue("m.handler", LEASED, 1)})
   AND NOT EXISTS ({_first("m.handler", FRESH)}) AND NOT EXISTS ({_first("m.handler", AGAIN)})
 LIMIT 500
