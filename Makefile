@@ -3,8 +3,8 @@
 PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
-# Four more than there are processors: many tests wait for something.
-PROCESSES := $(shell echo $$(( $$(nproc 2>/dev/null || echo 1) + 4 )))
+# Three more than there are processors: many tests wait for something.
+PROCESSES := $(shell echo $$(( $$(nproc 2>/dev/null || echo 1) + 3 )))
 
 # Pytest rewrites each assert. Once, beside mypy, or each process does it anew.
 COMPILING := PYTHONDONTWRITEBYTECODE=
