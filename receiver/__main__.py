@@ -44,11 +44,13 @@ def program() -> None:
 def init(folder: Path) -> None:
     """Write .env, with fresh secrets, and my_handlers.py.
 
-    Into the current folder, or the one that is given. What is there is never overwritten.
+    Into the current folder, or the one that is given. What is there is never overwritten: where
+    there is a my_handlers.py and no .env, only that is written.
     """
     try:
-        for file in first_steps.begin(folder):
-            click.echo(f"wrote {file}")
+        for file, is_new in first_steps.begin(folder).items():
+            told = f"wrote {file}" if is_new else f"{file} was there already, and is left as it is"
+            click.echo(told)
     except ConfigError as error:
         raise click.ClickException(str(error)) from error
     steps = [call("serve"), f"{call('trigger sms.delivered')}    (in another terminal)"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cache
@@ -11,7 +12,7 @@ from typing import Any
 from zoneinfo import ZoneInfo
 
 from receiver import sqlite_file
-from receiver.environment import Environment
+from receiver.environment import Environment, clean
 from receiver.errors import ConfigError
 from receiver.event import TEXT_MODES
 from receiver.misspelt import meant
@@ -202,19 +203,41 @@ class Config:
                 values[setting.field] = setting.read(text or default)
             except ValueError as error:
                 raise ConfigError(setting.name, str(error)) from None
-        values["database_url"] = sqlite_file.placed(values["database_url"], environment.folder)
-        values["database_url"] = _with_schema(values["database_url"], values["database_schema"])
+        values["database_url"] = whole_url(
+            values["database_url"], values["database_schema"], environment.folder
+        )
         config = cls(**values)
         if not config.allow_ephemeral_sqlite:
             sqlite_file.refuse_ephemeral(config.database_url, environment, ismount)
         return config
 
 
-def _with_schema(url: str, schema: str) -> str:
-    """All that opens a database is given its URL, so that says the schema, too."""
+def whole_url(url: str, schema: str, folder: Path) -> str:
+    """A database's URL as all that opens it is given it, which then says the rest, too.
+
+    :param schema: of PostgreSQL's, for the tables; empty: where they are is the URL's to say.
+    :param folder: what the path of SQLite's file counts from, if it is relative.
+    :raises ConfigError: if it would have been another file, from the current folder, that exists.
+    """
+    url = sqlite_file.placed(url, folder)
     if not schema or not url.startswith(("postgres://", "postgresql://")):
         return url
     return f"{url}{'&' if '?' in url.rpartition('@')[2] else '?'}schema={schema}"
+
+
+def url_like_the_settings(text: str, config: Config, folder: Path) -> str:
+    """A database's URL that was typed, read as `DATABASE_URL` is.
+
+    Where it says itself in which schema the tables are, `DATABASE_SCHEMA` does not count.
+
+    :raises ConfigError: as `whole_url`, and if it is no URL.
+    """
+    try:
+        url = database_url(clean(text))
+    except ValueError as error:
+        raise ConfigError("DATABASE_URL", str(error)) from None
+    says_schema = re.search("[?&]schema=", url.rpartition("@")[2])
+    return whole_url(url, "" if says_schema else config.database_schema, folder)
 
 
 def unknown_in(environ: Mapping[str, str]) -> list[str]:

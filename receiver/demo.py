@@ -46,7 +46,6 @@ class _Demo:
         self.receiver, self.zimsend = f"http://127.0.0.1:{port}", f"http://127.0.0.1:{api_port}"
         self.environ = {
             **{name: os.environ[name] for name in ("PATH", "HOME", "LANG") if name in os.environ},
-            "PYTHONPATH": str(_ROOT),
             "FLASK_SKIP_DOTENV": "1",
             "ZIMSEND_WEBHOOK_SECRET": secrets.token_hex(16),
             "ZIMSEND_API_KEY": "zs_test_demo",
@@ -183,8 +182,9 @@ def _compare(stats: Mapping[str, Any], messages: list[Mapping[str, Any]]) -> boo
 def _running(
     environ: Mapping[str, str], module: str, *arguments: str
 ) -> Iterator[subprocess.Popen[bytes]]:
+    # -P: as where it is served; gunicorn and flask find the clone by themselves.
     process = subprocess.Popen(  # noqa: S603 - our own program
-        [sys.executable, "-m", module, *arguments],
+        [sys.executable, "-P", "-m", module, *arguments],
         env=environ,
         cwd=_ROOT,
         stdout=subprocess.DEVNULL,

@@ -15,23 +15,28 @@ HANDLERS_FILE = "my_handlers.py"
 _FIRST_HANDLER = Path(__file__).parent / "handlers" / "first.py"
 
 
-def begin(folder: Path) -> list[Path]:
-    """Write both into a folder, which is made if it is not there; returns their paths.
+def begin(folder: Path) -> dict[Path, bool]:
+    """Write both into a folder, which is made if it is not there.
 
-    :raises ConfigError: if one of them is there already (then nothing is written), or cannot be
-        written.
+    The settings come last: where they are missing, the handlers may be somebody's own, or of a
+    beginning that was killed.
+
+    :returns: their paths, and whether each was written; else it was there already.
+    :raises ConfigError: if there are settings already (then nothing is written), or if something
+        cannot be written.
     """
     settings, handlers = folder / FILE, folder / HANDLERS_FILE
-    for file in (settings, handlers):
-        if os.path.lexists(file):
-            raise ConfigError(str(file), "is there already, and nothing was written")
+    if os.path.lexists(settings):
+        raise ConfigError(str(settings), "is there already, and nothing was written")
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise ConfigError(str(folder), f"cannot be made: {error.strerror}") from None
-    _write(handlers, _FIRST_HANDLER.read_text("utf-8"), 0o666)
+    is_new = not os.path.lexists(handlers)
+    if is_new:
+        _write(handlers, _FIRST_HANDLER.read_text("utf-8"), 0o666)
     write_settings(settings, {"HANDLERS": f"handlers,{Path(HANDLERS_FILE).stem}"})
-    return [settings, handlers]
+    return {handlers: is_new, settings: True}
 
 
 def write_settings(file: Path, further: dict[str, str] | None = None) -> None:
@@ -50,18 +55,28 @@ def write_settings(file: Path, further: dict[str, str] | None = None) -> None:
 
 
 def _write(file: Path, text: str, mode: int) -> None:
-    """All of it, or there is no such file."""
+    """All of it, or there is no such file, also if the process is killed on the way."""
+    whole = file.with_name(f".{file.name}.{secrets.token_hex(4)}")
     try:
-        with open(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "w") as opened:
-            try:
+        try:
+            with open(os.open(whole, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "w") as opened:
                 opened.write(text)
-                opened.flush()
-            except OSError:
-                with suppress(OSError):
-                    file.unlink()
-                raise
+            _name(whole, file)
+        finally:
+            with suppress(OSError):
+                whole.unlink()
     except OSError as error:
         raise ConfigError(str(file), f"cannot be written: {error.strerror}") from None
+
+
+def _name(whole: Path, file: Path) -> None:
+    """Let a file be found by its name, if nothing else has it."""
+    try:
+        os.link(whole, file)
+    except OSError:
+        if os.path.lexists(file):
+            raise
+        os.rename(whole, file)  # on some disks no file has two names
 
 
 if __name__ == "__main__":

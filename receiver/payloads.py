@@ -162,8 +162,12 @@ def envelope(event_type: str, data: Payload, *, event_id: str | None, now: int) 
 
 
 def written(envelope: Payload) -> bytes:
-    """The bytes of an envelope; half a surrogate pair is escaped, as JavaScript writes it."""
-    return json.dumps(envelope, ensure_ascii=False).encode("utf-8", "backslashreplace")
+    """The bytes of an envelope; half a surrogate pair is escaped, as JavaScript writes it.
+
+    :raises ValueError: for a number that JSON does not have, like infinity.
+    """
+    text = json.dumps(envelope, ensure_ascii=False, allow_nan=False)
+    return text.encode("utf-8", "backslashreplace")
 
 
 # --- `Event.sample`
@@ -224,7 +228,8 @@ def sample_body(event_type: str, attributes: Attributes) -> tuple[bytes, datetim
     if attributes.get("test"):
         payload["test"] = True
     if attributes.get("redacted"):  # as `STORE_TEXT=masked` stores it
-        raw = json.dumps(redact(payload, "masked"), separators=(",", ":")).encode("ascii")
+        hidden = redact(payload, "masked")
+        raw = json.dumps(hidden, separators=(",", ":"), allow_nan=False).encode("ascii")
     else:
         raw = written(payload)
     return raw, occurred_at, occurred_at if received_at is None else _utc(received_at)

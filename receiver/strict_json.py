@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 import math
 import re
+from collections.abc import Iterator
 from typing import Any, NoReturn
 
 from receiver.errors import Unusable
@@ -86,19 +87,31 @@ _TOO_DEEP = f"the body is nested more than {DEEPEST_NESTING} levels deep"
 
 
 def _nesting(value: Any) -> int:
-    depth, level = 0, [value]
-    while level := [item for item in level if isinstance(item, dict | list)]:
-        depth += 1
+    return sum(any(isinstance(item, dict | list) for item in level) for level in _levels(value))
+
+
+def _levels(value: Any) -> Iterator[list[Any]]:
+    """What stands on each level of a JSON value, from the outermost one."""
+    level = [value]
+    while level:
+        yield level
         level = [
-            child for item in level for child in (item.values() if isinstance(item, dict) else item)
+            child
+            for item in level
+            if isinstance(item, dict | list)
+            for child in (item.values() if isinstance(item, dict) else item)
         ]
-    return depth
 
 
 class Digits(str):
     """A number that Python cannot hold. No text: `type(value) is str` tells them apart."""
 
     __slots__ = ()
+
+
+def holds_digits(value: Any) -> bool:
+    """Whether a number that Python cannot hold is anywhere in a JSON value."""
+    return any(isinstance(item, Digits) for level in _levels(value) for item in level)
 
 
 def text_of(value: object) -> str | None:

@@ -69,7 +69,13 @@ LEVELS = (
         "receiver.pipes",
         "receiver.outgoing",
     },
-    {"receiver.errors", "receiver.ids", "receiver.calling", "receiver.version"},
+    {
+        "receiver.errors",
+        "receiver.ids",
+        "receiver.calling",
+        "receiver.own_process",
+        "receiver.version",
+    },
 )
 LEVEL = {room: number for number, rooms in enumerate(LEVELS) for room in rooms}
 

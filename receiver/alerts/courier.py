@@ -1,4 +1,4 @@
-"""The process that sends messages: `python -m receiver.alerts.courier`, started by `sending.py`.
+"""The process that sends messages, started by `sending.py`.
 
 For each message that has come to an end it writes a line: its number, and why it failed or `null`.
 apprise's own words may hold a target's address, so of them only an HTTP status is passed on.
@@ -60,6 +60,7 @@ def main() -> None:
         thread.start()
     for thread in threads:
         thread.join()
+    os._exit(0)  # no thread of a library keeps it
 
 
 def _target(apprise: Any, url: str) -> Any:
@@ -93,8 +94,3 @@ def _deliver(apprise: Any, target: Any, title: str, text: str, bad: bool) -> str
 def _tell(number: int, end: str | None) -> None:
     with _output:
         print(json.dumps([number, end]), flush=True)
-
-
-if __name__ == "__main__":
-    main()
-    os._exit(0)  # no thread of a library keeps it

@@ -12,10 +12,10 @@ import json
 import logging
 import os
 import subprocess
-import sys
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
+from receiver import own_process
 from receiver.calling import install
 from receiver.errors import ConfigError
 
@@ -25,6 +25,7 @@ log = logging.getLogger(__name__)
 WITHIN = 15.0
 _ENDED_WITHIN = WITHIN + 5.0
 
+_SEND = "from receiver.alerts import courier; courier.main()"
 _KEPT = frozenset({"PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "PYTHONPATH", "VIRTUAL_ENV"})
 _OF_HTTP = frozenset(
     {"HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY", "SSL_CERT_FILE", "SSL_CERT_DIR"}
@@ -68,13 +69,13 @@ def send(
     ends: list[str | None] = [f"it did not answer within {within:g} s" for _ in parcels]
     asked = json.dumps({"targets": list(targets), "parcels": parcels, "within": within})
     try:
-        done = subprocess.run(
-            [sys.executable, "-m", "receiver.alerts.courier"],
+        done = subprocess.run(  # noqa: S603 - our own program
+            own_process.command(_SEND),
             input=asked,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,  # libraries may name addresses
             text=True,
-            env=_environment(os.environ.keys()),
+            env=_environment(),
             timeout=within + _ENDED_WITHIN - WITHIN,
             check=False,
         )
@@ -92,7 +93,9 @@ def send(
     return ends
 
 
-def _environment(names: Collection[str]) -> dict[str, str]:
-    path = os.pathsep.join(entry for entry in sys.path if entry)
-    kept = {name: os.environ[name] for name in names if name in _KEPT or name.upper() in _OF_HTTP}
-    return {**kept, "PYTHONPATH": path}
+def _environment() -> dict[str, str]:
+    return {
+        name: value
+        for name, value in os.environ.items()
+        if name in _KEPT or name.upper() in _OF_HTTP
+    }

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
 from email.utils import parsedate_to_datetime
 from typing import Any
@@ -13,12 +12,14 @@ import httpx
 from receiver import times
 from receiver.calling import call
 from receiver.checks.found import Check, Found, compared
+from receiver.errors import Unusable
 from receiver.outgoing import http_client, read_at_most, time_limit
 from receiver.parts import Receiver
 from receiver.providers import PROVIDERS
 from receiver.providers.errors import ProviderError, TryLater, Unavailable
 from receiver.providers.zimsend.api.answers import Webhook
 from receiver.setting_values import is_loopback
+from receiver.strict_json import read_json
 
 #: Seconds that one request may take.
 REQUEST = 5.0
@@ -177,8 +178,8 @@ def _get(url: str) -> tuple[int, httpx.Headers, bytes]:
 
 def _is_healthy(body: bytes) -> bool:
     try:
-        return bool(json.loads(body) == _HEALTHY)
-    except ValueError:
+        return bool(read_json(body) == _HEALTHY)
+    except Unusable:
         return False
 
 

@@ -8,7 +8,9 @@ from contextlib import closing
 import click
 
 from receiver.commands.common import command, echo, progress
+from receiver.config import url_like_the_settings
 from receiver.errors import ConfigError, StoreUnavailable
+from receiver.parts import parts
 from receiver.store import Store, copying, open_store
 
 
@@ -18,15 +20,13 @@ from receiver.store import Store, copying, open_store
 def copy(source_url: str, target_url: str) -> None:
     """Copy everything from one database into another, and compare them.
 
-    Stop the service first. After an interruption, run it again."""
+    Stop the service first. After an interruption, run it again. Relative paths, and
+    DATABASE_SCHEMA, go for both as for DATABASE_URL; ?schema= in a URL says another one."""
     with (
-        closing(_open("--from", source_url)) as source,
+        closing(_open("--from", source_url, there=True)) as source,
         closing(_open("--to", target_url)) as target,
         progress() as show,
     ):
-        path = source_url.removeprefix("sqlite:///")
-        if path != source_url and not os.path.exists(path):
-            raise click.ClickException(f"--from: there is no file {path}")
         _migrate("--from", source)
         _migrate("--to", target)
         counts = copying.copy(source, target, lambda what, done: show(f"{what}: {done:,}"))
@@ -34,11 +34,21 @@ def copy(source_url: str, target_url: str) -> None:
     echo(f"copied {told}; both sides agree. Now set DATABASE_URL, and start the service")
 
 
-def _open(option: str, url: str) -> Store:
+def _open(option: str, text: str, *, there: bool = False) -> Store:
+    """
+    :param there: if it is a file, it must be there.
+    """
+    receiver = parts()
     try:
-        return open_store(url)
+        url = url_like_the_settings(text, receiver.config, receiver.environment.folder)
+        store = open_store(url)
     except ConfigError as error:
-        raise click.BadParameter(error.problem, param_hint=[option]) from error
+        told = error.problem.replace("DATABASE_URL", option)
+        raise click.BadParameter(told, param_hint=[option]) from error
+    path = url.removeprefix("sqlite:///")
+    if there and path != url and not os.path.exists(path):
+        raise click.ClickException(f"{option}: there is no file {path}")
+    return store
 
 
 def _migrate(option: str, store: Store) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from itertools import islice
 from typing import Any
 
@@ -76,7 +77,8 @@ def list_events(
     if style == "table":
         echo_head()
     store = parts().store
-    for found in islice(store.events(selection), limit):
+    most = None if limit is None else min(limit, sys.maxsize)
+    for found in islice(store.events(selection), most):
         echo_event(for_people(found, store), style)
 
 

@@ -18,7 +18,7 @@ from receiver.outgoing import http_client, read_at_most, time_limit
 from receiver.parts import parts
 from receiver.payloads import Said
 from receiver.providers import PROVIDERS, Door, Provider
-from receiver.strict_json import read_text
+from receiver.strict_json import holds_digits, read_text
 
 #: Seconds that an answer may take in all, bytes of it that are read, and characters shown.
 ANSWER_WITHIN = 10.0
@@ -161,9 +161,15 @@ def _metadata(given: tuple[str, ...]) -> dict[str, Any]:
 
 def _object(text: str) -> dict[str, Any]:
     try:
-        return dict(read_text(text))  # what begins with a brace is an object, or no JSON
+        found = dict(read_text(text))  # what begins with a brace is an object, or no JSON
     except Unusable:
         raise click.BadParameter(f"{text!r} is no JSON object", param_hint=["--metadata"]) from None
+    if holds_digits(found):  # it would be sent as a text, and not as what was typed
+        raise click.BadParameter(
+            "it has a number that is too large: write it as a text, in quotes",
+            param_hint=["--metadata"],
+        )
+    return found
 
 
 def _sender(config: Config, name: str | None) -> tuple[Provider, Door]:

@@ -43,6 +43,15 @@ _made: Embedded | None = None
 _making = threading.RLock()  # what is imported meanwhile may ask for it, too
 
 
+def _renew() -> None:
+    """In a fork, where the thread that may have had it has not come along."""
+    global _making
+    _making = threading.RLock()
+
+
+os.register_at_fork(after_in_child=_renew)
+
+
 def receiver() -> Embedded:
     """The receiver of this process.
 

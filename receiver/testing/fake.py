@@ -156,8 +156,9 @@ class FakeZimSend:
         """Send a body of your own, signed, and run the handlers that are due.
 
         :param body: an object is written as JSON.
+        :raises ValueError: for an object with a number that JSON does not have, like infinity.
         """
-        raw = body if isinstance(body, bytes) else json.dumps(body).encode()
+        raw = body if isinstance(body, bytes) else json.dumps(body, allow_nan=False).encode()
         status_code, answer, event_id = self._ready.post(raw, provider)
         self._ready.run()
         return Result(status_code, answer, event_id, self._ready)

@@ -9,7 +9,9 @@ import logging
 import os
 import socket
 import subprocess
+import sys
 from collections.abc import Iterator
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -350,6 +352,19 @@ def test_the_targets_are_in_no_environment_and_no_argument(
     assert TOKEN not in str(started)
     assert "hunter2" not in str(started)
     assert started[0][1]["https_proxy"] == "http://proxy:3128"
+
+
+@pytest.mark.parametrize("in_front", [False, True])
+def test_no_file_of_the_current_folder_stands_in_for_a_library(
+    target: Canned, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, in_front: bool
+) -> None:
+    """`manage.py` and the `flask` command put its folder in front of all others."""
+    for name in ("email", "markdown", "requests", "smtplib"):
+        (tmp_path / f"{name}.py").write_text("raise SystemExit('not meant')\n")
+    monkeypatch.chdir(tmp_path)
+    if in_front:
+        monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
+    assert sending.send([url(target)], [Parcel(0, "t", "x", True)]) == [None]
 
 
 def test_the_command_tries_each_target(

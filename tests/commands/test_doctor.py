@@ -213,6 +213,7 @@ def test_a_providers_clock(
         (HEALTHY, "ok", "leads to this service"),
         (ok({"status": "up"}), "wrong", "not as this service"),
         (status(200, b"<html>"), "wrong", "not as this service"),
+        (status(200, b"[" * 1_000), "wrong", "not as this service"),
         (status(404), "wrong", "answers 404"),
         (status(301, b"", "Location: /x"), "wrong", "redirect"),
     ],

@@ -162,6 +162,7 @@ def test_events_by_number_newest_first_and_no_more_than_asked(
     everything = events()
     assert events("--newest") == everything[::-1]
     assert events("--newest", "--limit", "2") == everything[:-3:-1]
+    assert events("--limit", "9" * 20) == everything
     assert events("--to", "004915100000") == ["m4.failed"]
     assert [event["test"] for event in listed(runner)] == [False] * 4 + [True]
     receiver.store.work(clock.time, [], [Want("first", 1, 30 * SECOND, 12)], 5)

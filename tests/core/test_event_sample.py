@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import math
 from collections.abc import Iterator
 from dataclasses import fields
 from datetime import UTC, datetime, timedelta, timezone
@@ -182,6 +183,8 @@ def test_a_sample_has_nothing_that_an_event_has_not() -> None:
         ("sms.sent", {"source": "fax"}, "source='fax' is none of webhook"),
         ("sms.sent", {"provider": "fax"}, "provider='fax' is none of"),
         ("sms.sent", {"attempt": 0}, "from 1 on"),
+        ("sms.sent", {"metadata": {"n": math.inf}}, "not JSON compliant"),
+        ("sms.sent", {"data": {"n": [math.nan]}, "redacted": True}, "not JSON compliant"),
     ],
 )
 def test_a_sample_that_no_event_can_be(kind: str, attributes: dict[str, Any], why: str) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from receiver.config import Config
 from receiver.parts import parts
 from tests.embedded import djangos
 from tests.embedded.djangos import Ask
+from tests.forks import in_a_fork
 from tests.server import ROOT
 
 
@@ -297,3 +299,14 @@ def test_nothing_is_opened_and_no_thread_starts_before_the_first_request(tmp_pat
         text=True,
     )
     assert (ran.stdout, ran.stderr) == ("1 ['sms']\n", "")
+
+
+def test_a_fork_makes_the_receiver_whoever_makes_it_at_the_fork(given: dict[str, Any]) -> None:
+    from receiver.django import embedding
+
+    with override_settings(ZIMSEND=given), ThreadPoolExecutor(1) as pool:
+        pool.submit(embedding._making.acquire).result(10)
+        try:
+            assert in_a_fork(lambda: embedding.receiver().group is not None)
+        finally:
+            pool.submit(embedding._making.release).result(10)

@@ -10,18 +10,20 @@ import sys
 import threading
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
+from flask import Flask
 from werkzeug.test import Client
 
 from receiver import ConfigError, Event
 from receiver.store import Selection
 from tests.embedded.conftest import SETTINGS, Embed, client_of, parts_of, report
+from tests.forks import in_a_fork
 from tests.postgres import Databases
 from tests.server import eventually
 
@@ -109,19 +111,6 @@ def test_handlers_may_come_after_the_first_request_and_run_inside_the_hosts_cont
     assert late == [["in", "out", "in"]]
 
 
-def in_a_fork(check: Callable[[], bool]) -> bool:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # to fork beside threads, from 3.12 on
-        child = os.fork()
-    if child == 0:
-        status = 1
-        try:
-            status = 0 if check() else 1
-        finally:
-            os._exit(status)
-    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
-
-
 def test_a_fork_uses_nothing_that_was_opened_before_it(embed: Embed, databases: Databases) -> None:
     """As under a server that loads the program, is asked once, and then forks its workers."""
     embedded = embed(SETTINGS | {"DATABASE_URL": databases.create(empty=True)})
@@ -154,6 +143,38 @@ def test_what_has_not_been_used_may_be_forked(embed: Embed, tmp_path: Path) -> N
     assert in_a_fork(check)
     assert calls == []
     assert client_of(embedded).get("/sms/readyz").status_code == 200
+
+
+def test_a_fork_waits_for_no_thread_that_has_not_come_along(
+    embed: Embed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As where the server forks while its first request makes the application."""
+    embedded = embed()
+    embedded.close()
+    make, here = embedded._make, os.getpid()
+    makes, goes_on = threading.Event(), threading.Event()
+
+    def slowly() -> Flask:
+        if os.getpid() == here:
+            makes.set()
+            assert goes_on.wait(30)
+        return make()
+
+    monkeypatch.setattr(embedded, "_make", slowly)
+
+    def check() -> bool:
+        answer = report(client_of(embedded), "sent", "m1", at="/sms/webhooks/zimsend")
+        embedded.close()
+        return answer.status_code == 200
+
+    with ThreadPoolExecutor(1) as pool:
+        made = pool.submit(lambda: embedded.application)
+        try:
+            assert makes.wait(10)
+            assert in_a_fork(check)
+        finally:
+            goes_on.set()
+        assert made.result(10) is embedded.application
 
 
 def test_a_file_of_sqlite_is_not_used_by_a_fork_of_who_has_used_it(

@@ -18,7 +18,7 @@ import pytest
 from tests.server import ROOT, Server
 
 _NOT_OF_A_CLONE = shutil.ignore_patterns(
-    ".*", "__pycache__", "build", "dist", "*.egg-info", "*.db", "node_modules", "screenshots"
+    ".*", "__pycache__", "build", "dist", "*.egg-info", "*.db", "node_modules"
 )
 
 
@@ -26,6 +26,13 @@ _NOT_OF_A_CLONE = shutil.ignore_patterns(
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Built as `make wheel` does, but with the setuptools that is here."""
     (built,) = _once(tmp_path_factory, "wheel", _build).glob("*.whl")
+    return built
+
+
+@pytest.fixture(scope="session")
+def sdist(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Built as `make wheel` does it first, but with the setuptools that is here."""
+    (built,) = _once(tmp_path_factory, "sdist", _build_sdist).glob("*.tar.gz")
     return built
 
 
@@ -55,6 +62,19 @@ def _build(folder: Path) -> None:
     shutil.copytree(ROOT, folder / "clone", ignore=_NOT_OF_A_CLONE)
     arguments = ("--no-build-isolation", "--wheel-dir", str(folder), str(folder / "clone"))
     _pip("wheel", *arguments)
+
+
+def _build_sdist(folder: Path) -> None:
+    clone = folder / "clone"
+    shutil.copytree(ROOT, clone, ignore=_NOT_OF_A_CLONE)
+    # What somebody who tries things out leaves behind.
+    for name in ("docs/.env", "examples/flask_shop/receiver.db", "examples/receiver.db-wal"):
+        (clone / name).touch()
+    code = "import sys; from setuptools import build_meta; build_meta.build_sdist(sys.argv[1])"
+    told = subprocess.run(
+        [sys.executable, "-c", code, folder], cwd=clone, capture_output=True, text=True, timeout=120
+    )
+    assert told.returncode == 0, told.stderr
 
 
 def _install(wheel: Path, folder: Path) -> None:

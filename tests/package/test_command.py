@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import stat
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 from click.testing import CliRunner
@@ -17,6 +20,7 @@ import receiver
 from receiver import first_steps
 from receiver.__main__ import program
 from receiver.commands import commands
+from receiver.errors import ConfigError
 from tests.package.conftest import Shop
 from tests.server import eventually
 from tests.web.dashboard.conftest import SAME_ORIGIN, field_of
@@ -63,17 +67,91 @@ def test_where_no_shell_finds_it_its_path_is_told(installed: Path, tmp_path: Pat
     assert told.stderr.endswith(f"run `{shop.program} migrate`\n")
 
 
-@pytest.mark.parametrize("there", [".env", "my_handlers.py"])
+@pytest.mark.parametrize("there", [[".env"], [".env", "my_handlers.py"]])
 def test_init_overwrites_nothing(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, there: str
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, there: list[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    (tmp_path / there).write_text("mine")
+    for name in there:
+        (tmp_path / name).write_text("mine")
     told = CliRunner().invoke(program, ["init"])
     assert told.exit_code == 1
-    assert told.output == f"Error: {there}: is there already, and nothing was written\n"
-    assert [file.name for file in tmp_path.iterdir()] == [there]
-    assert (tmp_path / there).read_text() == "mine"
+    assert told.output == "Error: .env: is there already, and nothing was written\n"
+    assert sorted(file.name for file in tmp_path.iterdir()) == there
+    assert {file.read_text() for file in tmp_path.iterdir()} == {"mine"}
+
+
+def test_init_leaves_handlers_that_are_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "my_handlers.py").write_text("mine")
+    told = CliRunner().invoke(program, ["init"])
+    assert told.exit_code == 0
+    assert told.output.startswith(
+        "my_handlers.py was there already, and is left as it is\nwrote .env\n"
+    )
+    assert (tmp_path / "my_handlers.py").read_text() == "mine"
+    assert dotenv_values(".env")["HANDLERS"] == "handlers,my_handlers"
+
+
+#: Ends as if killed before the nth thing that it does to files of a folder.
+KILLED = """
+import os, sys
+from pathlib import Path
+from receiver.first_steps import begin
+folder, steps = Path(sys.argv[1]), int(sys.argv[2])
+def watch(event, arguments):
+    global steps
+    if event in ("open", "os.mkdir", "os.link", "os.remove", "os.rename") and counting:
+        steps -= 1
+        if steps < 0:
+            os._exit(9)
+counting = False
+sys.addaudithook(watch)
+counting = True
+begin(folder)
+counting = False
+"""
+
+
+def test_init_that_was_killed_is_completed_by_the_next_one(tmp_path: Path) -> None:
+    whole = tmp_path / "whole"
+    first_steps.begin(whole)
+    ends = set()
+    for steps in range(99):
+        folder = tmp_path / str(steps)
+        killed = subprocess.run([sys.executable, "-c", KILLED, folder, str(steps)])
+        ends.add(files := frozenset(file.name for file in folder.glob("*")))
+        again = CliRunner().invoke(program, ["init", str(folder)])
+        if ".env" in files:
+            assert "is there already" in again.output
+        else:
+            assert again.exit_code == 0, again.output
+        if "my_handlers.py" in files and ".env" not in files:
+            assert f"{folder}/my_handlers.py was there already" in again.output
+        assert (folder / "my_handlers.py").read_bytes() == (whole / "my_handlers.py").read_bytes()
+        assert dotenv_values(folder / ".env").keys() == dotenv_values(whole / ".env").keys()
+        assert stat.S_IMODE((folder / ".env").stat().st_mode) == 0o600
+        if killed.returncode == 0:
+            break
+        assert killed.returncode == 9
+    assert {
+        frozenset(),
+        frozenset({"my_handlers.py"}),
+        frozenset({".env", "my_handlers.py"}),
+    } <= ends
+
+
+def test_init_where_files_have_one_name_only(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on a stick with FAT."""
+    monkeypatch.setattr(os, "link", Mock(side_effect=PermissionError(errno.EPERM, "no links")))
+    first_steps.begin(tmp_path)
+    assert sorted(file.name for file in tmp_path.iterdir()) == [".env", "my_handlers.py"]
+    with pytest.raises(ConfigError, match="is there already"):
+        first_steps.begin(tmp_path)
 
 
 def test_make_run_writes_the_same_settings(tmp_path: Path) -> None:

@@ -1,7 +1,9 @@
-"""What is in the wheel, and what it says of itself."""
+"""What is in the wheel and in the sdist, and what the wheel says of itself."""
 
 from __future__ import annotations
 
+import re
+import tarfile
 from email.message import Message
 from email.parser import Parser
 from pathlib import Path
@@ -29,12 +31,36 @@ def metadata(wheel: Path) -> Message:
         return Parser().parsestr(opened.read(name).decode())
 
 
-def test_it_holds_the_package_and_nothing_else(names: set[str]) -> None:
-    package = {
+def files(folder: str) -> set[str]:
+    """Of a folder of the clone."""
+    return {
         path.relative_to(ROOT).as_posix()
-        for path in (ROOT / "receiver").rglob("*")
-        if path.is_file() and "__pycache__" not in path.parts
+        for path in (ROOT / folder).rglob("*")
+        if path.is_file()
+        and "__pycache__" not in path.parts
+        and path.suffix not in (".db", ".db-wal", ".db-shm")
+        and path.name != ".env"
     }
+
+
+def test_the_sdist_holds_what_whoever_packages_it_needs(sdist: Path) -> None:
+    """The package, what the wheel is built from, and what tells people of both. Without the tests,
+    which want a whole clone."""
+    with tarfile.open(sdist) as opened:
+        found = {m.name.partition("/")[2] for m in opened.getmembers() if m.isfile()}
+    texts = {"README.md", "README.fr.md", "CHANGELOG.md", "CONTRIBUTING.md"}
+    wanted = texts | {"pyproject.toml", "MANIFEST.in"}
+    for folder in ("receiver", "requirements", "docs", "deploy", "examples"):
+        wanted |= files(folder)
+    made = {"PKG-INFO", "setup.cfg"}
+    assert {n for n in found - made if not n.startswith("zimsend_receiver.egg-info/")} == wanted
+    for name in texts - {"CONTRIBUTING.md"}:
+        links = re.findall(r"\]\((?!https?:)([^)#]+)", (ROOT / name).read_text())
+        assert {link.rstrip("/") for link in links} <= found, name
+
+
+def test_it_holds_the_package_and_nothing_else(names: set[str]) -> None:
+    package = files("receiver")
     assert {name for name in names if ".dist-info/" not in name} == package
     assert {"receiver/py.typed", "receiver/web/dashboard/strings/en.json"} < package
     # What is read as a file, and not imported: each kind is named in pyproject.toml.

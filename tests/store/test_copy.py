@@ -13,17 +13,20 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import Result
 from flask.testing import FlaskCliRunner
 
 from app import create_app
 from receiver import event, times
+from receiver.environment import Environment
 from receiver.errors import CopyRefused
 from receiver.event import Incoming
+from receiver.parts import parts
 from receiver.providers.zimsend.webhook import parse
 from receiver.store import Selection, Settlement, Store, Want, copying, open_store
 from receiver.times import DAY, HOUR, SECOND, iso
 from tests.payloads import body_of
-from tests.postgres import Databases
+from tests.postgres import OURS, Databases
 from tests.server import ROOT
 
 NOW = times.now() // SECOND * SECOND
@@ -46,6 +49,8 @@ ASKED = (
     *(f"/v1/sms/status/m{number}" for number in range(40)),
 )
 
+#: Schemas; PostgreSQL's own one is none of ours.
+NAMED = ("own", "other", "public")
 Pair = tuple[str, str]
 
 
@@ -320,3 +325,43 @@ def test_the_option_is_named_whose_database_is_none(
     assert last.startswith("Error: ")
     assert option in last
     assert "DATABASE_URL" not in last
+
+
+def copied(environment: Environment, source: str, target: str) -> Result:
+    app = create_app(environment)
+    ran = app.test_cli_runner().invoke(args=["copy", "--from", source, "--to", target])
+    parts(app).store.close()
+    return ran
+
+
+def test_what_the_settings_say_of_a_url_goes_for_these_as_well(
+    tmp_path: Path, databases: Databases, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where a path begins, in which schema tables are, and what counts of a text in quotes."""
+    here, there = tmp_path / "here", tmp_path / "there"
+    here.mkdir()
+    there.mkdir()
+    monkeypatch.chdir(here)
+    bare = databases.create(empty=True).removesuffix(OURS)
+    own, other, none = (f"{bare}{'&' if '?' in bare else '?'}schema={n}" for n in NAMED)
+    with closing(open_store(f"sqlite:///{there}/receiver.db")) as store:
+        store.migrate()
+        fill(store, 2)
+        expected = all_of(store)
+    environment = Environment(
+        {**ENVIRON, "DATABASE_URL": bare, "DATABASE_SCHEMA": "own"}, folder=there
+    )
+    for source, target in (
+        ("'sqlite:///receiver.db'", f' "{bare}"'),
+        (bare, other),
+        (other, none),
+    ):
+        ran = copied(environment, source, target)
+        assert ran.exit_code == 0, ran.output
+    for url in (own, other, none):
+        with closing(open_store(url)) as store:
+            assert all_of(store) == expected
+    (here / "receiver.db").touch()  # it was meant, or the other one
+    ran = copied(environment, "sqlite:///receiver.db", other)
+    assert ran.exit_code == 2
+    assert f"set --from=sqlite:///{here}/receiver.db" in ran.output.replace("\n", "")

@@ -20,8 +20,9 @@ from receiver.event import Incoming
 from receiver.parts import Receiver
 from receiver.providers.zimsend.webhook import parse
 from receiver.store import Want, open_store
-from receiver.store.sqlite import SqliteStore
+from receiver.store.sqlite import SqliteStore, files
 from tests.conftest import Provider, row_of
+from tests.forks import in_a_fork
 from tests.payloads import envelope, sms
 
 
@@ -210,3 +211,10 @@ def test_a_sqlite_that_is_too_old_stops_the_start(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(sqlite3, "sqlite_version_info", (3, 33, 0))
     with pytest.raises(ConfigError, match=r"3\.34\.0 or newer is needed"):
         open_store("sqlite:///receiver.db")
+
+
+def test_a_fork_makes_a_file_whoever_makes_one_at_the_fork(tmp_path: Path) -> None:
+    with files._making:
+        assert in_a_fork(
+            lambda: files.prepare(str(tmp_path / "receiver.db"), create=True) is not None
+        )

@@ -204,6 +204,26 @@ def test_it_ends_with_its_process_also_where_that_was_forked(store: SqliteStore)
         process.stdout.close()
 
 
+BESIDE = """
+import sys
+sys.path.append(sys.argv[1])
+from receiver.store.sqlite import SqliteStore
+store = SqliteStore(f"{sys.argv[1]}/r.db")
+store.migrate()
+store.write_apart()
+store.write_note("a", "b")
+store.close()
+"""
+
+
+def test_no_file_beside_the_package_stands_in_for_a_library(tmp_path: Path) -> None:
+    """As in a clone, where a user's own modules may have any names."""
+    (tmp_path / "receiver").symlink_to(ROOT / "receiver")
+    for name in ("calendar", "click", "csv", "select"):
+        (tmp_path / f"{name}.py").write_text("raise SystemExit('not meant')\n")
+    subprocess.run([sys.executable, "-P", "-c", BESIDE, tmp_path], cwd=tmp_path, check=True)
+
+
 def test_one_that_stands_still_is_ended_and_replaced(
     store: SqliteStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -264,6 +264,10 @@ def test_what_is_wrong_is_told(zimsend: FakeZimSend) -> None:
         zimsend.send("sms.deliverd")
     with pytest.raises(ValueError, match=r"sms\.sent has no error"):
         zimsend.send("sms.sent", error_code="NO_CREDIT")
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        zimsend.send("sms.sent", metadata={"n": float("inf")})
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        zimsend.post({"event": "sms.sent", "data": {"n": float("nan")}})
     with pytest.raises(TypeError, match=r"no 'error_kode'; it can be given device_id, error_code"):
         zimsend.send("sms.failed", error_kode="NO_CREDIT")  # type: ignore[call-arg]
 

@@ -24,6 +24,15 @@ BESIDE = ("-wal", "-shm")
 _making = threading.Lock()
 
 
+def _renew() -> None:
+    """In a fork, where the thread that may have had it has not come along."""
+    global _making
+    _making = threading.Lock()
+
+
+os.register_at_fork(after_in_child=_renew)
+
+
 def identity(path: str) -> File:
     """Which file lies there. The number of one that is open is never given to another."""
     try:

@@ -14,15 +14,14 @@ import signal
 import socket
 import struct
 import subprocess
-import sys
 import threading
 import traceback
 from collections.abc import Callable
 from contextlib import suppress
 from multiprocessing.connection import Connection
-from pathlib import Path
 from typing import Any, Protocol
 
+from receiver import own_process
 from receiver.errors import StoreUnavailable
 from receiver.store.sqlite.files import File
 
@@ -35,7 +34,7 @@ CLOSING = 4.0
 _ENDED = (
     "the process that writes for this one has ended, or stands still; the next call starts another"
 )
-_SERVE = "import sys; from receiver.store import sqlite; sqlite.serve(*sys.argv[1:])"
+_SERVE = "from receiver.store import sqlite; sqlite.serve(*sys.argv[1:])"
 
 
 class WriterProcess:
@@ -99,12 +98,10 @@ class WriterProcess:
         for option in (socket.SO_SNDTIMEO, socket.SO_RCVTIMEO):
             ours.setsockopt(socket.SOL_SOCKET, option, longest)
         with theirs:
-            found = str(Path(__file__).parents[3])
-            paths = filter(None, (found, self._environ.get("PYTHONPATH")))
             file = map(str, self._file() or ())
             self._child = subprocess.Popen(  # noqa: S603 - our own program
-                [sys.executable, "-P", "-c", _SERVE, str(theirs.fileno()), self._path, *file],
-                env=self._environ | {"PYTHONPATH": os.pathsep.join(paths)},
+                own_process.command(_SERVE, str(theirs.fileno()), self._path, *file),
+                env=self._environ,
                 pass_fds=[theirs.fileno()],
                 stdin=subprocess.DEVNULL,
             )
