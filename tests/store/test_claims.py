@@ -28,7 +28,7 @@ LEASE = 30 * SECOND
 MOST = 3
 PATIENCE = 5.0
 #: Items of one message; and seconds that a call may take in a test, on a machine that is busy.
-MANY = 20_000
+MANY = 10_000
 GENEROUS = 0.05
 
 
