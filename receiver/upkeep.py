@@ -29,8 +29,6 @@ _PATIENCE = 2.0
 _YIELD = 3
 _YIELD_OF_TEXTS = 10
 _SHORTEST_REST = 0.005
-#: Batches that are deleted before the index of texts is put in order.
-_MERGE_EVERY = 8
 #: The turn to look at what has expired; and the note of the time that has surely come.
 _TURN = "expiry"
 _SURELY = "surely past"
@@ -56,7 +54,7 @@ def expire(
     :param progress: told how much has been deleted so far, after each batch.
     :param stopped: asked after each batch whether to leave the rest to another time.
     """
-    total, batches = Expired(), 0
+    total = Expired()
     while not stopped() and patiently(lambda: store.count_arrivals(TYPES, _PATIENCE)):
         pass  # each event is counted before it can go
     while not stopped():
@@ -65,19 +63,9 @@ def expire(
             break
         total = total.plus(batch)
         progress(total)
-        batches += 1
-        if batches % _MERGE_EVERY == 0:  # what was deleted is a part of the index of texts, too
-            _index_texts(store, stopped)
-    if batches:
-        _index_texts(store, stopped)
     while not stopped() and patiently(lambda: store.shrink(_PATIENCE)):
         pass
     return total
-
-
-def _index_texts(store: Store, stopped: Callable[[], bool]) -> None:
-    while not stopped() and patiently(lambda: store.index_texts(_PATIENCE), _YIELD_OF_TEXTS):
-        pass
 
 
 def surely_past(store: Store, now: int, running: int = 0) -> int | None:
@@ -170,7 +158,10 @@ class Upkeep:
     def step(self, now: int) -> None:
         """Index what is new; expire, if it is this process's turn."""
         self._store.tidy()
-        _index_texts(self._store, self._stopped.is_set)
+        while not self._stopped.is_set() and patiently(
+            lambda: self._store.index_texts(_PATIENCE), _YIELD_OF_TEXTS
+        ):
+            pass
         if (looked := time.monotonic()) >= self._count_at:
             self._count_at = looked + self.COUNT_EVERY
             while patiently(lambda: self._store.count_arrivals(TYPES, _PATIENCE)):

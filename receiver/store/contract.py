@@ -340,10 +340,9 @@ class Upkeep(Protocol):
     """What the service asks by itself: to index, to forget and to give space back."""
 
     def index_texts(self, patience: float) -> bool:
-        """Make some of the new texts quick to search, or keep the index of texts in few parts: what
-        was indexed or deleted before makes more of them.
+        """Make some of the new texts quick to search.
 
-        :returns: whether there is more to do.
+        :returns: whether there are more.
         """
 
     def tidy(self) -> None:

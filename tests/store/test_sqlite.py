@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 import sqlite3
 import subprocess
 import sys
@@ -14,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from receiver import status, times, upkeep
+from receiver import status, times
 from receiver.errors import SchemaMismatch, StoreUnavailable
 from receiver.event import Incoming
 from receiver.mirror import Search
@@ -242,52 +241,6 @@ def test_long_texts_are_indexed_in_small_steps(tmp_path: Path) -> None:
         steps += 1
     assert steps == 2
     assert store.history(Search(text="long long"), 0, 1)[0] == 4
-    store.close()
-
-
-def test_the_index_is_merged_in_small_steps(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Webhooks wait for each transaction. In some of them FTS5 would write hundreds of pages."""
-    store = SqliteStore(str(tmp_path / "r.db"))
-    store.migrate()
-    now, chance = times.now(), random.Random(1)
-    words = [f"{chance.randrange(10**6)}" for _ in range(2_000)]
-    for first in range(0, 6_000, 100):
-        items = []
-        for number in range(first, first + 100):
-            text = " ".join(chance.choices(words, k=12))
-            at = now - number % 2 * DAY
-            body = body_of(
-                "sms.sent", {"message_id": f"m{number}", "message": text}, timestamp=iso(at)
-            )
-            items.append(parse(body, received_at=at, retention=90 * DAY))
-        store.ingest(items, lambda _: (), 5)
-    assert store._writer is not None
-    store._writer.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
-    store._writer.execute("PRAGMA wal_autocheckpoint = 0")  # so that the log only grows
-    log, steps = tmp_path / "r.db-wal", list[int]()
-
-    def watched(step: Callable[..., Any]) -> Callable[..., Any]:
-        def run(*args: Any) -> Any:
-            before = log.stat().st_size
-            done = step(*args)
-            steps.append((log.stat().st_size - before) // 4_096)
-            return done
-
-        return run
-
-    for name in ("index_texts", "expire"):
-        monkeypatch.setattr(store, name, watched(getattr(store, name)))
-    while store.index_texts(5):
-        pass
-    assert len(steps) >= 30
-    monkeypatch.setattr(upkeep, "_SHORTEST_REST", 0)
-    monkeypatch.setattr(upkeep, "_YIELD", 0)
-    assert upkeep.expire(store, now).messages == 3_000
-    assert max(steps) < 120
-    (parts,) = store._writer.execute("SELECT count(DISTINCT segid) FROM search_idx").fetchone()
-    assert parts < 12
     store.close()
 
 

@@ -9,7 +9,6 @@ from receiver.store.contract import Expired
 from receiver.store.group import NOT_YET, UNDATED
 from receiver.store.sqlite import expiry, mirror
 from receiver.store.sqlite.connections import SHORT_PATIENCE, Connections, as_unavailable
-from receiver.store.sqlite.merging import merge
 
 #: Pages given back to the disk in one go, and those that are kept for what comes next. Few: where
 #: very many are free, SQLite takes half a millisecond to find the place for each.
@@ -48,20 +47,12 @@ class Upkeep(Connections):
 
     #: The last receipt in quarantine when its size was within its bound.
     _bounded_at: int | None = None
-    #: The index of texts may have parts that are to be merged.
-    _unmerged = True
 
     def index_texts(self, patience: float) -> bool:
-        if self._unmerged:  # first, or its parts become many where very much is new
-            with self._transaction(patience) as connection:
-                self._unmerged = merge(connection)
-            if self._unmerged:
-                return True
         with self._reading() as connection:
             if not mirror.has_unindexed(connection):
                 return False
         with self._transaction(patience) as connection:
-            self._unmerged = True
             return mirror.index_texts(connection)
 
     def tidy(self) -> None:
@@ -72,7 +63,6 @@ class Upkeep(Connections):
 
     def expire(self, before: int, patience: float) -> Expired:
         with self._transaction(patience) as connection:
-            self._unmerged = True
             return expiry.expire_batch(connection, before)
 
     def expirable(self, before: int) -> Expired:
