@@ -117,6 +117,8 @@ class Upkeep:
 
     #: Seconds between two looks for new texts.
     LOOK = 1.0
+    #: Seconds that texts are indexed, until all else has its turn.
+    LONGEST_INDEXING = 5.0
     #: How often everything is looked through for what has expired.
     EVERY = 10 * times.MINUTE
     #: Seconds between two looks for events that nobody has counted.
@@ -158,10 +160,13 @@ class Upkeep:
     def step(self, now: int) -> None:
         """Index what is new; expire, if it is this process's turn."""
         self._store.tidy()
+        began = time.monotonic()
         while not self._stopped.is_set() and patiently(
             lambda: self._store.index_texts(_PATIENCE), _YIELD_OF_TEXTS
         ):
-            pass
+            # Where they come faster than they are indexed, there is no end.
+            if time.monotonic() - began > self.LONGEST_INDEXING:
+                break
         if (looked := time.monotonic()) >= self._count_at:
             self._count_at = looked + self.COUNT_EVERY
             while patiently(lambda: self._store.count_arrivals(TYPES, _PATIENCE)):

@@ -7,11 +7,13 @@ import sqlite3
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import pytest
 from sqlite_utils import Database
 
-from receiver.store import Selection, Store, copying, open_store
+from receiver import erasing, phone
+from receiver.store import Selection, Settlement, Store, copying, open_store
 from receiver.store.sqlite import SqliteStore
 from receiver.store.sqlite.schema import migrations
 from receiver.times import DAY, SECOND
@@ -19,6 +21,13 @@ from tests.postgres import Databases
 from tests.store.test_claims import LOOSE, MIRRORED, NOW, claim, done, drained, ids, ingest, report
 
 STEP = "queues_are_numbered"
+#: A replay for the handler that is there.
+AS_IT_IS: dict[str, Any] = {
+    "wanting": lambda _: ("h",),
+    "now": NOW,
+    "dry_run": False,
+    "progress": lambda _: None,
+}
 
 
 @pytest.fixture
@@ -160,3 +169,72 @@ def test_a_message_with_work_beside_the_mirror_does_not_expire(sqlite_store: Sql
     assert drained(sqlite_store, now=NOW + 60 * SECOND) == ["e0"]
     sqlite_store.expire(later, 5)
     assert list(sqlite_store.events(Selection())) == []
+
+
+# --- what changes later
+
+
+def test_each_message_that_is_replayed_has_a_queue_of_its_own(store: Store) -> None:
+    ingest(store, *(report(f"e{number}", f"m{number}", number) for number in range(5)))
+    claim(store, *(Settlement(one, "dead", NOW, "error") for one in claim(store)))
+    assert store.replay(Selection(state="dead"), **AS_IT_IS) == 5
+    assert sorted(ids(claim(store))) == ["e0", "e1", "e2", "e3", "e4"]
+
+
+@pytest.mark.parametrize("kind", [LOOSE, MIRRORED])
+def test_what_is_replayed_waits_for_its_own_message(store: Store, kind: str) -> None:
+    ingest(store, report("x1", "x", 0, kind=kind))
+    (first,) = claim(store)
+    claim(store, *done(first))
+    ingest(store, report("y1", "y", 0), report("x2", "x", 10), report("y2", "y", 10))
+    second = claim(store)
+    assert sorted(ids(second)) == ["x2", "y1"]
+    store.replay(Selection(ids=("x1",)), **AS_IT_IS)
+    assert claim(store) == []
+    assert sorted(ids(claim(store, *done(*second)))) == ["x1", "y2"]
+
+
+def test_what_was_copied_again_is_of_one_queue(tmp_path: Path, databases: Databases) -> None:
+    url = databases.lend()
+    with (
+        closing(open_store(url)) as source,
+        closing(open_store(f"sqlite:///{tmp_path / 'copy.db'}")) as target,
+    ):
+        target.migrate()
+        ingest(source, report("e0", "m", 20), report("e1", "beside", 20))
+        copying.fill(source, target, lambda table, done: None)
+        ingest(source, report("e2", "m", 10, kind=MIRRORED), report("e3", "beside", 10))
+        copying.fill(source, target, lambda table, done: None)
+        first = claim(target)
+        assert sorted(ids(first)) == ["e2", "e3"]
+        assert sorted(ids(claim(target, *done(*first)))) == ["e0", "e1"]
+    databases.take_back(url)
+
+
+def test_what_comes_while_a_number_is_forgotten_is_of_its_messages_queue(store: Store) -> None:
+    number = phone.number("+33699888777", None)
+    assert number is not None
+    ingest(store, report("e0", "about 33699888777", 10))
+    came: list[str] = []
+
+    def meanwhile(_told: str) -> None:
+        if not came:
+            came.append("e1")
+            ingest(store, report("e1", "about 33699888777", 0))
+
+    erasing.forget(store, number, meanwhile)
+    assert came
+    assert drained(store) == ["e1", "e0"]
+
+
+def test_work_without_a_queue_keeps_nobody_parked(sqlite_store: SqliteStore) -> None:
+    """As a copy leaves it that was killed."""
+    ingest(sqlite_store, *(report(f"e{number}", "m", number) for number in range(3)))
+    ingest(sqlite_store, report("e3", "other", 0), report("e4", "other", 10))
+    claim(sqlite_store)
+    with closing(sqlite3.connect(sqlite_store.path)) as db:
+        db.execute("UPDATE deliveries SET queue = NULL WHERE message_id = 'm'")
+        db.execute("UPDATE deliveries SET state = 'done' WHERE event_seq IN (1, 4)")
+        db.commit()
+    assert sqlite_store.unpark(NOW) == 1
+    assert ids(claim(sqlite_store)) == ["e4"]

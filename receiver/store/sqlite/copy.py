@@ -95,7 +95,7 @@ class Copy(Connections):
 
     def settle_copy(self) -> None:
         with self._transaction() as connection:
-            queues.number(connection)
+            queues.number_anew(connection)
             connection.execute(
                 "UPDATE marks SET value = max(value, (SELECT coalesce(max(seq), 0) FROM events))"
                 " WHERE name = 'seq'"

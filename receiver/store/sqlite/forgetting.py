@@ -22,6 +22,7 @@ from receiver.store.forgetting import (
     cell,
     message,
 )
+from receiver.store.sqlite import queues
 from receiver.store.sqlite.codes import DAY_OF_AT, counted_code
 from receiver.store.sqlite.connections import (
     PATIENCE,
@@ -222,6 +223,7 @@ def _change(connection: sqlite3.Connection, part: str, keys: list[RowKey], whom:
     table = ROWS[part]
     which = " AND ".join(f"{column} = ?" for column in table.key)
     changed = 0
+    renamed: set[str] = set()
     for key in keys:
         found = connection.execute(
             f"SELECT {', '.join(table.columns)} FROM {part} WHERE {which}", key
@@ -231,6 +233,9 @@ def _change(connection: sqlite3.Connection, part: str, keys: list[RowKey], whom:
         sets = ", ".join(f"{column} = ?" for column in table.columns)
         connection.execute(f"UPDATE {part} SET {sets} WHERE {which}", (*values, *key))
         changed += 1
+        if part == "deliveries" and values[0] is not None:
+            renamed.add(values[0])  # what has come since has the new id
+    queues.join(connection, renamed)
     connection.execute(_HAS_CHANGED)
     return changed
 

@@ -6,8 +6,9 @@ index of them is written at another page by every arrival, claim and end. The nu
 
 from __future__ import annotations
 
+import json
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 from sqlite_utils import Database
 
@@ -20,13 +21,14 @@ def queue_of(message_id: str, event_seq: str) -> str:
     """An expression for the queue of a new work item: the key of its message; as long as the mirror
     has none, the queue of what is pending of it; else one of its own, which is negative.
 
-    :param message_id, event_seq: expressions.
+    :param message_id, event_seq: expressions; a column needs the name of its table in front.
     """
     return f"""
         CASE WHEN {message_id} IS NOT NULL THEN coalesce(
             (SELECT key FROM messages WHERE id = {message_id}),
-            (SELECT queue FROM deliveries
-             WHERE message_id = {message_id} AND state = 'pending' AND queue < 0 LIMIT 1),
+            (SELECT beside.queue FROM deliveries AS beside
+             WHERE beside.message_id = {message_id} AND beside.state = 'pending'
+               AND beside.queue < 0 LIMIT 1),
             -{event_seq}) END"""
 
 
@@ -43,6 +45,17 @@ def number(connection: sqlite3.Connection) -> None:
     connection.execute(_OF_OTHERS)
 
 
+def number_anew(connection: sqlite3.Connection) -> None:
+    """The same for all that are pending: what came after the first time has numbers, too."""
+    connection.execute("UPDATE deliveries SET queue = NULL WHERE state = 'pending'")
+    number(connection)
+
+
+def join(connection: sqlite3.Connection, message_ids: Collection[str]) -> None:
+    """Make one queue of what is pending of each of these messages, whose ids have just changed."""
+    connection.execute(_JOIN, (json.dumps(list(message_ids)),))
+
+
 _OF_MESSAGES = """
 UPDATE deliveries SET queue = (SELECT key FROM messages WHERE id = deliveries.message_id)
 WHERE state = 'pending' AND message_id IS NOT NULL AND queue IS NULL
@@ -54,6 +67,15 @@ FROM (SELECT message_id, min(event_seq) AS first FROM deliveries
       WHERE state = 'pending' AND message_id IS NOT NULL AND queue IS NULL
       GROUP BY message_id) AS others
 WHERE deliveries.message_id = others.message_id AND state = 'pending' AND queue IS NULL
+"""
+
+_JOIN = """
+UPDATE deliveries SET queue = coalesce(
+    (SELECT key FROM messages WHERE id = deliveries.message_id),
+    (SELECT min(beside.queue) FROM deliveries AS beside
+     WHERE beside.message_id = deliveries.message_id AND beside.state = 'pending'
+       AND beside.queue < 0))
+WHERE state = 'pending' AND queue < 0 AND message_id IN (SELECT value FROM json_each(?))
 """
 
 _QUEUES = f"""

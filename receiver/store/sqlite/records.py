@@ -268,8 +268,8 @@ WHERE event_seq = (SELECT seq FROM events WHERE id = ?) AND traceback IS NOT NUL
 # The fence grows so that whoever still runs the item from before no longer counts.
 _REPLAY = f"""
 INSERT INTO deliveries (event_seq, handler, message_id, queue, occurred_at, due_at)
-SELECT seq, :handler, message_id, {queue_of("message_id", "seq")}, occurred_at, :now
-FROM events WHERE seq = :seq
+SELECT e.seq, :handler, e.message_id, {queue_of("e.message_id", "e.seq")}, e.occurred_at, :now
+FROM events AS e WHERE e.seq = :seq
 ON CONFLICT (event_seq, handler) DO UPDATE SET
     state = 'pending', due_at = excluded.due_at, queue = excluded.queue, leased = 0,
     fence = fence + 1, attempts = 0, last_error = NULL, traceback = NULL, cause = '',

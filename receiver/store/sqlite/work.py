@@ -344,10 +344,12 @@ WHERE (event_seq, handler) IN (
 _LEFT_PARKED = f"""
 WITH RECURSIVE found (names) AS (
     SELECT (SELECT json_array(handler, queue) FROM deliveries INDEXED BY deliveries_parked
-            WHERE state = 'pending' AND due_at = {NEVER} ORDER BY handler, queue LIMIT 1)
+            WHERE state = 'pending' AND due_at = {NEVER} AND queue IS NOT NULL
+            ORDER BY handler, queue LIMIT 1)
     UNION ALL
     SELECT (SELECT json_array(handler, queue) FROM deliveries INDEXED BY deliveries_parked
             WHERE state = 'pending' AND due_at = {NEVER}
+              AND queue IS NOT NULL
               AND (handler, queue) > ({item_of("names", 0)}, {item_of("names", 1)})
             ORDER BY handler, queue LIMIT 1)
     FROM found WHERE names IS NOT NULL)

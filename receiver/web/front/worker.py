@@ -118,6 +118,7 @@ class LoopWorker(Worker):  # type: ignore[misc]
             for _ in range(_LAST_ROUNDS):
                 if not self._accept(front, listener.sock):
                     break
+                await asyncio.sleep(0)  # what they have sent is read
             listener.sock.close()
         await self._end(front, time.monotonic() + _ANSWERED_WITHIN)
 
