@@ -2,6 +2,9 @@
 
 Work items are found by that number instead of by their message's id. Ids are in no order, so an
 index of them is written at another page by every arrival, claim and end. The numbers grow.
+
+The step has landed, and calls `queue_of` and `number`. So these are never changed: a later step
+brings its own.
 """
 
 from __future__ import annotations
@@ -46,13 +49,20 @@ def number(connection: sqlite3.Connection) -> None:
 
 
 def number_anew(connection: sqlite3.Connection) -> None:
-    """The same for all that are pending: what came after the first time has numbers, too."""
+    """Give each pending work item its queue, whatever queue it has.
+
+    Where a database is copied a second time, a message may have come into the mirror in between:
+    then its older items have a number that is no longer right.
+    """
     connection.execute("UPDATE deliveries SET queue = NULL WHERE state = 'pending'")
     number(connection)
 
 
 def join(connection: sqlite3.Connection, message_ids: Collection[str]) -> None:
-    """Make one queue of what is pending of each of these messages, whose ids have just changed."""
+    """Put the pending work of each of these messages, whose ids have just changed, into one queue.
+
+    Work that came while a number was being forgotten has the new id already, and another queue.
+    """
     connection.execute(_JOIN, (json.dumps(list(message_ids)),))
 
 
