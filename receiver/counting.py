@@ -51,6 +51,7 @@ class Counting(Uncounted):
         #: By histogram: how many there were in each bucket, and all their seconds.
         self._cells: dict[Key, list[float]] = {}
         self._process: int | None = None
+        self._thread: threading.Thread | None = None
         #: Held while a batch is added; and that batch, until it is known to be.
         self._adding = threading.Lock()
         self._batch: tuple[str, dict[Key, int]] | None = None
@@ -83,7 +84,8 @@ class Counting(Uncounted):
         self._process = os.getpid()
         self._counts, self._cells, self._batch = {}, {}, None
         self._adding, self._heard = threading.Lock(), threading.Event()
-        threading.Thread(target=self._run, name="counting", daemon=True).start()
+        self._thread = threading.Thread(target=self._run, name="counting", daemon=True)
+        self._thread.start()
 
     def _run(self) -> None:
         while not self._stopped.wait(self.EVERY):
@@ -93,9 +95,11 @@ class Counting(Uncounted):
                 self._heard.set()  # later again
 
     def stop(self) -> None:
-        """Add nothing more by itself."""
+        """Add nothing more by itself, and wait a moment for a batch that is being added."""
         self._stopped.set()
         self._heard.set()
+        if self._thread is not None:
+            self._thread.join(self.PATIENCE)
 
     def flush(self) -> bool:
         """Add to the store what was counted here, and what rows say that nobody has counted yet.

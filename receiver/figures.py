@@ -107,6 +107,7 @@ class Snapshots:
         self._process: int | None = None
         self._seen: tuple[Figures, float] | None = None
         self._asked_at = 0.0
+        self._thread: threading.Thread | None = None
         self._stopped = threading.Event()
         self._failures = Sparingly()
         #: Held by who reads the counters, and what was read; when that failed.
@@ -121,7 +122,8 @@ class Snapshots:
             if self._process != os.getpid():  # it was never asked, or is a fork of who was
                 self._process, self._seen = os.getpid(), None
                 self._reading = threading.Lock()
-                threading.Thread(target=self._run, name="figures", daemon=True).start()
+                self._thread = threading.Thread(target=self._run, name="figures", daemon=True)
+                self._thread.start()
             if self._seen is None:
                 self._change.wait(self.PATIENCE)
             if self._seen is None:
@@ -130,8 +132,10 @@ class Snapshots:
         return Told(self._read_counters(), figures, time.monotonic() - at)
 
     def stop(self) -> None:
-        """Look no more."""
+        """Look no more, and wait a moment for a look that is being taken."""
         self._stopped.set()
+        if self._thread is not None:
+            self._thread.join(self.SHORT_PATIENCE)
 
     def _read_counters(self) -> Mapping[Key, int]:
         """Those of this moment; the last ones where the store does not answer."""

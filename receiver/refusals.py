@@ -65,6 +65,8 @@ class Refusals:
     LATELY = 900.0
     #: Refused requests between two lines that are looked at.
     LOOKED_AT = 4
+    #: Seconds that `stop` waits at most.
+    STOP_WITHIN = 1.0
 
     def __init__(self, right: Sequence[str], clock: Callable[[], float] = time.monotonic) -> None:
         self._right = right
@@ -78,7 +80,9 @@ class Refusals:
         self._samples: deque[Callable[[], str]] = deque(maxlen=self.LOOKED_AT)
         self._paths: set[str] = set()
         self._last: float | None = None
-        self._telling = False
+        #: Writes the lines for as long as there is something to tell.
+        self._teller: threading.Thread | None = None
+        self._stopped = threading.Event()
         #: Told of each line of the log, in a thread that may wait.
         self.keep: Callable[[str], object] = lambda line: None
 
@@ -120,9 +124,11 @@ class Refusals:
             self._last = self._clock()
             self.counts[cause] += 1
             self._untold[cause] += 1
-            begin, self._telling = not self._telling, True
-        if begin:
-            threading.Thread(target=self._tell_all, name="refusals", daemon=True).start()
+            # In a fork the thread has not come along.
+            begins = self._teller is None or not self._teller.is_alive()
+            if begins and not self._stopped.is_set():
+                self._teller = threading.Thread(target=self._tell_all, name="refusals", daemon=True)
+                self._teller.start()
 
     def _tell_all(self) -> None:
         """One line now, and one a minute for as long as there is something to tell."""
@@ -134,9 +140,18 @@ class Refusals:
                 told = ""
             with self._guard:
                 if told is None and not self._untold:
-                    self._telling = False
+                    self._teller = None
                     return
-            time.sleep(self.EVERY)
+            if self._stopped.wait(self.EVERY):
+                return
+
+    def stop(self) -> None:
+        """Tell nothing more, and wait a moment for a line that is being written."""
+        self._stopped.set()
+        with self._guard:
+            teller = self._teller
+        if teller is not None:
+            teller.join(self.STOP_WITHIN)
 
     def tell(self) -> str | None:
         """Write down what has not been told; returns that line, `None` if there is nothing."""

@@ -143,6 +143,7 @@ def close(app: Flask, *, flush: bool = False) -> None:
     """
     receiver = parts(app)
     receiver.ingest.stop()
+    receiver.receiving.refusals.stop()
     receiver.counting.stop()
     if flush:
         receiver.counting.flush()
