@@ -27,7 +27,7 @@ _PATIENCE = 2.0
 #: A batch rests so many times what it took, and at least so many seconds. Texts rest longer: under
 #: load there is always one more batch of them, and nobody waits for it.
 _YIELD = 3
-_YIELD_OF_TEXTS = 10
+_YIELD_OF_TEXTS = 20
 _SHORTEST_REST = 0.005
 #: The turn to look at what has expired; and the note of the time that has surely come.
 _TURN = "expiry"

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable, Sequence
 from functools import partial
 from multiprocessing.connection import Connection
 
 from receiver.errors import StoreUnavailable
-from receiver.store.claiming import tell_given_up
-from receiver.store.contract import Claim, Engine, Outlook, Settlement, Want
+from receiver.store.contract import Engine, Outlook
 from receiver.store.sqlite.connections import SHORT_PATIENCE
 from receiver.store.sqlite.copy import Copy
 from receiver.store.sqlite.counters import Counters
@@ -30,8 +28,8 @@ from receiver.store.sqlite.writer_process import WriterProcess, answer_calls
 #: What the worker's process writes again and again. Not `tidy`, which holds no lock that others
 #: wait for, and takes as long as the disk does.
 _WRITTEN_APART = (
-    *("renew", "unpark", "bury", "index_texts", "expire", "bound_quarantine", "shrink"),
-    *("date_undated", "claim_turn", "keep_turn", "take", "write_note", "write_notes"),
+    *("settle_and_claim", "renew", "unpark", "bury", "index_texts", "expire", "bound_quarantine"),
+    *("shrink", "date_undated", "claim_turn", "keep_turn", "take", "write_note", "write_notes"),
     *("add_counts", "count_arrivals"),
 )
 
@@ -47,32 +45,6 @@ class SqliteStore(
         process = self._writer_process = WriterProcess(self.path, lambda: self._file)
         for name in _WRITTEN_APART:
             setattr(self, name, partial(process.call, name))
-
-    def work(
-        self,
-        now: int,
-        settlements: Sequence[Settlement],
-        wants: Sequence[Want],
-        patience: float,
-        given_up: Callable[[str, Sequence[int]], None] = tell_given_up,
-    ) -> list[Claim]:
-        if self._writer_process is None:
-            return super().work(now, settlements, wants, patience, given_up)
-        claims: list[Claim]
-        claims, dead = self._writer_process.call("work_apart", now, settlements, wants, patience)
-        for handler, items in dead:
-            given_up(handler, items)
-        return claims
-
-    def work_apart(
-        self, now: int, settlements: Sequence[Settlement], wants: Sequence[Want], patience: float
-    ) -> tuple[list[Claim], list[tuple[str, list[int]]]]:
-        """`work` for another process, which is told what was given up together with the claims."""
-        dead: list[tuple[str, list[int]]] = []
-        claims = super().work(
-            now, settlements, wants, patience, lambda name, items: dead.append((name, list(items)))
-        )
-        return claims, dead
 
     def close(self) -> None:
         if self._writer_process is not None:

@@ -9,7 +9,7 @@ import json
 import sqlite3
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from receiver import ids, mirror
 from receiver.mirror import Search
@@ -27,7 +27,7 @@ _MOST_TRIGRAMS = 24
 _MANY = 20_000
 #: Messages that are indexed in one transaction, and characters of their texts, about: it bounds
 #: what a webhook may have to wait for. So many are searched without an index, at once.
-_INDEXED_AT_ONCE = 200
+_INDEXED_AT_ONCE = 400
 _CHARACTERS_AT_ONCE = 50_000
 
 _EACH = "SELECT value FROM json_each(?)"
@@ -450,28 +450,47 @@ def _folded(row: Row) -> str:
     return mirror.fold(row["message"][2]) if "message" in row else ""
 
 
-def has_unindexed(connection: sqlite3.Connection) -> bool:
-    """Whether there is a text that the index does not know."""
-    found = connection.execute(
-        "SELECT EXISTS (SELECT 1 FROM messages INDEXED BY messages_unindexed WHERE indexed = 0)"
-    )
-    return bool(found.fetchone()[0])
+class Texts(NamedTuple):
+    """Some texts and metadata that the indexes do not know, in the form in which they are told.
+
+    :param rows: by key, each message's text and its metadata.
+    :param latest, changes: the latest event then, and how often rows had been deleted or rewritten.
+    """
+
+    rows: dict[int, tuple[str, list[tuple[str, str]]]]
+    latest: int
+    changes: int
 
 
-def index_texts(connection: sqlite3.Connection) -> bool:
-    """Tell the indexes of some texts and metadata that they do not know. Needs the write lock.
+def unindexed_texts(connection: sqlite3.Connection) -> Texts:
+    """What is to be indexed next."""
+    latest, changes = connection.execute(_STATE).fetchone()
+    rows = {
+        key: (_folded(row), list(mirror.metadata(row).items()))
+        for key, row in _unindexed(connection)
+    }
+    return Texts(rows, latest, changes)
 
+
+def index_texts(connection: sqlite3.Connection, read: Texts) -> bool:
+    """Tell the indexes of some texts and metadata. Needs the write lock.
+
+    :param read: before the lock was taken. What has changed since is left for the next time.
     :returns: whether there are more.
     """
-    unindexed = _unindexed(connection)
-    keys = json.dumps([key for key, _ in unindexed])
-    texts = json.dumps([(key, folded) for key, row in unindexed if (folded := _folded(row))])
-    pairs = [(key, *pair) for key, row in unindexed for pair in mirror.metadata(row).items()]
+    if connection.execute(_STATE).fetchone()[1] != read.changes:
+        read = unindexed_texts(connection)
+    rows = read.rows
+    for (key,) in connection.execute(_CHANGED, (read.latest, json.dumps(list(rows)))).fetchall():
+        rows.pop(key, None)
+    keys = json.dumps(list(rows))
+    texts = [(key, text) for key, (text, _) in rows.items() if text]
+    pairs = [(key, *pair) for key, (_, pairs) in rows.items() for pair in pairs]
     connection.execute(f"DELETE FROM search WHERE rowid IN ({_EACH})", (keys,))
     connection.execute(
         f"INSERT INTO search (rowid, text) SELECT {item_of('value', 0)}, {item_of('value', 1)}"
         " FROM json_each(?)",
-        (texts,),
+        (json.dumps(texts),),
     )
     connection.execute(f"DELETE FROM metadata WHERE message_key IN ({_EACH})", (keys,))
     if pairs:
@@ -482,3 +501,21 @@ def index_texts(connection: sqlite3.Connection) -> bool:
         )
     connection.execute(f"UPDATE messages SET indexed = 1 WHERE key IN ({_EACH})", (keys,))
     return has_unindexed(connection)
+
+
+def has_unindexed(connection: sqlite3.Connection) -> bool:
+    """Whether there is a text that the index does not know."""
+    found = connection.execute(
+        "SELECT EXISTS (SELECT 1 FROM messages INDEXED BY messages_unindexed WHERE indexed = 0)"
+    )
+    return bool(found.fetchone()[0])
+
+
+_STATE = """
+SELECT (SELECT coalesce(max(seq), 0) FROM events),
+       (SELECT value FROM marks WHERE name = 'expiries')
+"""
+
+# A message changes by events of its own; and by expiry and forgetting, which are counted. The plus:
+# found by their number, for a message may have very many.
+_CHANGED = f"SELECT message_key FROM events WHERE seq > ? AND +message_key IN ({_EACH})"

@@ -52,8 +52,9 @@ class Upkeep(Connections):
         with self._reading() as connection:
             if not mirror.has_unindexed(connection):
                 return False
+            texts = mirror.unindexed_texts(connection)
         with self._transaction(patience) as connection:
-            return mirror.index_texts(connection)
+            return mirror.index_texts(connection, texts)
 
     def tidy(self) -> None:
         # From the log into the file. Each page that is copied here, beside the writers, is none

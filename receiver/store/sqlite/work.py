@@ -28,7 +28,7 @@ from receiver.store.contract import (
     Settlement,
     Want,
 )
-from receiver.store.forgetting import ended
+from receiver.store.forgetting import Door, ended
 from receiver.store.sqlite import counters
 from receiver.store.sqlite.connections import Connections, as_unavailable, item_of, placeholders
 from receiver.store.sqlite.forgetting import whom
@@ -41,7 +41,7 @@ class Work(Connections):
     """See `receiver.store.contract.Work`."""
 
     #: A round has the one lock of the file.
-    rests = 4
+    rests = 8
 
     def work(
         self,
@@ -51,15 +51,21 @@ class Work(Connections):
         patience: float,
         given_up: Callable[[str, Sequence[int]], None] = tell_given_up,
     ) -> list[Claim]:
+        claims, dead = self.settle_and_claim(now, Ends(settlements), wants, patience)
+        for handler, items in dead.items():
+            given_up(handler, items)
+        return claims
+
+    def settle_and_claim(
+        self, now: int, ends: Ends, wants: Sequence[Want], patience: float
+    ) -> tuple[list[Claim], dict[str, list[int]]]:
+        """
+        :returns: what was claimed; and what was given up, by handler.
+        """
         leased: list[_Lease] = []
         dead: dict[str, list[int]] = {}
         with self._transaction(patience) as connection:
-            if settlements:
-                tells = any(settlement.error for settlement in settlements)
-                forgotten = whom(connection, self._door) if tells else self._door.whom
-                ends = [_settled(s) for s in ended(forgotten, settlements)]
-                connection.execute(_SETTLE, (json.dumps(ends),))
-                _unpark(connection, now, connection.execute(_ENDED, (json.dumps(ends),)).fetchall())
+            ends.write(connection, now, self._door)
             for want in wants:
                 found = _Found(connection, now, want)
                 found.write(connection)
@@ -69,9 +75,7 @@ class Work(Connections):
             # fails leases nothing.
             seqs = json.dumps(list({seq for seq, *_ in leased}))
             events = {seq: event for seq, *event in connection.execute(_EVENTS, (seqs,))}
-        for handler, items in dead.items():
-            given_up(handler, items)
-        return [Claim(*lease, *events[lease[0]]) for lease in leased]
+        return [Claim(*lease, *events[lease[0]]) for lease in leased], dead
 
     def leases(self, owner: str, after: int) -> list[Claim]:
         with as_unavailable():
@@ -162,6 +166,35 @@ class Work(Connections):
             found: list[tuple[str, int, int]]
             found = self._reader.execute(_TROUBLES, asked).fetchall()
         return found
+
+
+class Ends:
+    """Leases that have ended, as they are written. Made before the lock is taken, and small: it may
+    go to another process."""
+
+    def __init__(self, settlements: Sequence[Settlement]) -> None:
+        self._of = json.dumps([(s.claim.event_seq, s.claim.handler) for s in settlements])
+        #: Most have nothing to tell: their numbers, by handler and fence.
+        self._done: dict[tuple[str, int], list[int]] = {}
+        self._others: list[Settlement] = []
+        for settlement in settlements:
+            claim = settlement.claim
+            if settlement.state == "done":
+                self._done.setdefault((claim.handler, claim.fence), []).append(claim.event_seq)
+            else:
+                self._others.append(settlement)
+
+    def write(self, connection: sqlite3.Connection, now: int, door: Door) -> None:
+        if not (self._done or self._others):
+            return
+        for lease, seqs in self._done.items():
+            connection.execute(_DONE, (now, *lease, json.dumps(seqs)))
+        if self._others:
+            tells = any(settlement.error for settlement in self._others)
+            forgotten = whom(connection, door) if tells else door.whom
+            others = [_settled(settlement) for settlement in ended(forgotten, self._others)]
+            connection.execute(_SETTLE, (json.dumps(others),))
+        _unpark(connection, now, connection.execute(_ENDED, (self._of,)).fetchall())
 
 
 class _Found:
@@ -291,7 +324,14 @@ _HELD = f"EXISTS (SELECT 1 FROM ({_queue(':handler', LEASED, FARTHEST)}) WHERE d
 #: SQLite before 3.35 does not know the word, and may read it twice.
 _READ_ONCE = "MATERIALIZED" if sqlite3.sqlite_version_info >= (3, 35) else ""
 
-# What is due, and of each of its queues: whether an item is leased, and the first that is due.
+# Whether an item is all that is pending of the queue `m`. Most are, and it takes one seek.
+_ALONE = """(
+SELECT count(*) = 1 FROM (
+    SELECT 1 FROM deliveries INDEXED BY deliveries_in_queue
+    WHERE queue = m.queue AND handler = :handler AND state = 'pending' LIMIT 2))"""
+
+# What is due, and of each of its queues: whether an item is leased, and the first that is due, if
+# that need not be the one that was met.
 _MET = f"""
 WITH met AS {_READ_ONCE} (
     SELECT due_at, event_seq, queue, leased, attempts, fence
@@ -302,12 +342,13 @@ WITH met AS {_READ_ONCE} (
 SELECT
     (SELECT json_group_array(json_array(due_at, event_seq, queue, leased, attempts, fence))
      FROM met),
-    (SELECT json_group_array(json_array(
-        queue,
-        {_HELD},
-        json((SELECT json_array(event_seq, attempts, fence) FROM (
-            {" UNION ALL ".join(_first(":handler", stand) for stand in STANDS)})
-         ORDER BY occurred_at, event_seq LIMIT 1))))
+    (SELECT json_group_array(json(CASE WHEN {_ALONE} THEN json_array(queue, 0, NULL)
+        ELSE json_array(
+            queue,
+            {_HELD},
+            json((SELECT json_array(event_seq, attempts, fence) FROM (
+                {" UNION ALL ".join(_first(":handler", stand) for stand in STANDS)})
+             ORDER BY occurred_at, event_seq LIMIT 1))) END))
      FROM (SELECT DISTINCT queue FROM met WHERE queue IS NOT NULL) AS m)
 """
 
@@ -448,6 +489,14 @@ WHERE event_seq = ? AND handler = ? AND fence = ? AND leased
 """
 
 # Only while the lease is the one that is settled: the fence says so.
+_DONE = """
+UPDATE deliveries
+SET state = 'done', due_at = ?, last_error = NULL, traceback = NULL, cause = '', leased = 0,
+    owner = NULL
+WHERE handler = ? AND fence = ? AND event_seq IN (SELECT value FROM json_each(?))
+  AND leased = 1 AND state = 'pending'
+"""
+
 _SETTLE = f"""
 UPDATE deliveries AS d
 SET state = ended.state, due_at = ended.due_at, last_error = ended.error,
