@@ -340,7 +340,7 @@ class Upkeep(Protocol):
     """What the service asks by itself: to index, to forget and to give space back."""
 
     def index_texts(self, patience: float) -> bool:
-        """Make some of the new texts quick to search.
+        """Make some of the new texts quick to search, and numbers quick to find.
 
         :returns: whether there are more.
         """

@@ -30,8 +30,9 @@ EXPIRED = {ids.of(name, "timestamp"): name for name in sorted(ids.NAMES)}
 UNDATED = "undated:"
 NOT_YET = 2**62
 
-#: The registers that search has indexes of.
-_INDEXED = ("message", "metadata")
+#: The registers that search has indexes of; and all by which messages are found.
+SEARCHED = ("message", "metadata")
+_FOUND_BY = (*SEARCHED, "to")
 #: Before and after all times.
 _EARLIEST, _LATEST = -(2**62), 2**62
 
@@ -59,8 +60,10 @@ class MirroredMessage:
         self.summary: Summary | None = None
         self.first_received_at = received_at
         self.touched_at = 0
+        #: Whether the indexes that are told later know it as it is.
         self.indexed = True
-        self.changed = False
+        #: What of that by which it is found has changed.
+        self.changed: set[str] = set()
 
     @classmethod
     def stored(
@@ -82,15 +85,15 @@ class MirroredMessage:
     def take(self, item: Incoming, says: status.Row) -> bool:
         """Merge what an event says; returns whether the event is late."""
         before, after = self.row, status.merge(self.row, says)
-        for name in _INDEXED:
+        for name in _FOUND_BY:
             if name in says and after[name][2] != (before[name][2] if name in before else None):
+                self.changed.add(name)
                 self.indexed = False
         self.row = after
         self.first_received_at = min(self.first_received_at, item.received_at)
         self.touched_at = max(
             self.touched_at, item.received_at, item.occurred_at, mirror.latest_time(says)
         )
-        self.changed = True
         return status.is_late(before, after, status.STATE_OF_TYPE[item.type])
 
     @property

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import pytest
@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from receiver import mirror, status, times
 from receiver.mirror import Search
 from receiver.providers.zimsend.webhook import parse
-from receiver.store import Place, Store
+from receiver.store import Place, Selection, Store
 from receiver.times import DAY, HOUR, SECOND
 from tests.payloads import body_of
 
@@ -168,6 +168,7 @@ class World:
         self.random = random.Random(seed)
         self.rows: dict[str, status.Row] = {}
         self.first: dict[str, int] = {}
+        self.events: list[tuple[str, str]] = []  # their messages, and their own ids
         self.now = NOW
 
     def event(self) -> tuple[bytes, int]:
@@ -198,6 +199,7 @@ class World:
         name = item.message_id
         self.rows[name] = status.merge(self.rows.get(name, {}), item.says)
         self.first.setdefault(name, received_at)
+        self.events.append((name, item.id))
         return item
 
     def summaries(self) -> dict[str, mirror.Summary]:
@@ -224,17 +226,22 @@ class World:
         found = [(s.at, name) for name, s in self.summaries().items() if means(name, s)]
         return [name for _, name in sorted(found, key=lambda f: (-f[0], f[1]))]
 
+    def events_of(self, numbers: Sequence[str]) -> list[str]:
+        messages = self.found(Search(numbers=tuple(numbers)))
+        return [event_id for message_id, event_id in self.events if message_id in messages]
+
     def search(self) -> Search:
         maybe = lambda value: value if self.random.random() < 0.3 else None  # noqa: E731
-        summary = self.random.choice(list(self.summaries().values()))
-        at = summary.at
+        summary, other = self.random.choices(list(self.summaries().values()), k=2)
+        number, at = summary.number or "33612345678", summary.at
+        several = self.random.choice(((number,), (number, "nobody"), (number, other.number)))
         bounds = (at, at - at % DAY, at - at % DAY + DAY - 1, at - DAY, at + 1)
         since, until = maybe(self.random.choice(bounds)), maybe(self.random.choice(bounds))
         text = maybe(self.random.choice(("ete", "e", "code 482", "48213", "lodz", "zzz", "", "\0")))
         return Search(
             status=maybe(summary.status),
             device_id=maybe(summary.device_id or "dev_1"),
-            numbers=maybe((summary.number or "33612345678", "nobody")) or (),
+            numbers=maybe(several) or (),
             since=since,
             until=until,
             text=None if text is None else mirror.fold(text),
@@ -271,6 +278,8 @@ def test_history_and_statistics_equal_a_recount(store: Store, seed: int) -> None
             assert total == len(expected), search
             assert [name for name, _ in page] == expected[offset : offset + limit]
             assert list(page_by_page(store, search, limit)) == expected, search
+            if search.numbers:
+                assert events_by_number(store, search.numbers) == world.events_of(search.numbers)
     rows = dict(store.history(Search(), 0, 100)[1])
     assert rows == world.rows
 
@@ -286,6 +295,10 @@ def page_by_page(store: Store, search: Search, limit: int) -> Iterator[str]:
 
 def history(store: Store, search: Search) -> list[str]:
     return [name for name, _ in store.history(search, 0, 1000)[1]]
+
+
+def events_by_number(store: Store, numbers: Sequence[str]) -> list[str]:
+    return [event["event_id"] for event in store.events(Selection(numbers=tuple(numbers)))]
 
 
 def test_search_when_nearly_all_match(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -327,3 +340,84 @@ def test_the_same_text_again_is_not_indexed_again(store: Store) -> None:
         store.index_texts(5)
         assert not store.index_texts(5)
     assert history(store, Search(text="bonjour")) == ["m1"]
+
+
+# --- numbers, which SQLite's index is told later
+
+
+def report(message_id: str, to: str, second: int = 0, **data: Any) -> Any:
+    """A message's event; each later one has more to say."""
+    data = {"message_id": message_id, "to": to, "sent_at": times.iso(NOW), **data}
+    body = body_of("sms.sent", data, timestamp=times.iso(NOW + second * SECOND))
+    return parse(body, received_at=NOW + second * SECOND, retention=RETENTION)
+
+
+def put(store: Store, *items: Any) -> None:
+    store.ingest(items, lambda _: (), 5)
+
+
+def index(store: Store) -> None:
+    while store.index_texts(5):
+        pass
+
+
+@pytest.mark.parametrize("before", [True, False])
+@pytest.mark.parametrize("after", [True, False])
+def test_a_changed_number_is_found_by_its_new_form_only(
+    store: Store, before: bool, after: bool
+) -> None:
+    first, second = report("m1", "+331"), report("m1", "+332", 1)
+    put(store, first)
+    if before:
+        index(store)
+    put(store, second)
+    if after:
+        index(store)
+    assert history(store, Search(numbers=("332",))) == ["m1"]
+    assert list(page_by_page(store, Search(numbers=("332",)), 1)) == ["m1"]
+    assert events_by_number(store, ("332",)) == [first.id, second.id]
+    assert history(store, Search(numbers=("331",))) == []
+    assert list(page_by_page(store, Search(numbers=("331",)), 1)) == []
+    assert events_by_number(store, ("331",)) == []
+    assert history(store, Search(numbers=("331", "332"))) == ["m1"]
+
+
+def test_pages_go_on_where_what_is_indexed_ends(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However many are indexed: those that are not lie among them in history."""
+    monkeypatch.setattr("receiver.store.sqlite.mirror._INDEXED_AT_ONCE", 3)
+    for hour in (5, 2, 7, 0, 3, 6, 1, 4, 8, 9):
+        at = NOW - hour // 2 * HOUR  # two of each time
+        to = ("+331", "+332", "+331", "+33399")[hour % 4]
+        data = {"sent_at": times.iso(at), "device_id": f"d{hour % 3}"}
+        if hour in (1, 2, 5, 6):
+            data["delivered_at"] = times.iso(at + SECOND)
+        put(store, report(f"m{hour}", to, **data))
+
+    def numbered(*rests: int) -> list[str]:
+        return [f"m{hour}" for hour in range(10) if hour % 4 in rests]
+
+    expected = {
+        Search(numbers=("331",)): numbered(0, 2),
+        Search(numbers=("331", "332", "none")): numbered(0, 1, 2),
+        Search(numbers=("331", "33399"), since=NOW - 3 * HOUR, until=NOW - HOUR): [
+            *("m2", "m3", "m4", "m6", "m7")
+        ],
+        Search(numbers=("331",), status="sent"): ["m0", "m4", "m8"],
+        Search(numbers=("332", "33399"), status="delivered"): ["m1", "m5"],
+        Search(numbers=("331",), device_id="d0"): ["m0", "m6"],
+        Search(numbers=("331",), provider="zimsend"): numbered(0, 2),
+        Search(numbers=("331",), provider="smscx"): [],
+        Search(numbers=("none",)): [],
+    }
+    for _ in range(5):
+        for search, names in expected.items():
+            for limit in (1, 2, 3, 10):
+                assert list(page_by_page(store, search, limit)) == names, search
+                for offset in range(len(names) + 1):
+                    total, page = store.history(search, offset, limit)
+                    assert total == len(names)
+                    assert [name for name, _ in page] == names[offset : offset + limit], search
+        more = store.index_texts(5)
+    assert not more

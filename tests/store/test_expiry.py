@@ -511,6 +511,7 @@ def test_a_database_of_the_first_schema_is_brought_along(tmp_path: Path) -> None
         "numbers_are_forgotten",
         "leases_have_no_index",
         "queues_are_numbered",
+        "numbers_are_indexed_later",
     ]
     assert (store.history(Search(), 0, 10), all_statistics(store)) == expected
     assert store.history(Search(text="bonjour"), 0, 10)[0] == 1

@@ -18,6 +18,7 @@ from receiver.store.contract import Outcome, Report
 from receiver.store.forgetting import FORGOTTEN, as_stored, ids_of, redact
 from receiver.store.group import (
     EXPIRED,
+    SEARCHED,
     Decision,
     Known,
     Look,
@@ -219,7 +220,7 @@ def _write_accepted(connection: Connection, decision: Decision, seqs: list[int])
                 "registers": message.registers,
             }
         )
-        if not message.indexed:
+        if not message.changed.isdisjoint(SEARCHED):
             if "message" in message.row:
                 folded = mirror.fold(message.row["message"][2])
                 texts.append({"message_id": message_id, "folded": folded})

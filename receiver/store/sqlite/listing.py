@@ -12,6 +12,7 @@ from receiver.store.sqlite.connections import Connections
 from receiver.store.sqlite.mirror import (
     NEWEST_FIRST,
     conditions,
+    matching,
     matching_unindexed,
     number_of,
     trigrams,
@@ -69,14 +70,13 @@ def _found(
         candidates, (condition, given) = _by_metadata(connection, set(search.metadata))
         where, values = f"{where} AND {condition}", values + given
         few += candidates
-    among, first = "messages AS m", list[object]()
+    matches, asked = matching(search, where, values)
     if few:
         keys, first = few[0]
         among = f"({keys}) AS few CROSS JOIN messages AS m ON m.key = few.key"
-    found = connection.execute(
-        f"SELECT m.key FROM {among} WHERE {where} {NEWEST_FIRST} LIMIT ?", (*first, *values, limit)
-    )
-    return [key for (key,) in found]
+        matches, asked = f"SELECT m.key, m.at, m.id FROM {among} WHERE {where}", first + values
+    found = connection.execute(f"{matches} {NEWEST_FIRST} LIMIT ?", (*asked, limit))
+    return [key for key, *_ in found]
 
 
 def _by_text(connection: sqlite3.Connection, text: str) -> tuple[list[_Part], _Part]:

@@ -33,6 +33,13 @@ _CHARACTERS_AT_ONCE = 50_000
 _EACH = "SELECT value FROM json_each(?)"
 NEWEST_FIRST = "ORDER BY m.at DESC, m.id"
 
+# Where messages are looked for by number: those that its index knows, and those that it does not
+# know yet.
+BY_NUMBER = (
+    "messages AS m WHERE m.indexed = 1",
+    "messages AS m INDEXED BY messages_unindexed WHERE m.indexed = 0",
+)
+
 # The events of a message: those that its row was made of, and those that leave the mirror alone.
 OF_MESSAGE = """
 (e.message_key = (SELECT key FROM messages WHERE id = :message_id)
@@ -154,12 +161,11 @@ def page(connection: sqlite3.Connection, search: Search, offset: int, limit: int
     total = _count(connection, search)
     if offset >= total:
         return total, []
-    where, values = conditions(search)
+    matches, values = matching(search, *conditions(search))
     found = connection.execute(
-        f"SELECT m.key FROM messages AS m WHERE {where} {NEWEST_FIRST} LIMIT ? OFFSET ?",
-        (*values, limit, offset),
+        f"{matches} {NEWEST_FIRST} LIMIT ? OFFSET ?", (*values, limit, offset)
     )
-    return total, read(connection, [key for (key,) in found])
+    return total, read(connection, [key for key, *_ in found])
 
 
 def read(connection: sqlite3.Connection, keys: list[int]) -> list[tuple[str, str]]:
@@ -199,6 +205,22 @@ def conditions(search: Search) -> tuple[str, list[object]]:
     return " AND ".join(where), values
 
 
+def matching(search: Search, where: str, values: list[object]) -> tuple[str, list[object]]:
+    """A query for `key`, `at` and `id` of the messages that meet conditions.
+
+    By number these are two queries, each with an index of its own, whose rows SQLite merges.
+    """
+    tables = _tables(search)
+    query = " UNION ALL ".join(
+        f"SELECT m.key, m.at, m.id FROM {table} AND {where}" for table in tables
+    )
+    return query, values * len(tables)
+
+
+def _tables(search: Search) -> Sequence[str]:
+    return BY_NUMBER if search.numbers else ("messages AS m WHERE true",)
+
+
 # --- how many
 
 
@@ -227,9 +249,11 @@ def _whole_days(search: Search) -> tuple[int | None, int | None] | None:
 
 def _count_rows(connection: sqlite3.Connection, search: Search) -> int:
     where, values = conditions(search)
-    found = connection.execute(f"SELECT count(*) FROM messages AS m WHERE {where}", values)
-    count: int = found.fetchone()[0]
-    return count
+    counts = (
+        connection.execute(f"SELECT count(*) FROM {table} AND {where}", values).fetchone()[0]
+        for table in _tables(search)
+    )
+    return sum(counts)
 
 
 def _cells(
@@ -423,8 +447,7 @@ def _all_unindexed(connection: sqlite3.Connection) -> Iterator[tuple[int, Row]]:
 
 
 def _unindexed(connection: sqlite3.Connection, after: int = -1) -> list[tuple[int, Row]]:
-    """Some messages whose text and metadata the indexes do not know as they are now, with those
-    two.
+    """Some messages that the indexes do not know as they are now, with their texts and metadata.
 
     :param after: the key that theirs are greater than.
     """
@@ -499,12 +522,13 @@ def index_texts(connection: sqlite3.Connection, read: Texts) -> bool:
             f" {item_of('value', 2)} FROM json_each(?)",
             (json.dumps(pairs),),
         )
+    # This tells the index of numbers, too.
     connection.execute(f"UPDATE messages SET indexed = 1 WHERE key IN ({_EACH})", (keys,))
     return has_unindexed(connection)
 
 
 def has_unindexed(connection: sqlite3.Connection) -> bool:
-    """Whether there is a text that the index does not know."""
+    """Whether there is a message that the indexes do not know as it is now."""
     found = connection.execute(
         "SELECT EXISTS (SELECT 1 FROM messages INDEXED BY messages_unindexed WHERE indexed = 0)"
     )

@@ -12,7 +12,7 @@ from receiver.store.claiming import told
 from receiver.store.contract import NAMED_AT_ONCE, SHORT_BODY, Claim
 from receiver.store.group import replayed
 from receiver.store.sqlite.connections import Connections, as_unavailable, placeholders
-from receiver.store.sqlite.mirror import OF_MESSAGE
+from receiver.store.sqlite.mirror import BY_NUMBER, OF_MESSAGE
 from receiver.store.sqlite.queues import queue_of
 from receiver.store.views import Item, Numbered, Selection
 from receiver.times import iso
@@ -192,10 +192,9 @@ def conditions(selection: Selection, among: str = "true") -> tuple[str, dict[str
         values["type"] = selection.event_type.removesuffix("*")
         where.append("substr(e.type, 1, length(:type)) = :type" if family else "e.type = :type")
     if selection.numbers:
-        where.append(
-            "e.message_id IN (SELECT id FROM messages"
-            " WHERE number IN (SELECT value FROM json_each(:numbers)))"
-        )
+        number = "m.number IN (SELECT value FROM json_each(:numbers))"
+        of_messages = (f"SELECT m.id FROM {table} AND {number}" for table in BY_NUMBER)
+        where.append(f"e.message_id IN ({' UNION ALL '.join(of_messages)})")
         values["numbers"] = json.dumps(selection.numbers)
     for condition, name in (
         (OF_MESSAGE, "message_id"),

@@ -132,6 +132,11 @@ def queues_are_numbered(db: Database) -> None:
     queues.take(db, _run)
 
 
+@migrations()
+def numbers_are_indexed_later(db: Database) -> None:
+    _run(db, _NUMBERS)
+
+
 @cache
 def step_names() -> list[str]:
     """All steps that this release knows, in their order: those that an empty database lacks."""
@@ -511,4 +516,17 @@ INSERT INTO marks VALUES ('forgotten', 0);
 INSERT INTO marks SELECT 'wiped', NOT EXISTS (SELECT 1 FROM events)
     AND NOT EXISTS (SELECT 1 FROM quarantine) AND NOT EXISTS (SELECT 1 FROM notes)
     AND (SELECT value FROM marks WHERE name = 'seq') = 0;
+"""
+
+# What an index by number is told, it writes at another page for each message. So it is told where
+# texts are, many messages at a time, instead of in the transaction of each event.
+_NUMBERS = """
+-- History by number.
+DROP INDEX messages_by_number;
+CREATE INDEX messages_by_number ON messages (number, at DESC) WHERE indexed = 1;
+
+-- What that one and search do not know yet, in the order of arrival: nearly nothing. With the
+-- number, so that no row is read that is another's.
+DROP INDEX messages_unindexed;
+CREATE INDEX messages_unindexed ON messages (key, number) WHERE indexed = 0;
 """

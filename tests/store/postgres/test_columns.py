@@ -15,6 +15,7 @@ from receiver.mirror import Search
 from receiver.store import Claim, Selection, Settlement, Want
 from receiver.store.postgres import PostgresStore
 from tests.conftest import row_of
+from tests.payloads import envelope, sms
 from tests.store.postgres.work import LEASE, NOW, incoming, ingest, sent, work
 
 
@@ -97,3 +98,24 @@ def test_what_failed_leaves_nothing_behind_on_a_connection(
                     use(0.25)
         for _ in range(8):
             use(5)
+
+
+def test_texts_are_written_again_only_where_they_change(
+    store: PostgresStore, outside: psycopg.Connection[Any]
+) -> None:
+    def written() -> list[Any]:
+        """By which transactions."""
+        texts = "SELECT xmin::text FROM texts UNION ALL SELECT xmin::text FROM metadata"
+        return outside.execute(texts).fetchall()
+
+    def put(state: str, **changes: Any) -> None:
+        data = sms(state, "m1", sent_at=times.iso(NOW)) | changes
+        ingest(store, incoming(envelope(f"sms.{state}", data)))
+
+    put("sent", to="+33612345678")
+    before = written()
+    put("delivered", to="+33698765432")
+    assert store.history(Search(numbers=("33698765432",)), 0, 1)[0] == 1
+    assert written() == before
+    put("delivered", message="other")
+    assert len(set(written()) - set(before)) == 1
