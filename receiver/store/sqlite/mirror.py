@@ -27,7 +27,7 @@ _MOST_TRIGRAMS = 24
 _MANY = 20_000
 #: Messages that are indexed in one transaction, and characters of their texts, about: it bounds
 #: what a webhook may have to wait for. So many are searched without an index, at once.
-_INDEXED_AT_ONCE = 400
+_INDEXED_AT_ONCE = 200
 _CHARACTERS_AT_ONCE = 50_000
 
 _EACH = "SELECT value FROM json_each(?)"
