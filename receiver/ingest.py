@@ -1,9 +1,10 @@
-"""From many requests to one transaction: group commit by one thread, and failing fast.
+"""From many requests to one transaction: group commit, and failing fast.
 
-Requests put tickets into a bounded queue. One thread, the committer, takes what has queued, commits
+Requests put tickets into a bounded queue. A thread, the committer, takes what has queued, commits
 it in one transaction, and hands all outcomes over at once. It starts with the first ticket of its
-process. The queue refuses what could not be committed in time anyway, and while the store is known
-to be stuck one ticket at a time tries it.
+process. Where the store writes several groups at once, there are as many committers, and another
+one begins when enough has queued behind those that commit. The queue refuses what could not be
+committed in time anyway, and while the store is known to be stuck one ticket at a time tries it.
 """
 
 from __future__ import annotations
@@ -77,6 +78,12 @@ class Ingest:
     #: What may queue: tickets, and bytes of their bodies.
     MOST_TICKETS = 4_000
     MOST_BYTES = 32 * 1024 * 1024
+    #: Tickets that queue while a group is being committed, from which on another committer takes
+    #: them: a transaction costs as much as many tickets.
+    WORTH_ANOTHER = 16
+    #: Seconds that commits take, or that one has taken so far, from which on another one takes
+    #: whatever queues: the database is far away, or one message is locked.
+    LONG = 0.05
     #: Seconds that a transaction may take while the store is known to be stuck: so long 503s may
     #: remain after it works again. Longer than a round trip to any database.
     PROBE_PATIENCE = 2.0
@@ -109,11 +116,11 @@ class Ingest:
         self._guard = threading.Lock()
         self._queue: deque[Ticket] = deque()
         self._queued_bytes = 0
-        #: The committer sleeps on it while nothing has queued.
-        self._bell = threading.Lock()
-        self._asleep = False
-        self._committing_since: float | None = None
-        self._committer: threading.Thread | None = None
+        self._committers: list[threading.Thread] = []
+        #: Each committer sleeps on one of its own; those of the ones that sleep.
+        self._bells: list[threading.Lock] = []
+        #: When the groups that are being committed were begun, by the bells of their committers.
+        self._begun: dict[threading.Lock, float] = {}
         self._process: int | None = None
         self._dead = False
         self._ending = False
@@ -121,8 +128,6 @@ class Ingest:
         self._failed_at = 0.0  # by `time.monotonic`
         #: Seconds that a commit takes, lately.
         self._usual = 0.0
-        #: Committed, and not handed over yet.
-        self._untold: Sequence[Ticket] = ()
 
     # --- for requests
 
@@ -137,9 +142,12 @@ class Ingest:
             self._refuse_what_is_hopeless(tickets[-1])
             self._queue.extend(tickets)
             self._queued_bytes += sum(ticket.size for ticket in tickets)
-            ring, self._asleep = self._asleep, False
-        if ring:
-            self._bell.release()
+            bell = None
+            if self._bells and self._is_worth_another:
+                bell = self._bells.pop()
+                self._begun[bell] = time.monotonic()
+        if bell is not None:
+            bell.release()
 
     def give_up(self, ticket: Ticket) -> None:
         """Its deadline has passed: nobody waits for it any more."""
@@ -184,18 +192,18 @@ class Ingest:
         return [outcome for ticket in tickets for outcome in ticket.result()]
 
     def stop(self) -> None:
-        """End the committer as soon as nothing has queued. A ticket that comes later is committed
+        """End the committers as soon as nothing has queued. A ticket that comes later is committed
         as well, by a committer that ends after it."""
         with self._guard:
             if self._process != os.getpid():
                 return
             self._ending = True
-            committer = self._committer
-            ring, self._asleep = self._asleep, False
-        if ring:
-            self._bell.release()
-        if committer is not None:
-            committer.join(self.STOP_WITHIN)
+            bells, self._bells = self._bells, []
+        for bell in bells:
+            bell.release()
+        until = time.monotonic() + self.STOP_WITHIN
+        for committer in self._committers:
+            committer.join(max(0.0, until - time.monotonic()))
 
     @property
     def problem(self) -> str | None:
@@ -215,59 +223,82 @@ class Ingest:
         if self._dead:
             raise StoreUnavailable("the thread that commits has died; restart this process")
         now = time.monotonic()
-        since = self._committing_since
-        if self._stuck and (self._queue or since is not None):
-            probing = now - since if since is not None else 0.0
+        if self._stuck and (self._queue or self._begun):
+            probing = now - min(self._begun.values(), default=now)
             if now - self._failed_at < self.KNOWN_FOR or probing > self.SLOW_PROBE:
                 raise StoreUnavailable("the store is stuck, and another request is probing it")
         if len(self._queue) >= self.MOST_TICKETS or self._queued_bytes >= self.MOST_BYTES:
             raise StoreUnavailable("more is waiting for the store than this process may hold")
-        groups = len(self._queue) // self.LARGEST_GROUP + (since is not None)
+        groups = len(self._queue) // self.LARGEST_GROUP + bool(self._begun)
         if now + groups * self._usual > ticket.deadline:
             raise StoreUnavailable("more is waiting than the store commits in time")
 
-    # --- the committer
+    @property
+    def _is_worth_another(self) -> bool:
+        """Whether one more committer is to take what has queued. Needs the guard."""
+        if not self._begun or self._ending:
+            return bool(self._queue)
+        taken = time.monotonic() - min(self._begun.values())
+        enough = 1 if max(taken, self._usual) > self.LONG else self.WORTH_ANOTHER
+        return len(self._queue) >= enough and not self._stuck
+
+    # --- the committers
 
     def _start(self) -> None:
-        """In this process, which may be a fork of one where a committer ran. Needs the guard."""
+        """In this process, which may be a fork of one where there were some. Needs the guard."""
         self._process = os.getpid()
         self._queue.clear()
         self._queued_bytes = 0
-        self._committing_since, self._dead, self._asleep = None, False, False
-        self._bell = threading.Lock()
-        self._bell.acquire()
-        # A daemon: a commit that hangs must not keep the process from its exit.
-        self._committer = threading.Thread(target=self._run, name="committer", daemon=True)
-        self._committer.start()
+        self._bells, self._begun, self._dead = [], {}, False
+        # Daemons: a commit that hangs must not keep the process from its exit.
+        self._committers = [
+            threading.Thread(target=self._run, name="committer", daemon=True)
+            for _ in range(self._store.committers)
+        ]
+        for committer in self._committers:
+            committer.start()
 
     def _run(self) -> None:
         group: list[Ticket] | None = []
+        bell = threading.Lock()
+        bell.acquire()
+        #: Committed, and not handed over yet.
+        untold: list[Ticket] = []
+
+        def tell_untold() -> None:
+            told = untold[:]
+            untold.clear()
+            self._tell(told)
+
         try:
-            while (group := self._next_group()) is not None:
+            while (group := self._next_group(bell, tell_untold)) is not None:
                 if group:
-                    self._commit(group)
-                self._tell_untold()
-                self._untold = group
-                if not self._queue:
-                    self._tell_untold()
+                    self._commit(group, tell_untold)
+                tell_untold()
+                untold += group
+            tell_untold()
         except BaseException:
-            log.critical("the committer has died, restart this process", exc_info=True)
-            self._tell_untold()
+            log.critical("a committer has died, restart this process", exc_info=True)
+            tell_untold()
             self._die(group or [])
 
-    def _next_group(self) -> list[Ticket] | None:
+    def _next_group(
+        self, bell: threading.Lock, before_sleep: Callable[[], None]
+    ) -> list[Ticket] | None:
         """What has queued, up to a bound, without what nobody waits for. Sleeps until there is.
 
         :returns: `None` at the end.
         """
         with self._guard:
-            self._committing_since = None
+            self._begun.pop(bell, None)
             if self._ending and not self._queue:
-                self._process = None  # the next ticket starts another
+                self._process = None  # the next ticket starts others
                 return None
-            asleep = self._asleep = not self._queue
+            if asleep := not self._is_worth_another:
+                self._bells.append(bell)
         if asleep:
-            self._bell.acquire()
+            before_sleep()
+            bell.acquire()
         group: list[Ticket] = []
         size, now = 0, time.monotonic()
         with self._guard:
@@ -280,10 +311,10 @@ class Ingest:
                 if not ticket.ended:
                     group.append(ticket)
                     size += more
-            self._committing_since = now
+            self._begun[bell] = now
         return group
 
-    def _commit(self, group: Sequence[Ticket]) -> None:
+    def _commit(self, group: Sequence[Ticket], tell_untold: Callable[[], None]) -> None:
         """Commit a group, or give each of it an error."""
         began = time.monotonic()
         # As long as anybody waits: who cannot wait so long is answered meanwhile, and one who has
@@ -295,9 +326,7 @@ class Ingest:
             items = [item for ticket in group for item in ticket.items]
             # The group before is handed over while the database writes this one: what the event
             # loop makes of it then runs beside that, and not beside this thread's Python.
-            outcomes = self._store.ingest(
-                items, self._wanting, max(patience, 0.0), self._tell_untold
-            )
+            outcomes = self._store.ingest(items, self._wanting, max(patience, 0.0), tell_untold)
         except StoreUnavailable as error:
             self._declare_stuck(str(error))
             self._fail(group, error)
@@ -313,7 +342,7 @@ class Ingest:
                 return
             for ticket in group:  # one of them is bad: it alone shall fail
                 if not ticket.ended:
-                    self._commit([ticket])
+                    self._commit([ticket], tell_untold)
         else:
             at = 0
             for ticket in group:
@@ -330,11 +359,6 @@ class Ingest:
     def _fail(tickets: Sequence[Ticket], error: Exception) -> None:
         for ticket in tickets:
             ticket.error = error
-
-    def _tell_untold(self) -> None:
-        untold, self._untold = self._untold, ()
-        if untold:
-            self._tell(untold)
 
     @staticmethod
     def _tell(tickets: Sequence[Ticket]) -> None:

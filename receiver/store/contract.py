@@ -179,6 +179,9 @@ class Outlook(NamedTuple):
 class Ingest(Protocol):
     """What ingest asks: to keep what has arrived."""
 
+    #: How many groups one process may write at the same time.
+    committers: int
+
     def ingest(
         self,
         items: Sequence[Incoming | Rejected],

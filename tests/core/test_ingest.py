@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+import psycopg
 import pytest
 
 from receiver import times
@@ -16,10 +17,11 @@ from receiver.errors import StoreUnavailable
 from receiver.event import Incoming
 from receiver.ingest import AT_LEAST, Ingest, Ticket, deadline_for
 from receiver.providers.zimsend.webhook import parse
-from receiver.store import Selection, Store
+from receiver.store import Selection, Store, open_store
 from receiver.times import DAY
 from tests.forks import in_a_fork
 from tests.payloads import envelope, sms
+from tests.postgres import Databases, plain
 from tests.server import eventually
 
 
@@ -31,13 +33,16 @@ def item(**changes: Any) -> Incoming:
 class Scripted:
     """Stands in for a store: holds each commit until told, and fails as told."""
 
-    def __init__(self) -> None:
+    def __init__(self, committers: int) -> None:
+        self.committers = committers
         self.groups: list[list[str]] = []
         self.patience: list[float] = []
         self.gate = threading.Event()
         self.gate.set()
         self.error: BaseException | None = None
         self.bad: set[str] = set()
+        #: What a group begins with that is held all the same.
+        self.held: set[str] = set()
         self.takes = 0.0  # seconds
 
     def ingest(
@@ -47,6 +52,7 @@ class Scripted:
         self.groups.append([i.id for i in items])
         self.patience.append(patience)
         self.gate.wait(30)
+        eventually(lambda: items[0].id not in self.held)
         time.sleep(self.takes)
         if self.error is not None:
             raise self.error
@@ -59,16 +65,18 @@ def no_handlers(event_type: str) -> tuple[str, ...]:
     return ()
 
 
-@pytest.fixture
-def scripted() -> Iterator[Scripted]:
-    scripted = Scripted()
+@pytest.fixture(params=[1, 2], ids=["one committer", "two"])
+def scripted(request: pytest.FixtureRequest) -> Iterator[Scripted]:
+    scripted = Scripted(request.param)
     yield scripted
     scripted.gate.set()
 
 
 @pytest.fixture
 def ingest(scripted: Scripted) -> Ingest:
-    return Ingest(scripted, no_handlers)  # type: ignore[arg-type]
+    ingest = Ingest(scripted, no_handlers)  # type: ignore[arg-type]
+    ingest.LONG = 60.0  # also while a test holds a commit
+    return ingest
 
 
 def later(seconds: float = 30.0) -> float:
@@ -94,11 +102,11 @@ def test_requests_that_wait_at_the_same_moment_share_one_commit(
     with ThreadPoolExecutor(20) as pool:
         first = pool.submit(submit, ingest)
         eventually(lambda: scripted.groups)
-        others = [pool.submit(submit, ingest) for _ in range(19)]
-        eventually(lambda: ingest.waiting == 19)
+        others = [pool.submit(submit, ingest) for _ in range(15)]
+        eventually(lambda: ingest.waiting == 15)
         scripted.gate.set()
-        assert [f.result() for f in [first, *others]] == [["accepted"]] * 20
-    assert [len(group) for group in scripted.groups] == [1, 19]
+        assert [f.result() for f in [first, *others]] == [["accepted"]] * 16
+    assert [len(group) for group in scripted.groups] == [1, 15]
 
 
 def test_the_ends_of_a_group_are_handed_over_at_once(ingest: Ingest, scripted: Scripted) -> None:
@@ -189,6 +197,105 @@ def test_the_death_of_the_committer_is_told(ingest: Ingest, scripted: Scripted) 
     with pytest.raises(StoreUnavailable, match="died"):
         submit(ingest)
     assert "died" in (ingest.problem or "")
+
+
+# --- two committers
+
+
+@pytest.fixture
+def two() -> Scripted:
+    return Scripted(2)
+
+
+def tickets(count: int, tell: Callable[[list[Ticket]], None], name: str) -> list[Ticket]:
+    return [Ticket([item(event_id=f"{name}{n}")], later(), tell) for n in range(count)]
+
+
+def test_another_takes_what_is_worth_a_transaction(two: Scripted) -> None:
+    ingest = Ingest(two, no_handlers)  # type: ignore[arg-type]
+    told: list[list[Ticket]] = []
+    ingest.LONG = 60.0
+    two.held = {"first0", "second0"}
+    ingest.put(*tickets(1, told.append, "first"))
+    eventually(lambda: len(two.groups) == 1)
+    more = tickets(ingest.WORTH_ANOTHER, told.append, "second")
+    for ticket in more[:-1]:
+        ingest.put(ticket)
+    assert ingest.waiting == len(more) - 1
+    ingest.put(more[-1])
+    eventually(lambda: len(two.groups) == 2)
+    assert [len(group) for group in two.groups] == [1, len(more)]
+    # Its own are told although the other one stands still, and too little has queued for it.
+    ingest.put(*tickets(3, told.append, "third"))
+    two.held = {"first0"}
+    eventually(lambda: all_of(told) == more)
+    assert ingest.waiting == 3
+    two.held = set()
+    eventually(lambda: len(all_of(told)) == 1 + len(more) + 3)
+    assert [len(group) for group in two.groups] == [1, len(more), 3]
+
+
+def test_another_begins_at_once_where_commits_take_long(two: Scripted) -> None:
+    ingest = Ingest(two, no_handlers)  # type: ignore[arg-type]
+    two.takes = 10 * ingest.LONG
+    assert submit(ingest) == ["accepted"]
+    two.takes = 0.0
+    told: list[list[Ticket]] = []
+    two.held = {"first0"}
+    ingest.put(*tickets(1, told.append, "first"))
+    eventually(lambda: len(two.groups) == 2)
+    ingest.put(*tickets(1, told.append, "second"))
+    eventually(lambda: len(all_of(told)) == 1)
+    two.held = set()
+    eventually(lambda: len(all_of(told)) == 2)
+
+
+def test_another_takes_all_from_one_that_takes_long(two: Scripted) -> None:
+    ingest = Ingest(two, no_handlers)  # type: ignore[arg-type]
+    told: list[list[Ticket]] = []
+    two.held = {"first0"}
+    ingest.put(*tickets(1, told.append, "first"))
+    eventually(lambda: two.groups)
+    time.sleep(ingest.LONG)
+    ingest.put(*tickets(1, told.append, "second"))
+    eventually(lambda: len(all_of(told)) == 1)
+    two.held = set()
+    eventually(lambda: len(all_of(told)) == 2)
+
+
+def test_what_waits_for_a_locked_message_holds_nobody_else(databases: Databases) -> None:
+    url = databases.create()
+    store = open_store(url)
+    ingest = Ingest(store, no_handlers)
+    with (
+        psycopg.connect(plain(url)) as outside,
+        psycopg.connect(plain(url), autocommit=True) as looking,
+        ThreadPoolExecutor(40) as pool,
+    ):
+        assert submit(ingest, of_message("locked", 0)) == ["accepted"]
+        outside.execute("UPDATE messages SET status = status WHERE id = 'locked'")
+        locked = pool.submit(submit, ingest, of_message("locked", 1), seconds=60)
+        eventually(lambda: looking.execute(_WAITING).fetchone() == (1,))
+        time.sleep(ingest.LONG)
+        others = [pool.submit(submit, ingest, of_message(f"m{n}", 0)) for n in range(32)]
+        assert [other.result(20) for other in others] == [["accepted"]] * 32
+        assert not locked.done()
+        outside.rollback()
+        assert locked.result(20) == ["accepted"]
+    ingest.stop()
+    store.close()
+    databases.drop(url)
+
+
+_WAITING = """
+SELECT count(*) FROM pg_stat_activity
+WHERE datname = current_database() AND wait_event_type = 'Lock'
+"""
+
+
+def of_message(message_id: str, number: int) -> Incoming:
+    changes = {"event_id": f"{message_id}-{number}", "data": sms("sent", message_id)}
+    return item(**changes)
 
 
 # --- deadlines

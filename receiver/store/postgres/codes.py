@@ -59,7 +59,7 @@ def moves(messages: Iterable[MirroredMessage]) -> Moves:
 class Codes:
     """Which codes have cells of their own, as far as a process has read it.
 
-    None is ever taken away: what is remembered stays so.
+    None is ever taken away: what is remembered stays so. Several threads may read at once.
     """
 
     def __init__(self) -> None:
@@ -99,10 +99,9 @@ class Codes:
         found: dict[tuple[int, str], set[str]] = {place: set() for place in places}
         for day, provider, code in rows:
             found[day, provider].add(code)
-        if len(self._read) > _REMEMBERED:
-            self._read.clear()
+        remembered = {} if len(self._read) > _REMEMBERED else self._read
         # What is new is remembered when it is read again: this transaction may yet fail.
-        self._read |= {place: set(codes) for place, codes in found.items()}
+        self._read = remembered | {place: set(codes) for place, codes in found.items()}
         new = []
         for day, provider, code in sorted(asked):
             codes = found.get((day, provider))

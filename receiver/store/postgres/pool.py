@@ -9,7 +9,7 @@ import re
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from functools import partial
 from typing import Any, ClassVar, Self
 
@@ -41,6 +41,8 @@ _FRESH = 1.0
 _CHECK_PATIENCE = 1.5
 #: Round trips that a transaction takes, and one to spare.
 _ROUND_TRIPS = 3
+#: Seconds that one waits for a connection that is at hand.
+_AT_HAND = 0.001
 #: Seconds after which a connection is asked for again: each time the pool tries to make one.
 _ASK_AGAIN = 0.25
 #: Used where the URL says nothing else. The network's silence is noticed in about 10 s by the
@@ -193,6 +195,8 @@ class Connection(psycopg.Connection[TupleRow]):
     pooled: bool = False
     #: Where the tables are.
     place: Place = Place()
+    #: Whether it is ingest's own.
+    is_ingests: bool = False
     #: It was given up with a link that may be sound, so nothing is said about the others'.
     discarded: bool = False
     #: Why the last attempt to connect failed.
@@ -234,7 +238,7 @@ class _Text(StrDumperUnknown):
 class Pool:
     """At most `CONNECTIONS` connections. Opened on first use: after a fork, never before one.
 
-    Ingest has a pool of its own, of one connection, for one thread commits. psycopg's pool opens
+    Ingest has a pool of its own, of one connection. psycopg's pool opens
     one connection after the other, which takes seconds where the server is far away: in one pool
     webhooks would wait, after an outage, until a page or a counter that came before has its own.
     """
@@ -247,15 +251,32 @@ class Pool:
         self._opening = threading.Lock()
         #: By how many connections they have: ingest's, and all others'.
         self._pools: dict[int, ConnectionPool[Connection]] = {}
+        #: Who has ingest's own connection.
+        self._ingest = threading.Lock()
         self._others = threading.BoundedSemaphore(_OTHERS)
         self._readers = threading.BoundedSemaphore(_READERS)
 
-    def for_ingest(self, deadline: float) -> AbstractContextManager[Connection]:
-        """A connection that works until a deadline, for the one thread that commits.
+    @contextmanager
+    def for_ingest(self, deadline: float) -> Iterator[Connection]:
+        """A connection that works until a deadline, for a group of arrivals.
+
+        While another group is written, one of the others', if one is at hand.
 
         :raises StoreUnavailable: if there is none in time.
         """
-        return self._lent(_INGEST, deadline, deadline)
+        with ExitStack() as stack:
+            yield self._free_for_ingest(stack, deadline)
+
+    def _free_for_ingest(self, stack: ExitStack, deadline: float) -> Connection:
+        wait = 0.0
+        while not self._ingest.acquire(timeout=wait):
+            with suppress(StoreUnavailable):
+                return stack.enter_context(self.shared(deadline, time.monotonic() + _AT_HAND))
+            wait = min(_ASK_AGAIN, deadline - time.monotonic())
+            if wait <= 0:
+                raise StoreUnavailable("all connections to the database are in use")
+        stack.callback(self._ingest.release)
+        return stack.enter_context(self._lent(_INGEST, deadline, deadline))
 
     def prepare_for_ingest(self) -> None:
         """Begin to connect, if nobody has yet: the first webhook then need not wait for that."""
@@ -306,7 +327,7 @@ class Pool:
                     min_size=_INGEST if size == _INGEST else 0,
                     max_size=size,
                     check=_check,
-                    configure=partial(_configure, self.place),
+                    configure=partial(_configure, self.place, size == _INGEST),
                     reconnect_timeout=0,  # the next who asks tries again, at once
                     num_workers=1,
                     open=True,
@@ -333,7 +354,9 @@ def _connection_from(pool: ConnectionPool[Connection], deadline: float) -> Conne
 
 
 @contextmanager
-def _slot(semaphore: threading.BoundedSemaphore, deadline: float) -> Iterator[None]:
+def _slot(
+    semaphore: threading.BoundedSemaphore | threading.Lock, deadline: float
+) -> Iterator[None]:
     if not semaphore.acquire(timeout=max(0.0, deadline - time.monotonic())):
         raise StoreUnavailable("all connections to the database are in use")
     try:
@@ -350,7 +373,8 @@ def _check(connection: Connection) -> None:
         ConnectionPool.check_connection(connection)
 
 
-def _configure(place: Place, connection: Connection) -> None:
+def _configure(place: Place, is_ingests: bool, connection: Connection) -> None:
+    connection.is_ingests = is_ingests
     began = time.monotonic()
     connection.deadline = began + 2 * _CHECK_PATIENCE
     connection.adapters.register_dumper(str, _Text)

@@ -44,6 +44,7 @@ class Transactions:
     def __init__(self, url: str) -> None:
         self._pool = Pool(url)
         self._spread = random.randrange(_SPREADS)
+        self._other_spread = (self._spread + _SPREADS // 2) % _SPREADS
         self._codes = Codes()
         self._commits = 0
         self._door = Door()

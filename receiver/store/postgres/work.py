@@ -47,7 +47,7 @@ class Work(Transactions):
     """See `receiver.store.contract.Work`."""
 
     #: No webhook waits for what a round locks, but both want the processor.
-    rests = 2
+    rests = 4
 
     def work(
         self,

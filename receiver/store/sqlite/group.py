@@ -45,6 +45,8 @@ Wanting = Callable[[str], Sequence[str]]
 class Ingest(Connections):
     """See `receiver.store.contract.Ingest`."""
 
+    committers = 1
+
     def ingest(
         self,
         items: Items,

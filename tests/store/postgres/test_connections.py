@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from typing import Any
 
 import psycopg
@@ -14,10 +14,10 @@ import pytest
 from receiver.errors import ConfigError, StoreUnavailable
 from receiver.store import open_store
 from receiver.store.postgres import PostgresStore
-from receiver.store.postgres.pool import CONNECTIONS, Connection, settings_of
+from receiver.store.postgres.pool import CONNECTIONS, Connection, Pool, settings_of
 from tests.conftest import row_of
 from tests.postgres import PostgresServer
-from tests.server import quick
+from tests.server import eventually, quick
 from tests.store.postgres.work import NOW, ingest, refused_within, sent
 
 
@@ -168,3 +168,37 @@ def test_a_commit_is_synced_whatever_the_servers_default(
     with store._transaction() as connection:
         assert connection.execute("SHOW synchronous_commit").fetchone() == ("on",)
         assert connection.execute("SHOW transaction_isolation").fetchone() == ("read committed",)
+
+
+def test_a_second_group_borrows_a_connection(postgres_url: str) -> None:
+    pool = Pool(postgres_url)
+    try:
+        with pool.for_ingest(soon()) as own:
+            # It is made when it is asked for first, and is at hand soon after.
+            assert eventually(lambda: other_than(own, pool))
+            with ExitStack() as all_others:
+                for _ in range(CONNECTIONS - 1):
+                    all_others.enter_context(pool.shared(soon()))
+                with pytest.raises(StoreUnavailable), pool.for_ingest(soon(0.5)):
+                    pass
+            assert other_than(own, pool)
+        with ExitStack() as all_others:
+            for _ in range(CONNECTIONS - 1):
+                all_others.enter_context(pool.shared(soon()))
+            with pool.for_ingest(soon()) as again:
+                assert again is own
+    finally:
+        pool.close()
+
+
+def other_than(own: Connection, pool: Pool) -> bool:
+    """Whether a second group has a connection, and it works."""
+    try:
+        with pool.for_ingest(soon(0.1)) as other:
+            return other is not own and other.execute("SELECT 1").fetchone() == (1,)
+    except StoreUnavailable:
+        return False
+
+
+def soon(seconds: float = 10.0) -> float:
+    return time.monotonic() + seconds
