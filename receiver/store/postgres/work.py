@@ -47,7 +47,7 @@ class Work(Transactions):
     """See `receiver.store.contract.Work`."""
 
     #: No webhook waits for what a round locks, but both want the processor.
-    rests = 4
+    rests = 2
 
     def work(
         self,

@@ -41,7 +41,7 @@ class Work(Connections):
     """See `receiver.store.contract.Work`."""
 
     #: A round has the one lock of the file.
-    rests = 8
+    rests = 4
 
     def work(
         self,
@@ -51,16 +51,18 @@ class Work(Connections):
         patience: float,
         given_up: Callable[[str, Sequence[int]], None] = tell_given_up,
     ) -> list[Claim]:
-        claims, dead = self.settle_and_claim(now, Ends(settlements), wants, patience)
+        leased, events, dead = self.settle_and_claim(now, Ends(settlements), wants, patience)
         for handler, items in dead.items():
             given_up(handler, items)
-        return claims
+        return [Claim(*lease, *events[lease[0]]) for lease in leased]
 
     def settle_and_claim(
         self, now: int, ends: Ends, wants: Sequence[Want], patience: float
-    ) -> tuple[list[Claim], dict[str, list[int]]]:
-        """
-        :returns: what was claimed; and what was given up, by handler.
+    ) -> tuple[list[_Lease], dict[int, list[Any]], dict[str, list[int]]]:
+        """The transaction of `work`. What it takes and returns goes to another process quickly.
+
+        :returns: what was claimed; its events, each once for all its handlers, by their numbers;
+            and what was given up, by handler.
         """
         leased: list[_Lease] = []
         dead: dict[str, list[int]] = {}
@@ -71,11 +73,10 @@ class Work(Connections):
                 found.write(connection)
                 leased += found.leased
                 dead[want.handler] = [seq for seq, *_ in found.given_up]
-            # Each event once for all its handlers; and before the commit, so that a read that
-            # fails leases nothing.
+            # Before the commit, so that a read that fails leases nothing.
             seqs = json.dumps(list({seq for seq, *_ in leased}))
             events = {seq: event for seq, *event in connection.execute(_EVENTS, (seqs,))}
-        return [Claim(*lease, *events[lease[0]]) for lease in leased], dead
+        return leased, events, dead
 
     def leases(self, owner: str, after: int) -> list[Claim]:
         with as_unavailable():
