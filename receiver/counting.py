@@ -15,6 +15,7 @@ from bisect import bisect_left
 
 from receiver import metrics
 from receiver.errors import ReceiverError
+from receiver.forks import renew_in_forks
 from receiver.metrics import Key
 from receiver.providers import TYPES
 from receiver.store import Store
@@ -46,7 +47,8 @@ class Counting(Uncounted):
     def __init__(self, store: Store) -> None:
         self._store = store
         #: Guards the counts; never held while the store works.
-        self._guard = threading.Lock()
+        self._guard: threading.Lock
+        renew_in_forks(self, "_guard", threading.Lock)
         self._counts: dict[Key, int] = {}
         #: By histogram: how many there were in each bucket, and all their seconds.
         self._cells: dict[Key, list[float]] = {}
@@ -98,8 +100,10 @@ class Counting(Uncounted):
         """Add nothing more by itself, and wait a moment for a batch that is being added."""
         self._stopped.set()
         self._heard.set()
-        if self._thread is not None:
-            self._thread.join(self.PATIENCE)
+        with self._guard:
+            thread = self._thread
+        if thread is not None:
+            thread.join(self.PATIENCE)
 
     def flush(self) -> bool:
         """Add to the store what was counted here, and what rows say that nobody has counted yet.

@@ -16,7 +16,6 @@ from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 from urllib.parse import quote
-from weakref import WeakSet
 
 import click
 from flask import Flask
@@ -25,6 +24,7 @@ from werkzeug.http import HTTP_STATUS_CODES
 
 from receiver import calling, hosted, times
 from receiver.errors import ConfigError, StoreUnavailable
+from receiver.forks import renew_in_forks
 from receiver.parts import Host, parts
 from receiver.registry import Registry
 from receiver.service import close, create_app
@@ -83,8 +83,8 @@ class Embedded:
         self._embedded_worker = embedded_worker
         self._called = called
         #: Guards what follows.
-        self._guard = threading.Lock()
-        _all.add(self)
+        self._guard: threading.Lock
+        renew_in_forks(self, "_guard", threading.Lock)
         self._application: Flask | None = self._make()
         #: The process that has used it, and the one that serves requests.
         self._used_by: int | None = None
@@ -180,18 +180,6 @@ class Embedded:
             receiver.stop()
             receiver.worker.drain(_DRAIN)
         close(application, flush=served)
-
-
-_all: WeakSet[Embedded] = WeakSet()
-
-
-def _renew_guards() -> None:
-    """In a fork, where the thread that may have had one has not come along."""
-    for embedded in _all:
-        embedded._guard = threading.Lock()
-
-
-os.register_at_fork(after_in_child=_renew_guards)
 
 
 def _redirect_to_root(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:

@@ -18,6 +18,7 @@ from typing import NamedTuple
 
 from receiver import ids, polling
 from receiver.errors import ReceiverError
+from receiver.forks import renew_in_forks
 from receiver.logs import Sparingly
 from receiver.metrics import Key
 from receiver.providers import PROVIDERS
@@ -103,7 +104,8 @@ class Snapshots:
     def __init__(self, store: Store, now: Callable[[], int]) -> None:
         self._store = store
         self._now = now
-        self._change = threading.Condition()
+        self._change: threading.Condition
+        renew_in_forks(self, "_change", threading.Condition)
         self._process: int | None = None
         self._seen: tuple[Figures, float] | None = None
         self._asked_at = 0.0
@@ -134,8 +136,10 @@ class Snapshots:
     def stop(self) -> None:
         """Look no more, and wait a moment for a look that is being taken."""
         self._stopped.set()
-        if self._thread is not None:
-            self._thread.join(self.SHORT_PATIENCE)
+        with self._change:
+            thread = self._thread
+        if thread is not None:
+            thread.join(self.SHORT_PATIENCE)
 
     def _read_counters(self) -> Mapping[Key, int]:
         """Those of this moment; the last ones where the store does not answer."""

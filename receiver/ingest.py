@@ -15,9 +15,11 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 
 from receiver.errors import StoreUnavailable
 from receiver.event import Incoming, Rejected
+from receiver.forks import renew_in_forks
 from receiver.store import Outcome, Store
 
 log = logging.getLogger(__name__)
@@ -113,19 +115,22 @@ class Ingest:
         #: Called when the store, after it was stuck, commits again.
         self.on_recovery: Callable[[], None] = lambda: None
         #: Guards all below; never held while the store works.
-        self._guard = threading.Lock()
+        self._guard: threading.Lock
+        renew_in_forks(self, "_guard", threading.Lock)
         self._queue: deque[Ticket] = deque()
         self._queued_bytes = 0
         self._committers: list[threading.Thread] = []
         #: Each committer sleeps on one of its own; those of the ones that sleep.
-        self._bells: list[threading.Lock] = []
+        self._bells: list[threading.Event] = []
         #: When the groups that are being committed were begun, by the bells of their committers.
-        self._begun: dict[threading.Lock, float] = {}
+        self._begun: dict[threading.Event, float] = {}
         self._process: int | None = None
-        self._dead = False
+        #: The process in which a committer has died.
+        self._dead_in: int | None = None
         self._ending = False
         self._stuck = False
-        self._failed_at = 0.0  # by `time.monotonic`
+        #: The last failure, and the last commit; by `time.monotonic`.
+        self._failed_at = self._committed_at = 0.0
         #: Seconds that a commit takes, lately.
         self._usual = 0.0
 
@@ -142,12 +147,7 @@ class Ingest:
             self._refuse_what_is_hopeless(tickets[-1])
             self._queue.extend(tickets)
             self._queued_bytes += sum(ticket.size for ticket in tickets)
-            bell = None
-            if self._bells and self._is_worth_another:
-                bell = self._bells.pop()
-                self._begun[bell] = time.monotonic()
-        if bell is not None:
-            bell.release()
+            self._wake_another()
 
     def give_up(self, ticket: Ticket) -> None:
         """Its deadline has passed: nobody waits for it any more."""
@@ -172,13 +172,15 @@ class Ingest:
         """
         told = threading.Lock()
         told.acquire()
+        counting = threading.Lock()
         left = len(items)
 
-        def tell(tickets: list[Ticket]) -> None:  # by one thread, the committer
+        def tell(tickets: list[Ticket]) -> None:
             nonlocal left
-            left -= len(tickets)
-            if not left:
-                told.release()
+            with counting:
+                left -= len(tickets)
+                if not left:
+                    told.release()
 
         now = time.monotonic()
         deadline = deadline_for(now, now) if deadline is None else deadline
@@ -198,18 +200,19 @@ class Ingest:
             if self._process != os.getpid():
                 return
             self._ending = True
-            bells, self._bells = self._bells, []
-        for bell in bells:
-            bell.release()
+            for bell in self._bells:
+                bell.set()
+            self._bells = []
+            committers = list(self._committers)
         until = time.monotonic() + self.STOP_WITHIN
-        for committer in self._committers:
+        for committer in committers:
             committer.join(max(0.0, until - time.monotonic()))
 
     @property
     def problem(self) -> str | None:
         """Why nothing is stored at this moment; `None` where nothing speaks against it."""
-        if self._dead:
-            return "the thread that commits has died; restart this process"
+        if self._dead_in == os.getpid():
+            return "a thread that commits has died; restart this process"
         lately = time.monotonic() - self._failed_at < self.TOLD_FOR
         return "no commit succeeds" if self._stuck and lately else None
 
@@ -220,11 +223,11 @@ class Ingest:
 
     def _refuse_what_is_hopeless(self, ticket: Ticket) -> None:
         """Needs the guard."""
-        if self._dead:
-            raise StoreUnavailable("the thread that commits has died; restart this process")
+        if self._dead_in == os.getpid():
+            raise StoreUnavailable("a thread that commits has died; restart this process")
         now = time.monotonic()
-        if self._stuck and (self._queue or self._begun):
-            probing = now - min(self._begun.values(), default=now)
+        if self._stuck and (self._queue or self._under_way):
+            probing = now - min(self._under_way, default=now)
             if now - self._failed_at < self.KNOWN_FOR or probing > self.SLOW_PROBE:
                 raise StoreUnavailable("the store is stuck, and another request is probing it")
         if len(self._queue) >= self.MOST_TICKETS or self._queued_bytes >= self.MOST_BYTES:
@@ -234,13 +237,30 @@ class Ingest:
             raise StoreUnavailable("more is waiting than the store commits in time")
 
     @property
+    def _under_way(self) -> list[float]:
+        """When the groups were begun that are being committed. What hangs from before the store was
+        found to be stuck keeps no other committer from a probe. Needs the guard."""
+        begun = list(self._begun.values())
+        if self._stuck and len(begun) < self._store.committers:
+            return [at for at in begun if at >= self._failed_at]
+        return begun
+
+    @property
     def _is_worth_another(self) -> bool:
         """Whether one more committer is to take what has queued. Needs the guard."""
-        if not self._begun or self._ending:
+        under_way = self._under_way
+        if self._ending or not under_way:
             return bool(self._queue)
-        taken = time.monotonic() - min(self._begun.values())
+        taken = time.monotonic() - min(under_way)
         enough = 1 if max(taken, self._usual) > self.LONG else self.WORTH_ANOTHER
         return len(self._queue) >= enough and not self._stuck
+
+    def _wake_another(self) -> None:
+        """Wake a committer, if one is needed and sleeps. Needs the guard."""
+        if self._bells and self._is_worth_another:
+            bell = self._bells.pop()
+            self._begun[bell] = time.monotonic()
+            bell.set()
 
     # --- the committers
 
@@ -249,7 +269,7 @@ class Ingest:
         self._process = os.getpid()
         self._queue.clear()
         self._queued_bytes = 0
-        self._bells, self._begun, self._dead = [], {}, False
+        self._bells, self._begun = [], {}
         # Daemons: a commit that hangs must not keep the process from its exit.
         self._committers = [
             threading.Thread(target=self._run, name="committer", daemon=True)
@@ -260,8 +280,7 @@ class Ingest:
 
     def _run(self) -> None:
         group: list[Ticket] | None = []
-        bell = threading.Lock()
-        bell.acquire()
+        bell = threading.Event()
         #: Committed, and not handed over yet.
         untold: list[Ticket] = []
 
@@ -276,6 +295,7 @@ class Ingest:
                     self._commit(group, tell_untold)
                 tell_untold()
                 untold += group
+                group = []
             tell_untold()
         except BaseException:
             log.critical("a committer has died, restart this process", exc_info=True)
@@ -283,36 +303,53 @@ class Ingest:
             self._die(group or [])
 
     def _next_group(
-        self, bell: threading.Lock, before_sleep: Callable[[], None]
+        self, bell: threading.Event, before_sleep: Callable[[], None]
     ) -> list[Ticket] | None:
         """What has queued, up to a bound, without what nobody waits for. Sleeps until there is.
 
         :returns: `None` at the end.
         """
-        with self._guard:
-            self._begun.pop(bell, None)
-            if self._ending and not self._queue:
-                self._process = None  # the next ticket starts others
-                return None
-            if asleep := not self._is_worth_another:
+        # Nobody rings when another committer begins to take long.
+        watching = self.LONG if self._store.committers > 1 else None
+        while True:
+            with self._guard:
+                bell.clear()
+                self._begun.pop(bell, None)
+                if bell in self._bells:
+                    self._bells.remove(bell)
+                if self._ending and not self._queue:
+                    self._leave()
+                    return None
+                if self._is_worth_another:
+                    group = self._take()
+                    self._begun[bell] = time.monotonic()
+                    self._wake_another()
+                    return group
                 self._bells.append(bell)
-        if asleep:
             before_sleep()
-            bell.acquire()
+            bell.wait(watching)
+
+    def _take(self) -> list[Ticket]:
+        """Needs the guard."""
         group: list[Ticket] = []
-        size, now = 0, time.monotonic()
-        with self._guard:
-            while self._queue:
-                more = len(self._queue[0].items)
-                if group and size + more > self.LARGEST_GROUP:
-                    break
-                ticket = self._queue.popleft()
-                self._queued_bytes -= ticket.size
-                if not ticket.ended:
-                    group.append(ticket)
-                    size += more
-            self._begun[bell] = now
+        size = 0
+        while self._queue:
+            more = len(self._queue[0].items)
+            if group and size + more > self.LARGEST_GROUP:
+                break
+            ticket = self._queue.popleft()
+            self._queued_bytes -= ticket.size
+            if not ticket.ended:
+                group.append(ticket)
+                size += more
         return group
+
+    def _leave(self) -> None:
+        """This committer ends; after the last one a ticket starts others. Needs the guard."""
+        with suppress(ValueError):
+            self._committers.remove(threading.current_thread())
+        if not self._committers:
+            self._process = None
 
     def _commit(self, group: Sequence[Ticket], tell_untold: Callable[[], None]) -> None:
         """Commit a group, or give each of it an error."""
@@ -328,8 +365,10 @@ class Ingest:
             # loop makes of it then runs beside that, and not beside this thread's Python.
             outcomes = self._store.ingest(items, self._wanting, max(patience, 0.0), tell_untold)
         except StoreUnavailable as error:
-            self._declare_stuck(str(error))
             self._fail(group, error)
+            if self._committed_at > began:
+                return  # another group is written meanwhile: it was this one's own trouble
+            self._declare_stuck(str(error))
             with self._guard:  # whoever queued meanwhile would only wait for the same failure
                 waiting = [ticket for ticket in self._queue if not ticket.ended]
                 self._queue.clear()
@@ -348,7 +387,8 @@ class Ingest:
             for ticket in group:
                 ticket.outcomes = outcomes[at : at + len(ticket.items)]
                 at += len(ticket.items)
-            self._usual += (time.monotonic() - began - self._usual) / 8
+            self._committed_at = time.monotonic()
+            self._usual += (self._committed_at - began - self._usual) / 8
             if self._stuck:
                 self._stuck = False
                 log.warning("the store commits again")
@@ -381,8 +421,10 @@ class Ingest:
     def _die(self, group: Sequence[Ticket]) -> None:
         """Nobody commits any more: end what waits."""
         with self._guard:
-            self._dead = True
-            waiting = [ticket for ticket in (*group, *self._queue) if not ticket.ended]
+            self._dead_in = os.getpid()
+            waiting = [*group, *self._queue]
             self._queue.clear()
-            self._fail(waiting, StoreUnavailable("the thread that commits has died"))
+            self._queued_bytes = 0
+            error = StoreUnavailable("a thread that commits has died")
+            self._fail([ticket for ticket in waiting if not ticket.ended], error)
         self._tell(waiting)

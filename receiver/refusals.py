@@ -16,6 +16,7 @@ from collections.abc import Callable, Sequence
 
 from receiver import ids
 from receiver.errors import StoreUnavailable
+from receiver.forks import renew_in_forks
 from receiver.store import Store
 from receiver.times import MINUTE
 
@@ -73,7 +74,8 @@ class Refusals:
         self._clock = clock
         #: Called with the cause of each.
         self.on_refusal: Callable[[str], None] = lambda cause: None
-        self._guard = threading.Lock()
+        self._guard: threading.Lock
+        renew_in_forks(self, "_guard", threading.Lock)
         #: In all; and since the last line.
         self.counts: Counter[str] = Counter()
         self._untold: Counter[str] = Counter()
@@ -127,8 +129,9 @@ class Refusals:
             # In a fork the thread has not come along.
             begins = self._teller is None or not self._teller.is_alive()
             if begins and not self._stopped.is_set():
-                self._teller = threading.Thread(target=self._tell_all, name="refusals", daemon=True)
-                self._teller.start()
+                teller = threading.Thread(target=self._tell_all, name="refusals", daemon=True)
+                teller.start()
+                self._teller = teller
 
     def _tell_all(self) -> None:
         """One line now, and one a minute for as long as there is something to tell."""

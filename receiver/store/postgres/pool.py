@@ -28,7 +28,8 @@ from receiver.store.postgres.place import Place
 #: Of one process at most: two web processes, a worker and an overlapping release stay under the 20
 #: that the small plans of hosts allow.
 CONNECTIONS = 4
-#: So many of them are ingest's alone, so many others', and so many of these for readers at most.
+#: So many of them are ingest's alone, so many others'; of these, so many at most are readers'
+#: or borrowed for a second group.
 _INGEST = 1
 _OTHERS = CONNECTIONS - _INGEST
 _READERS = 2
@@ -238,9 +239,9 @@ class _Text(StrDumperUnknown):
 class Pool:
     """At most `CONNECTIONS` connections. Opened on first use: after a fork, never before one.
 
-    Ingest has a pool of its own, of one connection. psycopg's pool opens
-    one connection after the other, which takes seconds where the server is far away: in one pool
-    webhooks would wait, after an outage, until a page or a counter that came before has its own.
+    Ingest has a pool of its own, of one connection. psycopg's pool opens one connection after the
+    other, which takes seconds where the server is far away: in one pool webhooks would wait, after
+    an outage, until a page or a counter that came before has its own.
     """
 
     def __init__(self, url: str) -> None:
@@ -271,7 +272,8 @@ class Pool:
         wait = 0.0
         while not self._ingest.acquire(timeout=wait):
             with suppress(StoreUnavailable):
-                return stack.enter_context(self.shared(deadline, time.monotonic() + _AT_HAND))
+                at_hand = time.monotonic() + _AT_HAND
+                return stack.enter_context(self.shared(deadline, at_hand, reading=True))
             wait = min(_ASK_AGAIN, deadline - time.monotonic())
             if wait <= 0:
                 raise StoreUnavailable("all connections to the database are in use")
@@ -286,7 +288,7 @@ class Pool:
     def shared(
         self, deadline: float, waits_until: float | None = None, *, reading: bool = False
     ) -> Iterator[Connection]:
-        """The same, for all but ingest: however many read, one is left for the worker.
+        """The same, for all but ingest's own: however many read, one is left for the worker.
 
         :param waits_until: until when it is waited for; by default as long.
         """

@@ -34,7 +34,8 @@ PATIENCE = 5.0
 SHORT_PATIENCE = 2.5
 #: The server gives up so many seconds before we do: then the connection is still good.
 _EARLIER = 0.1
-#: Rows of each cell of the statistics. More processes than a few share one now and then.
+#: Rows of each cell of the statistics; a process writes two of them. More processes than a few
+#: share some now and then.
 _SPREADS = 32
 
 
@@ -67,7 +68,7 @@ class Transactions:
         :param lock_patience: seconds of these that the server waits for others' locks; all of them
             by default.
         :param ids: events and messages that nobody else is to change meanwhile.
-        :param first: for ingest, which has a connection of its own.
+        :param first: for ingest, which has a connection of its own, or borrows one.
         """
         deadline = time.monotonic() + patience
         lend = self._pool.for_ingest if first else self._pool.shared
