@@ -73,6 +73,7 @@ LEVELS = (
         "receiver.errors",
         "receiver.ids",
         "receiver.calling",
+        "receiver.forks",
         "receiver.own_process",
         "receiver.version",
     },
