@@ -42,7 +42,7 @@ class Ticket:
     """What one request wants stored, and what became of it.
 
     :param deadline: by `time.monotonic`; nobody waits for it after that.
-    :param tell: called with all tickets of a group that have this same function, by the committer,
+    :param tell: called with all tickets of a group that have this same function, by a committer,
         once their ends are known.
     """
 
