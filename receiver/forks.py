@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 from weakref import WeakKeyDictionary
 
-_made: WeakKeyDictionary[Any, tuple[str, Callable[[], object]]] = WeakKeyDictionary()
+_made: WeakKeyDictionary[Any, dict[str, Callable[[], object]]] = WeakKeyDictionary()
 
 
 def renew_in_forks(owner: Any, attribute: str, make: Callable[[], object]) -> None:
@@ -16,12 +16,13 @@ def renew_in_forks(owner: Any, attribute: str, make: Callable[[], object]) -> No
     :param make: makes it.
     """
     setattr(owner, attribute, make())
-    _made[owner] = attribute, make
+    _made.setdefault(owner, {})[attribute] = make
 
 
 def _renew() -> None:
-    for owner, (attribute, make) in list(_made.items()):
-        setattr(owner, attribute, make())
+    for owner, made in list(_made.items()):
+        for attribute, make in made.items():
+            setattr(owner, attribute, make())
 
 
 os.register_at_fork(after_in_child=_renew)

@@ -356,9 +356,7 @@ def _connection_from(pool: ConnectionPool[Connection], deadline: float) -> Conne
 
 
 @contextmanager
-def _slot(
-    semaphore: threading.BoundedSemaphore | threading.Lock, deadline: float
-) -> Iterator[None]:
+def _slot(semaphore: threading.BoundedSemaphore, deadline: float) -> Iterator[None]:
     if not semaphore.acquire(timeout=max(0.0, deadline - time.monotonic())):
         raise StoreUnavailable("all connections to the database are in use")
     try:
