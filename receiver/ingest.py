@@ -77,6 +77,12 @@ class Ingest:
 
     #: Items in one transaction at most: it bounds how long others wait for it.
     LARGEST_GROUP = 128
+    #: While one group is written, the one before it is answered, and those who sent it send again.
+    #: So a group is at most half of all that is under way: with all in one, either the committer
+    #: waits or the answers do. But a transaction costs as much as many tickets, and more where the
+    #: disk is slow: no half is smaller than this, and nothing is halved where commits take longer.
+    SMALLEST_HALF = 8
+    LONGEST_TO_HALVE = 0.005
     #: What may queue: tickets, and bytes of their bodies.
     MOST_TICKETS = 4_000
     MOST_BYTES = 32 * 1024 * 1024
@@ -119,6 +125,8 @@ class Ingest:
         renew_in_forks(self, "_guard", threading.Lock)
         self._queue: deque[Ticket] = deque()
         self._queued_bytes = 0
+        #: Tickets that are being committed, or whose ends are not handed over yet.
+        self._in_hand = 0
         self._committers: list[threading.Thread] = []
         #: Each committer sleeps on one of its own; those of the ones that sleep.
         self._bells: list[threading.Event] = []
@@ -268,7 +276,7 @@ class Ingest:
         """In this process, which may be a fork of one where there were some. Needs the guard."""
         self._process = os.getpid()
         self._queue.clear()
-        self._queued_bytes = 0
+        self._queued_bytes = self._in_hand = 0
         self._bells, self._begun = [], {}
         # Daemons: a commit that hangs must not keep the process from its exit.
         self._committers = [
@@ -288,6 +296,8 @@ class Ingest:
             told = untold[:]
             untold.clear()
             self._tell(told)
+            with self._guard:
+                self._in_hand -= len(told)
 
         try:
             while (group := self._next_group(bell, tell_untold)) is not None:
@@ -333,7 +343,8 @@ class Ingest:
         """Needs the guard."""
         group: list[Ticket] = []
         size = 0
-        while self._queue:
+        most = self._half or self.LARGEST_GROUP
+        while self._queue and len(group) < most:
             more = len(self._queue[0].items)
             if group and size + more > self.LARGEST_GROUP:
                 break
@@ -342,7 +353,16 @@ class Ingest:
             if not ticket.ended:
                 group.append(ticket)
                 size += more
+        self._in_hand += len(group)
         return group
+
+    @property
+    def _half(self) -> int | None:
+        """Of all tickets that are under way; `None` where another group is written meanwhile, or a
+        half is not worth a transaction. Needs the guard."""
+        half = (len(self._queue) + self._in_hand + 1) // 2
+        worth = half >= self.SMALLEST_HALF and self._usual <= self.LONGEST_TO_HALVE
+        return half if worth and not self._begun else None
 
     def _leave(self) -> None:
         """This committer ends; after the last one a ticket starts others. Needs the guard."""

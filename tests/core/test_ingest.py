@@ -41,11 +41,11 @@ def test_requests_that_wait_at_the_same_moment_share_one_commit(
     with ThreadPoolExecutor(20) as pool:
         first = pool.submit(submit, ingest)
         eventually(lambda: scripted.groups)
-        others = [pool.submit(submit, ingest) for _ in range(15)]
-        eventually(lambda: ingest.waiting == 15)
+        others = [pool.submit(submit, ingest) for _ in range(12)]
+        eventually(lambda: ingest.waiting == 12)
         scripted.gate.set()
-        assert [f.result() for f in [first, *others]] == [["accepted"]] * 16
-    assert [len(group) for group in scripted.groups] == [1, 15]
+        assert [f.result() for f in [first, *others]] == [["accepted"]] * 13
+    assert [len(group) for group in scripted.groups] == [1, 12]
 
 
 def test_the_ends_of_a_group_are_handed_over_at_once(ingest: Ingest, scripted: Scripted) -> None:
@@ -63,6 +63,54 @@ def test_the_ends_of_a_group_are_handed_over_at_once(ingest: Ingest, scripted: S
     assert [len(group) for group in told] == [1, 5]
     assert told[1] == tickets
     assert [ticket.result() for ticket in tickets] == [["accepted"]] * 5
+
+
+@pytest.mark.parametrize(
+    ("more", "takes", "sizes"),
+    [
+        (31, 0.0, [1, 16, 15]),
+        (500, 0.0, [1, 128, 128, 128, 116]),
+        (13, 0.0, [1, 13]),  # a transaction is worth more than that
+        (31, 0.1, [1, 31]),
+    ],
+    ids=["halves", "no more than a group holds", "few", "a slow disk"],
+)
+def test_one_half_is_written_while_the_other_is_answered(
+    ingest: Ingest, scripted: Scripted, more: int, takes: float, sizes: list[int]
+) -> None:
+    """With all in one group, those who send wait for their turn together, again and again."""
+    ingest.WORTH_ANOTHER = 1_000
+    if not takes:
+        ingest.LONGEST_TO_HALVE = 60.0  # also while this test holds a commit
+    told: list[list[Ticket]] = []
+    scripted.gate.clear()
+    scripted.takes = takes
+    ingest.put(Ticket([item()], later(), told.append))
+    eventually(lambda: scripted.groups)
+    ingest.put(*[Ticket([item()], later(), told.append) for _ in range(more)])
+    scripted.gate.set()
+    eventually(lambda: sum(map(len, told)) == 1 + more)
+    assert [len(group) for group in scripted.groups] == sizes
+
+
+def test_what_is_under_way_is_counted_to_its_end(ingest: Ingest, scripted: Scripted) -> None:
+    """Also what failed: else halves grow until they are none."""
+    ingest.WORTH_ANOTHER, ingest.LONGEST_TO_HALVE = 1_000, 60.0
+    told: list[list[Ticket]] = []
+    for error in [StoreUnavailable("gone"), OverflowError("bad"), None]:
+        scripted.error = error
+        for _ in range(3):
+            ingest.put(*[Ticket([item()], later(), told.append) for _ in range(40)])
+            eventually(lambda: not ingest.waiting)
+    eventually(lambda: sum(map(len, told)) == 360)
+    scripted.groups.clear()
+    scripted.gate.clear()
+    ingest.put(Ticket([item()], later(), told.append))
+    eventually(lambda: scripted.groups)
+    ingest.put(*[Ticket([item()], later(), told.append) for _ in range(31)])
+    scripted.gate.set()
+    eventually(lambda: sum(map(len, told)) == 392)
+    assert [len(group) for group in scripted.groups][:2] == [1, 16]
 
 
 def test_a_request_of_several_items_is_one_ticket(ingest: Ingest, scripted: Scripted) -> None:
