@@ -181,6 +181,9 @@ class Ingest(Protocol):
 
     #: How many groups one process may write at the same time.
     committers: int
+    #: Whether only one process of all writes at a time, best the same one again and again: what it
+    #: has read of the database is stale as soon as another one has written.
+    one_writer: bool
 
     def ingest(
         self,

@@ -49,6 +49,7 @@ class Ingest(Transactions):
 
     #: To prepare a group, and to wait for the server, takes a half of its time each.
     committers = 2
+    one_writer = False
 
     def ingest(
         self,

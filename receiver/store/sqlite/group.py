@@ -46,6 +46,7 @@ class Ingest(Connections):
     """See `receiver.store.contract.Ingest`."""
 
     committers = 1
+    one_writer = True
 
     def ingest(
         self,

@@ -74,7 +74,7 @@ class Front:
     ) -> None:
         self._receiver = receiver
         self._loop = loop
-        self._most_connections = most_connections
+        self.most_connections = most_connections
         self._log_access = log_access
         self._clock = clock
         #: Requests that were answered.
@@ -103,7 +103,7 @@ class Front:
     # --- connections
 
     def opened(self, connection: Connection) -> None:
-        if len(self._connections) >= self._most_connections:
+        if len(self._connections) >= self.most_connections:
             # Whoever has shown a right signature stays; and a flood must not keep others out.
             goes = next(iter(self._strangers), connection)
             goes.abort()

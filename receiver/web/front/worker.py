@@ -7,11 +7,13 @@ that a reload renews it.
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import os
 import resource
 import signal
 import socket
 import sys
+import tempfile
 import time
 from contextlib import suppress
 from datetime import timedelta
@@ -35,6 +37,8 @@ FEW_CONNECTIONS = 2_500
 #: the system has no room.
 _AT_ONCE = 16
 _NO_ROOM = 0.5
+#: Seconds for which one process leaves those who come to another one.
+_GIVES_WAY = 0.005
 #: Rounds in which a stop lets those in that wait at the door: gunicorn lets 2,048 wait.
 _LAST_ROUNDS = 128
 #: Seconds that a stop waits for requests that are on their way here, and for those half-sent.
@@ -45,7 +49,20 @@ _HALF_SENT = 1.0
 
 
 class LoopWorker(Worker):  # type: ignore[misc]
-    """One process: an event loop, and the parts of the service beside it."""
+    """One process: an event loop, and the parts of the service beside it.
+
+    Where the store has one writer, one process lets connections in before the others, which take
+    those that it has left at the door for a moment: because it is busy, has many, or has ended. Two
+    that write in turns receive less than one.
+    """
+
+    #: Locked by the process that goes first; its end gives the lock back. Made in the master, and
+    #: the same for all of its processes.
+    _precedence = (
+        open(os.memfd_create("precedence"), "wb")  # noqa: SIM115
+        if hasattr(os, "memfd_create")
+        else tempfile.TemporaryFile()  # noqa: SIM115
+    )
 
     def init_process(self) -> None:
         try:
@@ -57,6 +74,10 @@ class LoopWorker(Worker):  # type: ignore[misc]
         asyncio.set_event_loop(self.loop)
         self._stopped = asyncio.Event()
         self._at_once = False
+        #: Whether only one process lets connections in at once; and whether it is this one.
+        self._in_turns = False
+        self._goes_first = True
+        self._doors_are_open = True
         #: Connections that are about to be open.
         self._opening: set[asyncio.Task[Any]] = set()
         super().init_process()
@@ -101,17 +122,22 @@ class LoopWorker(Worker):  # type: ignore[misc]
             most_connections=self._connections(),
             log_access=self._log_access if self.cfg.accesslog else None,
         )
+        self._in_turns = receiver.store.one_writer and self.cfg.workers > 1
+        self._goes_first = self._takes_precedence()
         for listener in self.sockets:
             listener.sock.setblocking(False)
-            self.loop.add_reader(listener.sock, self._accept, front, listener.sock)
+            self.loop.add_reader(listener.sock, self._knocks, front, listener.sock)
         while self.alive and self.ppid == os.getppid():
             self.notify()
             front.look(time.monotonic())
+            self._goes_first = self._goes_first or self._takes_precedence()
             if front.answers >= self.max_requests:
                 self.log.info("%d requests are answered: another process follows", front.answers)
                 break
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._stopped.wait(), LOOK)
+        self._doors_are_open = False
+        fcntl.lockf(self._precedence, fcntl.LOCK_UN)
         for listener in self.sockets:
             self.loop.remove_reader(listener.sock)
             # Who waits at the door may have sent all of a request: to close it would be a reset.
@@ -121,6 +147,22 @@ class LoopWorker(Worker):  # type: ignore[misc]
                 await asyncio.sleep(0)  # what they have sent is read
             listener.sock.close()
         await self._end(front, time.monotonic() + _ANSWERED_WITHIN)
+
+    def _takes_precedence(self) -> bool:
+        try:
+            fcntl.lockf(self._precedence, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:  # another process has it
+            return False
+        return True
+
+    def _knocks(self, front: Front, listening: socket.socket) -> None:
+        """Somebody is at the door."""
+        has_many = front.open > front.most_connections // 2
+        if self._in_turns and (has_many or not self._goes_first):
+            self.loop.remove_reader(listening)
+            self.loop.call_later(_GIVES_WAY, self._accept_again, front, listening)
+        else:
+            self._accept(front, listening)
 
     def _accept(self, front: Front, listening: socket.socket) -> bool:
         """Let some of those in that wait at the door.
@@ -149,8 +191,9 @@ class LoopWorker(Worker):  # type: ignore[misc]
         return True
 
     def _accept_again(self, front: Front, listening: socket.socket) -> None:
-        if listening.fileno() >= 0:
-            self.loop.add_reader(listening, self._accept, front, listening)
+        if self._doors_are_open:
+            self.loop.add_reader(listening, self._knocks, front, listening)
+            self._accept(front, listening)
 
     async def _end(self, front: Front, deadline: float) -> None:
         """Answer what is in hand, and close what is not; add to the store what was counted."""
