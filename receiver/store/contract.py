@@ -267,6 +267,9 @@ class Work(Protocol):
     def dead_of_handlers(self) -> list[tuple[str, int]]:
         """How much of the dead work belongs to each handler, by name: of the first `MOST_TOLD`."""
 
+    def newest(self) -> int:
+        """The number of the latest event: how many come is how far it goes on."""
+
     def next_due(self, handler: str, after: int) -> int | None:
         """When the handler's first item that is due later than `after` is due; leases count.
 

@@ -26,6 +26,7 @@ from receiver.worker.ends import failure_of, settlement
 from receiver.worker.lane import Lane
 from receiver.worker.leases import Leases
 from receiver.worker.notes import LOOK_AT_HANDLERS, Handlers, Heartbeat, StuckNote, is_held
+from receiver.worker.pace import Pace
 from receiver.worker.threads import Executors, Threads
 
 log = logging.getLogger(__package__)
@@ -49,11 +50,6 @@ class Worker:
 
     #: Seconds between two looks at whether other processes have committed.
     LOOK = 0.05
-    #: Seconds between two rounds at least, so that under load one commit serves many calls.
-    PACE = 0.02
-    #: And the store's `rests` times what the last round took, up to `LONGEST_PACE` seconds: where
-    #: requests keep the processor or the store busy, they go first.
-    LONGEST_PACE = 0.1
     #: Seconds that a round waits for the store; short, because webhooks wait for the same lock.
     PATIENCE = 0.3
     #: Seconds after `stop` until which calls may end by themselves: a host allows 30.
@@ -98,6 +94,7 @@ class Worker:
         self._waits = True  # for a person's word, until it has been looked at
         self._patience_ends = float("inf")  # when stopping: until then what runs may end
         self._last_round = self._rest_until = self._clock()
+        self._pace = Pace(store)
 
     # --- from outside
 
@@ -209,8 +206,7 @@ class Worker:
         else:
             pause = self.LOOK
         self._last_round = ended = self._clock()
-        rest = min(self.LONGEST_PACE, self._store.rests * (ended - began))
-        self._rest_until = ended + max(self.PACE, rest)
+        self._rest_until = ended + self._pace.rest(ended - began)
         return pause
 
     # --- one round
@@ -258,6 +254,7 @@ class Worker:
             self._count(self._settlements)
             self._settlements = []
             self._hand_out(claims, wants, now)
+            self._pace.claimed(claims, wants, self._clock())
         if not self._stopping:
             self._call_suspect(now)
         if now >= self._look_at_handlers and not self._stopping:

@@ -498,3 +498,10 @@ class History:
 
     def _pass(self, seconds: int, _: int) -> None:
         self.now += seconds * SECOND
+
+
+def test_the_newest_tells_how_many_come(store: Store) -> None:
+    ingest(store, *[report(f"e{number}", None, number) for number in range(5)])
+    before = store.newest()
+    ingest(store, *[report(f"f{number}", None, number) for number in range(7)])
+    assert store.newest() == before + 7

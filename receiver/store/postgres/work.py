@@ -47,7 +47,7 @@ class Work(Transactions):
     """See `receiver.store.contract.Work`."""
 
     #: No webhook waits for what a round locks, but both want the processor.
-    rests = 2
+    rests = 1
 
     def work(
         self,
@@ -110,6 +110,12 @@ class Work(Transactions):
     def dead_of_handlers(self) -> list[tuple[str, int]]:
         with self._worker_reads() as connection:
             return connection.execute(_DEAD).fetchall()
+
+    def newest(self) -> int:
+        (seq,) = self._row(
+            "SELECT CASE WHEN is_called THEN last_value ELSE 0 END FROM event_seqs", ()
+        )
+        return int(seq)
 
     def next_due(self, handler: str, after: int) -> int | None:
         (due_at,) = self._row(_NEXT_DUE, (handler, after))
@@ -287,6 +293,8 @@ def _settled(settlement: Settlement) -> dict[str, Any]:
 
 
 # --- SQL
+
+_NEWEST = "SELECT CASE WHEN is_called THEN last_value ELSE 0 END FROM event_seqs"
 
 # Each of these statements finds few rows by an index, in the index's order, whatever the statistics
 # of the table say of a queue that was short a minute ago. A plan that takes all that a message has

@@ -41,7 +41,7 @@ class Work(Connections):
     """See `receiver.store.contract.Work`."""
 
     #: A round has the one lock of the file.
-    rests = 4
+    rests = 3
 
     def work(
         self,
@@ -100,6 +100,11 @@ class Work(Connections):
     def dead_of_handlers(self) -> list[tuple[str, int]]:
         with as_unavailable():
             return list(self._reader.execute(_DEAD).fetchall())
+
+    def newest(self) -> int:
+        with as_unavailable():
+            (seq,) = self._reader.execute("SELECT coalesce(max(seq), 0) FROM events").fetchone()
+        return int(seq)
 
     def next_due(self, handler: str, after: int) -> int | None:
         with as_unavailable():
