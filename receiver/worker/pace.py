@@ -18,9 +18,14 @@ class Pace:
     be called at that pace, handlers fall behind anyway, and webhooks are left as much as can be.
     """
 
-    #: Seconds of a rest at least, so that under load one commit serves many calls; and at most.
+    #: Seconds of a usual rest at least, so that under load one commit serves many calls; and at
+    #: most.
     SHORTEST = 0.02
     LONGEST = 0.1
+    #: Where more comes than would be called: so many times what a round takes, at least `LONGEST`
+    #: and at most so many seconds.
+    GIVES_WAY = 5
+    LONGEST_GIVEN = 0.25
     #: Seconds between two looks at how much comes.
     LOOK = 0.5
 
@@ -77,7 +82,9 @@ class Pace:
         if self._goes_on is None:
             return usual
         called = self._goes_on / (self._takes * (1 + self._store.rests))
-        return usual if called >= self._come else self.LONGEST
+        if called >= self._come:
+            return usual
+        return max(self.LONGEST, min(self.LONGEST_GIVEN, self.GIVES_WAY * took))
 
 
 def _lately(average: float | None, value: float) -> float:

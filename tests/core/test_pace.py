@@ -77,6 +77,14 @@ def test_who_is_outrun_leaves_the_most_to_webhooks(
     assert rounds(pace, store, come) == pytest.approx(rest)
 
 
+@pytest.mark.parametrize(("took", "rest"), [(0.01, 0.1), (0.04, 0.2), (1.0, 0.25)])
+def test_the_longer_a_round_takes_the_more_is_left(
+    pace: Pace, store: Arriving, took: float, rest: float
+) -> None:
+    assert rounds(pace, store, 9_000) == 0.1
+    assert pace.rest(took) == pytest.approx(rest)
+
+
 def test_it_ends_with_what_comes(pace: Pace, store: Arriving) -> None:
     assert rounds(pace, store, 9_000) == 0.1
     assert rounds(pace, store, 0) == pytest.approx(0.03)

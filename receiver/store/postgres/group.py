@@ -1,8 +1,8 @@
 """A group of arrivals, read and written in PostgreSQL inside one transaction.
 
 The connection is in pipeline mode: what is known comes with the first round trip, and what is new
-goes with the second. Rows travel as one JSON document for each table, bodies beside it: that is
-half the work of a parameter for each value.
+goes with the second. Rows travel as two JSON documents, of the events and of their messages, and
+bodies beside them: that is half the work of a parameter for each value.
 """
 
 from __future__ import annotations
@@ -183,62 +183,48 @@ def _look(connection: Connection, looks: list[Look], found: Found) -> Iterator[t
 
 def _write_accepted(connection: Connection, decision: Decision, seqs: list[int]) -> None:
     numbered = sorted(zip(seqs, decision.accepted, strict=False), key=lambda pair: pair[1].item.id)
-    events, deliveries, messages, texts, metadata = [], [], [], [], []
-    for seq, (item, late, repeat, handlers) in numbered:
-        events.append(
-            {
-                "seq": seq,
-                "id": item.id,
-                "type": item.type,
-                "message_id": item.message_id,
-                "occurred_at": item.occurred_at,
-                "received_at": item.received_at,
-                "timestamp": item.timestamp,
-                "reported_at": item.reported_at,
-                "has_error": item.has_error,
-                "source": item.source,
-                "late": late,
-                "repeat": repeat,
-                "redacted": item.redacted,
-                "loose": item.says is None or item.message_id is None,
-            }
-        )
-        deliveries += [
-            {
-                "event_seq": seq,
-                "handler": handler,
-                "message_id": item.message_id,
-                "occurred_at": item.occurred_at,
-                "due_at": item.received_at,
-            }
-            for handler in handlers
-        ]
+    events = [
+        {
+            "seq": seq,
+            "id": item.id,
+            "type": item.type,
+            "message_id": item.message_id,
+            "occurred_at": item.occurred_at,
+            "received_at": item.received_at,
+            "timestamp": item.timestamp,
+            "reported_at": item.reported_at,
+            "has_error": item.has_error,
+            "source": item.source,
+            "late": late,
+            "repeat": repeat,
+            "redacted": item.redacted,
+            "loose": item.says is None or item.message_id is None,
+            "handlers": handlers,
+        }
+        for seq, (item, late, repeat, handlers) in numbered
+    ]
+    messages = []
     for message_id, message in sorted(decision.messages.items()):
         assert message.summary is not None
-        messages.append(
-            {
-                "id": message_id,
-                **message.summary._asdict(),
-                "first_received_at": message.first_received_at,
-                "touched_at": message.touched_at,
-                "registers": message.registers,
-            }
-        )
+        row = {
+            "id": message_id,
+            **message.summary._asdict(),
+            "first_received_at": message.first_received_at,
+            "touched_at": message.touched_at,
+            "registers": message.registers,
+        }
         if not message.changed.isdisjoint(SEARCHED):
             if "message" in message.row:
-                folded = mirror.fold(message.row["message"][2])
-                texts.append({"message_id": message_id, "folded": folded})
+                row["folded"] = mirror.fold(message.row["message"][2])
             if (pairs := pairs_of(message.row)) or message.before is not None:
-                metadata.append({"message_id": message_id, "pairs": pairs})
+                row["pairs"] = pairs
+        messages.append(row)
     connection.execute(
         _ACCEPTED,
         {
             "events": _ENCODE(events),
             "bodies": [one.item.body for _, one in numbered],
-            "deliveries": _ENCODE(deliveries),
             "messages": _ENCODE(messages),
-            "texts": _ENCODE(texts),
-            "metadata": _ENCODE(metadata),
         },
     )
 
@@ -325,45 +311,48 @@ CROSS JOIN LATERAL ({
 
 # All that is new in one statement: each costs a good deal, however little it does.
 _ACCEPTED = """
-WITH new_events AS (
+WITH arrived AS MATERIALIZED (
+    SELECT *
+    FROM ROWS FROM (
+        jsonb_to_recordset(%(events)s::jsonb) AS (
+            seq bigint, id text, type text, message_id text, occurred_at bigint,
+            received_at bigint, timestamp bigint, reported_at bigint, has_error boolean,
+            source text, late boolean, repeat boolean, redacted boolean, loose boolean,
+            handlers text[]),
+        unnest(%(bodies)b::bytea[])
+    ) AS e (seq, id, type, message_id, occurred_at, received_at, timestamp, reported_at,
+            has_error, source, late, repeat, redacted, loose, handlers, body)
+),
+new_events AS (
     INSERT INTO events (seq, id, type, message_id, occurred_at, received_at, timestamp,
                         reported_at, has_error, source, late, repeat, redacted, loose,
                         last_received_at, body)
     SELECT seq, id, type, message_id, occurred_at, received_at, timestamp,
            reported_at, has_error, source, late, repeat, redacted, loose, received_at, body
-    FROM ROWS FROM (
-        jsonb_to_recordset(%(events)s::jsonb) AS (
-            seq bigint, id text, type text, message_id text, occurred_at bigint,
-            received_at bigint, timestamp bigint, reported_at bigint, has_error boolean,
-            source text, late boolean, repeat boolean, redacted boolean, loose boolean),
-        unnest(%(bodies)b::bytea[])
-    ) AS e (seq, id, type, message_id, occurred_at, received_at, timestamp, reported_at,
-            has_error, source, late, repeat, redacted, loose, body)
+    FROM arrived
 ),
 new_deliveries AS (
     INSERT INTO deliveries (event_seq, handler, message_id, occurred_at, due_at)
-    SELECT event_seq, handler, message_id, occurred_at, due_at
-    FROM jsonb_to_recordset(%(deliveries)s::jsonb) AS d (
-        event_seq bigint, handler text, message_id text, occurred_at bigint, due_at bigint)
+    SELECT seq, handler, message_id, occurred_at, received_at
+    FROM arrived CROSS JOIN unnest(handlers) AS handler
+),
+told AS MATERIALIZED (
+    SELECT * FROM jsonb_to_recordset(%(messages)s::jsonb) AS m (
+        id text, status text, at bigint, device_id text, number text, code text, provider text,
+        first_received_at bigint, touched_at bigint, registers text, folded text, pairs text[])
 ),
 new_texts AS (
-    INSERT INTO texts (message_id, folded)
-    SELECT message_id, folded
-    FROM jsonb_to_recordset(%(texts)s::jsonb) AS t (message_id text, folded text)
+    INSERT INTO texts (message_id, folded) SELECT id, folded FROM told WHERE folded IS NOT NULL
     ON CONFLICT (message_id) DO UPDATE SET folded = excluded.folded
 ),
 new_metadata AS (
-    INSERT INTO metadata (message_id, pairs)
-    SELECT message_id, pairs
-    FROM jsonb_to_recordset(%(metadata)s::jsonb) AS d (message_id text, pairs text[])
+    INSERT INTO metadata (message_id, pairs) SELECT id, pairs FROM told WHERE pairs IS NOT NULL
     ON CONFLICT (message_id) DO UPDATE SET pairs = excluded.pairs
 )
 INSERT INTO messages (id, status, at, device_id, number, code, provider, first_received_at,
                       touched_at, registers)
 SELECT id, status, at, device_id, number, code, provider, first_received_at, touched_at, registers
-FROM jsonb_to_recordset(%(messages)s::jsonb) AS m (
-    id text, status text, at bigint, device_id text, number text, code text, provider text,
-    first_received_at bigint, touched_at bigint, registers text)
+FROM told
 ON CONFLICT (id) DO UPDATE SET
     status = excluded.status, at = excluded.at, device_id = excluded.device_id,
     number = excluded.number, code = excluded.code,
