@@ -87,6 +87,22 @@ def test_every_page_is_accessible_and_quiet(shop: Site, language: str) -> None:
         assert watch.told == []
 
 
+@pytest.mark.parametrize("text", ["signe de vie depuis son départ, longtemps après", "W" * 60])
+def test_whatever_a_badge_says_fits_a_small_phone(shop: Site, text: str) -> None:
+    """What they say depends on the time of day, and on what phones and providers told."""
+    with shop.visit(viewport={"width": 320, "height": 800}, bypass_csp=True) as context:
+        page = context.new_page()
+        badges = 0
+        for path in SEEN:
+            page.goto(path)
+            badges += page.locator(".badge").evaluate_all(
+                "(all, text) => all.map(badge => badge.textContent = text).length", text
+            )
+            overflow = page.evaluate("document.documentElement.scrollWidth - innerWidth")
+            assert overflow <= 0, f"{path} is {overflow} pixels too wide"
+        assert badges > 10
+
+
 @pytest.mark.parametrize("scripts", [True, False], ids=["scripts", "no scripts"])
 def test_what_strangers_wrote_stays_text(shop: Site, scripts: bool) -> None:
     with shop.visit(java_script_enabled=scripts) as context:
