@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 
 from receiver.errors import ReceiverError
@@ -26,11 +26,17 @@ class Pace:
     #: and at most so many seconds.
     GIVES_WAY = 5
     LONGEST_GIVEN = 0.25
-    #: Seconds between two looks at how much comes.
+    #: Seconds between two looks at how much comes; and so many times what a look took, for the
+    #: database may be far away.
     LOOK = 0.5
+    LOOK_TIMES = 20
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, clock: Callable[[], float]) -> None:
+        """
+        :param clock: in seconds, as no wall clock can turn it back.
+        """
         self._store = store
+        self._clock = clock
         #: Whether the last round has got all that it wanted, so that there may be more.
         self._was_full = False
         #: By handler, the latest event of its last full round.
@@ -38,16 +44,14 @@ class Pace:
         #: Lately, in full rounds: events by which one goes on, and seconds that it takes.
         self._goes_on: float | None = None
         self._takes: float | None = None
-        #: When somebody looked for the last time, and what the latest event was.
+        #: When somebody looked for the last time, what the latest event was, and when to look next.
         self._looked: tuple[float, int] | None = None
+        self._look_at = 0.0
         #: Events a second that come; 0 as long as nobody has looked twice.
         self._come = 0.0
 
-    def claimed(self, claims: Sequence[Claim], wants: Sequence[Want], clock: float) -> None:
-        """What a round has got, of what it wanted.
-
-        :param clock: in seconds; no wall clock.
-        """
+    def claimed(self, claims: Sequence[Claim], wants: Sequence[Want]) -> None:
+        """What a round has got, of what it wanted."""
         number = Counter(claim.handler for claim in claims)
         most = max(wants, key=lambda want: number[want.handler], default=None)
         self._was_full = most is not None and number[most.handler] >= most.limit
@@ -59,16 +63,21 @@ class Pace:
         if reached > before:
             self._goes_on = _lately(self._goes_on, reached - before)
         self._reached[most.handler] = reached
-        if self._looked is None or clock >= self._looked[0] + self.LOOK:
+        if self._looked is None or self._clock() >= self._look_at:
             with suppress(ReceiverError):
-                self._look(clock)
+                self._look()
 
-    def _look(self, clock: float) -> None:
+    def _look(self) -> None:
+        began = self._clock()
         latest = self._store.newest()
-        at, before = self._looked or (clock, latest)
-        since = clock - at
-        self._come = (latest - before) / since if self.LOOK <= since < 4 * self.LOOK else 0.0
-        self._looked = clock, latest
+        ended = self._clock()
+        self._come = 0.0
+        # Not over a time in which nobody had fallen behind.
+        if self._looked is not None and began < self._look_at + 3 * self.LOOK:
+            at, before = self._looked
+            self._come = (latest - before) / (ended - at)
+        self._looked = ended, latest
+        self._look_at = ended + max(self.LOOK, self.LOOK_TIMES * (ended - began))
 
     def rest(self, took: float) -> float:
         """Seconds until the next round.

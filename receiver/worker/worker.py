@@ -94,7 +94,7 @@ class Worker:
         self._waits = True  # for a person's word, until it has been looked at
         self._patience_ends = float("inf")  # when stopping: until then what runs may end
         self._last_round = self._rest_until = self._clock()
-        self._pace = Pace(store)
+        self._pace = Pace(store, self._clock)
 
     # --- from outside
 
@@ -254,7 +254,7 @@ class Worker:
             self._count(self._settlements)
             self._settlements = []
             self._hand_out(claims, wants, now)
-            self._pace.claimed(claims, wants, self._clock())
+            self._pace.claimed(claims, wants)
         if not self._stopping:
             self._call_suspect(now)
         if now >= self._look_at_handlers and not self._stopping:

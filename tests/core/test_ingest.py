@@ -96,6 +96,7 @@ def test_one_half_is_written_while_the_other_is_answered(
 def test_what_is_under_way_is_counted_to_its_end(ingest: Ingest, scripted: Scripted) -> None:
     """Also what failed: else halves grow until they are none."""
     ingest.WORTH_ANOTHER, ingest.LONGEST_TO_HALVE = 1_000, 60.0
+    ingest.KNOWN_FOR, ingest.SLOW_PROBE = 0.0, 60.0  # nobody is refused meanwhile
     told: list[list[Ticket]] = []
     for error in [StoreUnavailable("gone"), OverflowError("bad"), None]:
         scripted.error = error

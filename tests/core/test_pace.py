@@ -19,6 +19,8 @@ class Arriving:
 
     def __init__(self) -> None:
         self.clock = 0.0
+        #: Seconds for an answer.
+        self.takes = 0.0
         self.round = 0
         self.latest = 0
         self.asked = 0
@@ -26,6 +28,7 @@ class Arriving:
 
     def newest(self) -> int:
         self.asked += 1
+        self.clock += self.takes
         if self.fails:
             raise StoreUnavailable("gone")
         return self.latest
@@ -38,7 +41,7 @@ def store() -> Arriving:
 
 @pytest.fixture
 def pace(store: Arriving) -> Pace:
-    return Pace(store)  # type: ignore[arg-type]
+    return Pace(store, lambda: store.clock)  # type: ignore[arg-type]
 
 
 def claims(seqs: range, handler: str = "first") -> list[Claim]:
@@ -55,7 +58,7 @@ def rounds(pace: Pace, store: Arriving, come: float, number: int = 40) -> float:
     """
     rest = 0.0
     for _ in range(number):
-        pace.claimed(claims(range(store.round * 100, store.round * 100 + 100)), [WANT], store.clock)
+        pace.claimed(claims(range(store.round * 100, store.round * 100 + 100)), [WANT])
         rest = pace.rest(0.01)
         store.round += 1
         store.clock += 0.01 + rest
@@ -64,7 +67,7 @@ def rounds(pace: Pace, store: Arriving, come: float, number: int = 40) -> float:
 
 
 def test_a_rest_is_as_long_as_the_store_says_within_bounds(pace: Pace, store: Arriving) -> None:
-    pace.claimed(claims(range(3)), [WANT], 0.0)
+    pace.claimed(claims(range(3)), [WANT])
     assert [pace.rest(took) for took in (0.001, 0.01, 1.0)] == [0.02, 0.03, 0.1]
     assert store.asked == 0  # nobody has fallen behind
 
@@ -92,7 +95,7 @@ def test_it_ends_with_what_comes(pace: Pace, store: Arriving) -> None:
 
 def test_what_has_become_less_in_one_round_is_no_longer_behind(pace: Pace, store: Arriving) -> None:
     assert rounds(pace, store, 9_000) == 0.1
-    pace.claimed(claims(range(5_000, 5_099)), [WANT], 100.0)
+    pace.claimed(claims(range(5_000, 5_099)), [WANT])
     assert pace.rest(0.01) == pytest.approx(0.03)
 
 
@@ -101,16 +104,22 @@ def test_it_looks_twice_a_second_at_most(pace: Pace, store: Arriving) -> None:
     assert 6 <= store.asked <= 9
 
 
+def test_it_looks_less_often_where_the_database_is_far_away(pace: Pace, store: Arriving) -> None:
+    store.takes = 0.15
+    rounds(pace, store, 0, number=101)
+    assert 2 <= store.asked <= 3
+    assert rounds(pace, store, 9_000, number=400) == 0.1
+
+
 def test_a_slow_handler_does_not_decide(pace: Pace, store: Arriving) -> None:
     """It has no room for more, however often it is asked."""
     slow = Want("slow", 1, times.SECOND, 5, "a")
-    clock = 0.0
     for turn in range(60):
         both = claims(range(turn, turn + 1), "slow") + claims(range(50 * turn, 50 * turn + 50))
-        pace.claimed(both, [slow, WANT], clock)
+        pace.claimed(both, [slow, WANT])
         assert pace.rest(0.01) == pytest.approx(0.03)
-        clock += 0.04
-        store.latest = int(1_250 * clock)
+        store.clock += 0.04
+        store.latest += 50
 
 
 def test_a_store_that_fails_is_no_reason_to_rest(pace: Pace, store: Arriving) -> None:

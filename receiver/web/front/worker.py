@@ -137,7 +137,8 @@ class LoopWorker(Worker):  # type: ignore[misc]
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._stopped.wait(), LOOK)
         self._doors_are_open = False
-        fcntl.lockf(self._precedence, fcntl.LOCK_UN)
+        with suppress(OSError):
+            fcntl.lockf(self._precedence, fcntl.LOCK_UN)
         for listener in self.sockets:
             self.loop.remove_reader(listener.sock)
             # Who waits at the door may have sent all of a request: to close it would be a reset.
@@ -149,10 +150,13 @@ class LoopWorker(Worker):  # type: ignore[misc]
         await self._end(front, time.monotonic() + _ANSWERED_WITHIN)
 
     def _takes_precedence(self) -> bool:
+        """Try to be the process that goes first; returns whether it is this one."""
         try:
             fcntl.lockf(self._precedence, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:  # another process has it
+        except (BlockingIOError, PermissionError):  # another process has it
             return False
+        except OSError:  # nobody can have it here, so nobody waits
+            pass
         return True
 
     def _knocks(self, front: Front, listening: socket.socket) -> None:
