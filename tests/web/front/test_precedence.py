@@ -19,7 +19,7 @@ from tests.web.front.test_strangers import post, workers
 def two(serve: Callable[..., Server]) -> Server:
     server = serve(WEB_CONCURRENCY="2")
     server.client.close()  # so that its connection is none of those that are counted
-    eventually(lambda: len(workers(server)) == 2 and first_of(server) is not None)
+    eventually(lambda: len(workers(server)) == 2 and first_of(server))
     return server
 
 
@@ -48,22 +48,24 @@ def connected(server: Server, number: int) -> Iterator[dict[int, int]]:
         yield shares(server)
 
 
-def first_of(server: Server) -> int | None:
-    """The process that lets all in, if it is one."""
-    eventually(lambda: not any(shares(server).values()))
-    with connected(server, 20) as came:
-        return next((pid for pid in came if came[pid] == 20), None)
+def first_of(server: Server) -> int:
+    """The process that lets all in. On a busy machine it may be late, and others help."""
+
+    def found() -> int | None:
+        eventually(lambda: not any(shares(server).values()))
+        with connected(server, 20) as came:
+            return next((pid for pid in came if came[pid] == 20), None)
+
+    return int(eventually(found))
 
 
 def test_one_process_lets_all_in(two: Server) -> None:
     first = first_of(two)
-    assert first is not None
     assert [first_of(two) for _ in range(3)] == [first] * 3
 
 
 def test_the_other_one_helps_while_it_stands_still(two: Server) -> None:
     first = first_of(two)
-    assert first is not None
     os.kill(first, signal.SIGSTOP)
     try:
         assert quick(lambda: max(post(two.port) for _ in range(10)), 0.25)
@@ -75,16 +77,14 @@ def test_the_other_one_helps_while_it_stands_still(two: Server) -> None:
 @pytest.mark.parametrize("end", [signal.SIGKILL, signal.SIGTERM])
 def test_the_other_one_follows_it(two: Server, end: signal.Signals) -> None:
     first = first_of(two)
-    assert first is not None
     os.kill(first, end)
     eventually(lambda: first not in workers(two) and len(workers(two)) == 2)
     assert quick(lambda: max(post(two.port) for _ in range(10)), 0.25)
-    assert eventually(lambda: first_of(two)) != first
+    assert first_of(two) in workers(two)
 
 
 def test_the_other_one_takes_what_is_too_much(two: Server) -> None:
     first = first_of(two)
-    assert first is not None
     with connected(two, 2_300) as came:
         assert came.pop(first) > 1_000
         assert sum(came.values()) > 0
