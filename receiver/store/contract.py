@@ -181,8 +181,8 @@ class Ingest(Protocol):
 
     #: How many groups one process may write at the same time.
     committers: int
-    #: Whether only one process of all writes at a time, best the same one again and again: what it
-    #: has read of the database is stale as soon as another one has written.
+    #: Whether all processes share one writer. Then one process had best write again and again: what
+    #: it has cached of the database is stale as soon as another one has written.
     one_writer: bool
 
     def ingest(
@@ -268,7 +268,8 @@ class Work(Protocol):
         """How much of the dead work belongs to each handler, by name: of the first `MOST_TOLD`."""
 
     def newest(self) -> int:
-        """The number of the latest event: how many come is how far it goes on."""
+        """The number of the latest event; 0 in a new database. The difference of two tells how many
+        events have come in between."""
 
     def next_due(self, handler: str, after: int) -> int | None:
         """When the handler's first item that is due later than `after` is due; leases count.

@@ -1,9 +1,9 @@
 """Runs the handlers: claim under a lease, call outside any transaction, write the end.
 
-`worker` has the loop and its rounds, `lane` what one handler may claim, `calls` one claimed item,
-`threads` where calls run, `ends` what becomes of them, `begun` which of them run, as the next
-process sees it, `leases` what the process does not know that it has leased, `notes` what processes
-tell each other.
+`worker` has the loop and its rounds, `pace` the rest between two rounds, `lane` what one handler
+may claim, `calls` one claimed item, `threads` where calls run, `ends` what becomes of them, `begun`
+which of them run, as the next process sees it, `leases` what the process does not know that it has
+leased, `notes` what processes tell each other.
 """
 
 from __future__ import annotations

@@ -11,11 +11,11 @@ from receiver.store import Claim, Store, Want
 
 
 class Pace:
-    """Requests go first where they keep the processor or the store busy: a rest is so many times as
-    long as the round before it as the store says.
+    """After each round the worker rests, usually `rests` (of the store) times as long as the round
+    took: requests, which want the same processor or lock, go first.
 
-    Where rounds are full, that may be too long to keep up, or too short: if more comes than would
-    be called at that pace, handlers fall behind anyway, and webhooks are left as much as can be.
+    If rounds are full, and more events come than could be called at that pace, handlers fall behind
+    anyway. Then the worker rests longer, which leaves webhooks the most.
     """
 
     #: Seconds of a usual rest at least, so that under load one commit serves many calls; and at
@@ -41,14 +41,14 @@ class Pace:
         self._was_full = False
         #: By handler, the latest event of its last full round.
         self._reached: dict[str, int] = {}
-        #: Lately, in full rounds: events by which one goes on, and seconds that it takes.
-        self._goes_on: float | None = None
+        #: Averages of full rounds: events between the ends of two, and seconds that one takes.
+        self._advance: float | None = None
         self._takes: float | None = None
-        #: When somebody looked for the last time, what the latest event was, and when to look next.
+        #: Time of the last look, and the latest event then; time of the next look.
         self._looked: tuple[float, int] | None = None
         self._look_at = 0.0
-        #: Events a second that come; 0 as long as nobody has looked twice.
-        self._come = 0.0
+        #: Events a second that come; 0 until the second look.
+        self._arrive = 0.0
 
     def claimed(self, claims: Sequence[Claim], wants: Sequence[Want]) -> None:
         """What a round has got, of what it wanted."""
@@ -61,7 +61,7 @@ class Pace:
         reached = max(claim.event_seq for claim in claims if claim.handler == most.handler)
         before = self._reached.get(most.handler, reached)
         if reached > before:
-            self._goes_on = _lately(self._goes_on, reached - before)
+            self._advance = _lately(self._advance, reached - before)
         self._reached[most.handler] = reached
         if self._looked is None or self._clock() >= self._look_at:
             with suppress(ReceiverError):
@@ -71,11 +71,11 @@ class Pace:
         began = self._clock()
         latest = self._store.newest()
         ended = self._clock()
-        self._come = 0.0
+        self._arrive = 0.0
         # Not over a time in which nobody had fallen behind.
         if self._looked is not None and began < self._look_at + 3 * self.LOOK:
             at, before = self._looked
-            self._come = (latest - before) / (ended - at)
+            self._arrive = (latest - before) / (ended - at)
         self._looked = ended, latest
         self._look_at = ended + max(self.LOOK, self.LOOK_TIMES * (ended - began))
 
@@ -85,13 +85,14 @@ class Pace:
         :param took: seconds that the last one took.
         """
         usual = max(self.SHORTEST, min(self.LONGEST, self._store.rests * took))
-        if not self._was_full:
+        was_full, self._was_full = self._was_full, False  # the next round may not claim at all
+        if not was_full:
             return usual
         self._takes = _lately(self._takes, took)
-        if self._goes_on is None:
+        if self._advance is None:
             return usual
-        called = self._goes_on / (self._takes * (1 + self._store.rests))
-        if called >= self._come:
+        called = self._advance / (self._takes * (1 + self._store.rests))
+        if called >= self._arrive:
             return usual
         return max(self.LONGEST, min(self.LONGEST_GIVEN, self.GIVES_WAY * took))
 

@@ -51,18 +51,18 @@ def claims(seqs: range, handler: str = "first") -> list[Claim]:
     ]
 
 
-def rounds(pace: Pace, store: Arriving, come: float, number: int = 40) -> float:
-    """So many rounds of 10 ms, in each of which a hundred are called; `come` a second are new.
+def rounds(pace: Pace, store: Arriving, come: float, number: int = 40, took: float = 0.01) -> float:
+    """So many rounds, in each of which a hundred are called; `come` a second are new.
 
     :returns: the last one's rest.
     """
     rest = 0.0
     for _ in range(number):
         pace.claimed(claims(range(store.round * 100, store.round * 100 + 100)), [WANT])
-        rest = pace.rest(0.01)
+        rest = pace.rest(took)
         store.round += 1
-        store.clock += 0.01 + rest
-        store.latest += int(come * (0.01 + rest))
+        store.clock += took + rest
+        store.latest += int(come * (took + rest))
     return rest
 
 
@@ -85,7 +85,12 @@ def test_the_longer_a_round_takes_the_more_is_left(
     pace: Pace, store: Arriving, took: float, rest: float
 ) -> None:
     assert rounds(pace, store, 9_000) == 0.1
-    assert pace.rest(took) == pytest.approx(rest)
+    assert rounds(pace, store, 9_000, number=1, took=took) == pytest.approx(rest)
+
+
+def test_a_round_that_claims_nothing_is_not_full(pace: Pace, store: Arriving) -> None:
+    assert rounds(pace, store, 9_000) == 0.1
+    assert pace.rest(0.01) == pytest.approx(0.03)
 
 
 def test_it_ends_with_what_comes(pace: Pace, store: Arriving) -> None:

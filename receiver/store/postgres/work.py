@@ -112,9 +112,7 @@ class Work(Transactions):
             return connection.execute(_DEAD).fetchall()
 
     def newest(self) -> int:
-        (seq,) = self._row(
-            "SELECT CASE WHEN is_called THEN last_value ELSE 0 END FROM event_seqs", ()
-        )
+        (seq,) = self._row(_NEWEST, ())
         return int(seq)
 
     def next_due(self, handler: str, after: int) -> int | None:

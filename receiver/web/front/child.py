@@ -49,7 +49,7 @@ class WorkerProcess:
         os.set_blocking(self._wake_end, False)
         # One process at a time: each goes on with the leases of the one before.
         self._owner = secrets.token_hex(8)
-        self._begun = _file_in_memory()
+        self._begun = file_without_name("begun")
         self._life: int | None = None
         self._death: int | None = None
         self._group: int | None = None
@@ -170,10 +170,10 @@ class WorkerProcess:
                 os.killpg(group, signal.SIGKILL)
 
 
-def _file_in_memory() -> int:
-    """A file that has no name and lasts as long as this process."""
-    if hasattr(os, "memfd_create"):
-        return os.memfd_create("begun")
+def file_without_name(purpose: str) -> int:
+    """The number of a file that lasts as long as some process has it open."""
+    with suppress(AttributeError, OSError):  # Linux alone has it, and may refuse it
+        return os.memfd_create(purpose)
     with tempfile.TemporaryFile() as file:
         return os.dup(file.fileno())
 

@@ -65,6 +65,10 @@ class FlaskThreads:
         else:
             call.refuse()
 
+    @property
+    def is_half_taken(self) -> bool:
+        return self._free <= self._threads // 2
+
     def look(self, now: float) -> None:
         """Refuse those that have waited for too long."""
         while self._waiting and self._waiting[0][0] < now:

@@ -296,6 +296,16 @@ class Front:
                 connection.abort()
 
     @property
+    def is_busy(self) -> bool:
+        """Whether another process had better take new connections: this one has many, half of its
+        threads for Flask are taken, or it stores nothing."""
+        return (
+            len(self._connections) > self.most_connections // 2
+            or self._flask.is_half_taken
+            or self._receiver.ingest.problem is not None
+        )
+
+    @property
     def open(self) -> int:
         """How many connections there are."""
         return len(self._connections)

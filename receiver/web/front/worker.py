@@ -13,7 +13,6 @@ import resource
 import signal
 import socket
 import sys
-import tempfile
 import time
 from contextlib import suppress
 from datetime import timedelta
@@ -21,6 +20,8 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 from gunicorn.workers.base import Worker
+
+from receiver.web.front.child import file_without_name
 
 if TYPE_CHECKING:
     from receiver.web.front.connection import Connection
@@ -37,7 +38,8 @@ FEW_CONNECTIONS = 2_500
 #: the system has no room.
 _AT_ONCE = 16
 _NO_ROOM = 0.5
-#: Seconds for which one process leaves those who come to another one.
+#: Seconds for which a process leaves new connections to the one that goes first; and twice as long
+#: to all others, while it is busy.
 _GIVES_WAY = 0.005
 #: Rounds in which a stop lets those in that wait at the door: gunicorn lets 2,048 wait.
 _LAST_ROUNDS = 128
@@ -51,18 +53,21 @@ _HALF_SENT = 1.0
 class LoopWorker(Worker):  # type: ignore[misc]
     """One process: an event loop, and the parts of the service beside it.
 
-    Where the store has one writer, one process lets connections in before the others, which take
-    those that it has left at the door for a moment: because it is busy, has many, or has ended. Two
-    that write in turns receive less than one.
+    Where all processes share one writer (`one_writer`), one of them accepts new connections at
+    once, and the others only what it has left for a moment, because it is busy, stands still or has
+    ended. Two processes that write in turns store less than one.
     """
 
-    #: Locked by the process that goes first; its end gives the lock back. Made in the master, and
-    #: the same for all of its processes.
-    _precedence = (
-        open(os.memfd_create("precedence"), "wb")  # noqa: SIM115
-        if hasattr(os, "memfd_create")
-        else tempfile.TemporaryFile()  # noqa: SIM115
-    )
+    #: The process that holds a lock on it goes first; the end of a process releases the lock. All
+    #: processes of a master share it. `None` where no such file can be had: then all go first.
+    _precedence: int | None = None
+
+    @classmethod
+    def setup(cls) -> None:
+        """Called by gunicorn's master whenever it reads its settings."""
+        if cls._precedence is None:
+            with suppress(OSError):
+                cls._precedence = file_without_name("precedence")
 
     def init_process(self) -> None:
         try:
@@ -74,8 +79,8 @@ class LoopWorker(Worker):  # type: ignore[misc]
         asyncio.set_event_loop(self.loop)
         self._stopped = asyncio.Event()
         self._at_once = False
-        #: Whether only one process lets connections in at once; and whether it is this one.
-        self._in_turns = False
+        #: Whether one process goes first at accepting connections; and whether it is this one.
+        self._one_goes_first = False
         self._goes_first = True
         self._doors_are_open = True
         #: Connections that are about to be open.
@@ -122,7 +127,7 @@ class LoopWorker(Worker):  # type: ignore[misc]
             most_connections=self._connections(),
             log_access=self._log_access if self.cfg.accesslog else None,
         )
-        self._in_turns = receiver.store.one_writer and self.cfg.workers > 1
+        self._one_goes_first = receiver.store.one_writer and self.cfg.workers > 1
         self._goes_first = self._takes_precedence()
         for listener in self.sockets:
             listener.sock.setblocking(False)
@@ -137,8 +142,9 @@ class LoopWorker(Worker):  # type: ignore[misc]
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._stopped.wait(), LOOK)
         self._doors_are_open = False
-        with suppress(OSError):
-            fcntl.lockf(self._precedence, fcntl.LOCK_UN)
+        if self._precedence is not None:
+            with suppress(OSError):
+                fcntl.lockf(self._precedence, fcntl.LOCK_UN)
         for listener in self.sockets:
             self.loop.remove_reader(listener.sock)
             # Who waits at the door may have sent all of a request: to close it would be a reset.
@@ -151,20 +157,26 @@ class LoopWorker(Worker):  # type: ignore[misc]
 
     def _takes_precedence(self) -> bool:
         """Try to be the process that goes first; returns whether it is this one."""
+        if not self._one_goes_first or self._precedence is None:
+            return True
         try:
             fcntl.lockf(self._precedence, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except (BlockingIOError, PermissionError):  # another process has it
+        except (BlockingIOError, PermissionError):  # another process holds it
             return False
-        except OSError:  # nobody can have it here, so nobody waits
+        except OSError:  # this system has no such locks: all go first
             pass
         return True
 
     def _knocks(self, front: Front, listening: socket.socket) -> None:
-        """Somebody is at the door."""
-        has_many = front.open > front.most_connections // 2
-        if self._in_turns and (has_many or not self._goes_first):
+        """Accept who waits for a connection, or leave them to the other processes for a moment."""
+        wait = 0.0
+        if self._one_goes_first and front.is_busy:
+            wait = 2 * _GIVES_WAY
+        elif not self._goes_first:
+            wait = _GIVES_WAY
+        if wait:
             self.loop.remove_reader(listening)
-            self.loop.call_later(_GIVES_WAY, self._accept_again, front, listening)
+            self.loop.call_later(wait, self._accept_again, front, listening)
         else:
             self._accept(front, listening)
 
@@ -197,7 +209,9 @@ class LoopWorker(Worker):  # type: ignore[misc]
     def _accept_again(self, front: Front, listening: socket.socket) -> None:
         if self._doors_are_open:
             self.loop.add_reader(listening, self._knocks, front, listening)
-            self._accept(front, listening)
+            if self._accept(front, listening):  # the others have waited as long
+                self.loop.remove_reader(listening)
+                self.loop.call_soon(self._accept_again, front, listening)
 
     async def _end(self, front: Front, deadline: float) -> None:
         """Answer what is in hand, and close what is not; add to the store what was counted."""

@@ -6,7 +6,6 @@ Full numbers: `benchmarks/strangers.py`.
 from __future__ import annotations
 
 import json
-import os
 import socket
 import time
 from collections.abc import Callable
@@ -21,7 +20,7 @@ from tests.conftest import SECRET
 from tests.distance import Distance
 from tests.payloads import envelope, sms
 from tests.server import ROOT, Server, eventually, quick
-from tests.service.test_faults import workers
+from tests.service.test_faults import sockets, workers
 from tests.strangers import strangers
 
 
@@ -62,16 +61,6 @@ def memory_mb(pid: int) -> float:
     """What a process holds of the machine's memory; of what it shares, its part."""
     lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
     return next(int(line.split()[1]) / 1024 for line in lines if line.startswith("Pss:"))
-
-
-def sockets(pid: int) -> int:
-    found = 0
-    for file in Path(f"/proc/{pid}/fd").iterdir():
-        try:
-            found += os.readlink(file).startswith("socket:")
-        except FileNotFoundError:
-            continue
-    return found
 
 
 @pytest.mark.parametrize("round_trip", [0.0, 0.05, 0.15, 0.25])
