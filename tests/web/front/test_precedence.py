@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import socket
@@ -15,7 +16,9 @@ from pathlib import Path
 import httpx
 import pytest
 
+from receiver.providers.zimsend.webhook import sign
 from tests.conftest import SECRET
+from tests.payloads import envelope, sms
 from tests.server import ROOT, Server, eventually, quick
 from tests.web.front.test_strangers import post, workers
 
@@ -93,6 +96,39 @@ def test_the_other_one_takes_what_is_too_much(two: Server) -> None:
     with connected(two, 2_300) as came:
         assert 0 < came.pop(first) < 2_100  # half of what it may have, and a few on their way
         assert sum(came.values()) > 0
+
+
+def test_the_other_one_takes_what_the_first_cannot_store(
+    environ: dict[str, str], tmp_path: Path
+) -> None:
+    """The thread that commits dies in the first process, and says so."""
+    mortal = (
+        "import runpy, sys\n"
+        "from receiver.store.sqlite import SqliteStore\n"
+        "ingest = SqliteStore.ingest\n"
+        "def once(store, items, *rest):\n"
+        "    if any(b'the end' in (item.body or b'') for item in items): sys.exit()\n"
+        "    return ingest(store, items, *rest)\n"
+        "SqliteStore.ingest = once\n"
+        "sys.argv = ['gunicorn', *sys.argv[1:]]\n"
+        "runpy.run_module('gunicorn', run_name='__main__')\n"
+    )
+    server = Server({**environ, "WEB_CONCURRENCY": "2"}, tmp_path, SECRET)
+    try:
+        server.spawn(["-c", mortal, "-c", str(ROOT / "gunicorn.conf.py"), "wsgi:app"])
+        eventually(lambda: server.ready() and len(workers(server)) == 2)
+        server.client.close()
+        first_of(server)
+        with httpx.Client(base_url=server.url, timeout=20) as client:
+            body = json.dumps(envelope("sms.sent", sms("sent", message="the end"))).encode()
+            headers = {"X-Webhook-Signature": sign(SECRET.encode(), body)}
+            answer = client.post("/webhooks/zimsend", content=body, headers=headers)
+            assert answer.status_code == 503
+            assert "restart this process" in client.get("/readyz").text
+            died = next(pid for pid, number in shares(server).items() if number)
+        assert first_of(server) != died
+    finally:
+        server.close()
 
 
 @pytest.fixture
