@@ -13,7 +13,7 @@ import threading
 import uuid
 from bisect import bisect_left
 
-from receiver import metrics
+from receiver import metrics, threads
 from receiver.errors import ReceiverError
 from receiver.forks import renew_in_forks
 from receiver.metrics import Key
@@ -62,7 +62,7 @@ class Counting(Uncounted):
 
     def count(self, *key: str, by: int = 1) -> None:
         with self._guard:
-            if self._process != os.getpid():
+            if self._process != os.getpid() or self._thread is None:
                 self._start()
             self._counts[key] = self._counts.get(key, 0) + by
         if not self._heard.is_set():
@@ -71,7 +71,7 @@ class Counting(Uncounted):
     def observe(self, name: str, seconds: float, *labels: str) -> None:
         bounds = metrics.BOUNDS[name]
         with self._guard:
-            if self._process != os.getpid():
+            if self._process != os.getpid() or self._thread is None:
                 self._start()
             cells = self._cells.get((name, *labels))
             if cells is None:
@@ -83,11 +83,11 @@ class Counting(Uncounted):
 
     def _start(self) -> None:
         """In this process, which may be a fork: what had been counted is the other's to tell."""
-        self._process = os.getpid()
-        self._counts, self._cells, self._batch = {}, {}, None
-        self._adding, self._heard = threading.Lock(), threading.Event()
-        self._thread = threading.Thread(target=self._run, name="counting", daemon=True)
-        self._thread.start()
+        if self._process != os.getpid():
+            self._process = os.getpid()
+            self._counts, self._cells, self._batch = {}, {}, None
+            self._adding, self._heard = threading.Lock(), threading.Event()
+        self._thread = threads.begin(self._run, "counting")
 
     def _run(self) -> None:
         while not self._stopped.wait(self.EVERY):

@@ -52,6 +52,11 @@ class StoreUnavailable(ReceiverError):
     """The store cannot be written or read at this moment: try again after a while."""
 
 
+#: What Python raises where the machine is short of something for a moment, as files or memory. It
+#: is nobody's defect: what was to be stored is to be sent again, and not to be kept apart.
+SHORTAGE = (OSError, MemoryError)
+
+
 class SchemaMismatch(StoreUnavailable):
     """The database's tables are not those that this release works with: run `flask migrate`."""
 

@@ -16,7 +16,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from receiver import ids, polling
+from receiver import ids, polling, threads
 from receiver.errors import ReceiverError
 from receiver.forks import renew_in_forks
 from receiver.logs import Sparingly
@@ -122,10 +122,9 @@ class Snapshots:
         with self._change:
             self._asked_at = time.monotonic()
             if self._process != os.getpid():  # it was never asked, or is a fork of who was
-                self._process, self._seen = os.getpid(), None
-                self._reading = threading.Lock()
-                self._thread = threading.Thread(target=self._run, name="figures", daemon=True)
-                self._thread.start()
+                self._reading, self._seen = threading.Lock(), None
+                self._thread = threads.begin(self._run, "figures")
+                self._process = None if self._thread is None else os.getpid()
             if self._seen is None:
                 self._change.wait(self.PATIENCE)
             if self._seen is None:

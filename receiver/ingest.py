@@ -17,7 +17,8 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 
-from receiver.errors import StoreUnavailable
+from receiver import threads
+from receiver.errors import SHORTAGE, StoreUnavailable
 from receiver.event import Incoming, Rejected
 from receiver.forks import renew_in_forks
 from receiver.store import Outcome, Store
@@ -273,18 +274,21 @@ class Ingest:
     # --- the committers
 
     def _start(self) -> None:
-        """In this process, which may be a fork of one where there were some. Needs the guard."""
-        self._process = os.getpid()
+        """In this process, which may be a fork of one where there were some. Needs the guard.
+
+        :raises StoreUnavailable: if not even one can be started; the next ticket tries again.
+        """
         self._queue.clear()
         self._queued_bytes = self._in_hand = 0
         self._bells, self._begun = [], {}
-        # Daemons: a commit that hangs must not keep the process from its exit.
-        self._committers = [
-            threading.Thread(target=self._run, name="committer", daemon=True)
-            for _ in range(self._store.committers)
-        ]
-        for committer in self._committers:
-            committer.start()
+        self._committers = []
+        for _ in range(self._store.committers):
+            committer = threads.begin(self._run, "committer")
+            if committer is not None:
+                self._committers.append(committer)
+        if not self._committers:
+            raise StoreUnavailable("this process has no thread to commit with")
+        self._process = os.getpid()
 
     def _run(self) -> None:
         group: list[Ticket] | None = []
@@ -384,7 +388,10 @@ class Ingest:
             # The group before is handed over while the database writes this one: what the event
             # loop makes of it then runs beside that, and not beside this thread's Python.
             outcomes = self._store.ingest(items, self._wanting, max(patience, 0.0), tell_untold)
-        except StoreUnavailable as error:
+        except (StoreUnavailable, *SHORTAGE) as raised:
+            error = raised
+            if not isinstance(raised, StoreUnavailable):
+                error = StoreUnavailable(str(raised) or type(raised).__name__)
             self._fail(group, error)
             if self._committed_at > began:
                 return  # another group is written meanwhile: it was this one's own trouble

@@ -77,10 +77,15 @@ class Patient(logging.Handler):
         if not line.isprintable():  # an id may hold what a terminal obeys
             line = "\n".join(map(visible, line.split("\n")))
         if self._process != os.getpid():  # `logging` holds its lock here
-            self._process = os.getpid()
             self._begin()
             # A daemon: a write that nobody reads must not keep the process from its exit.
-            threading.Thread(target=self._write_all, name="log", daemon=True).start()
+            thread = threading.Thread(target=self._write_all, name="log", daemon=True)
+            try:
+                thread.start()
+            except RuntimeError:  # the system allows no more threads; the next line tries again
+                self._write(line)
+                return
+            self._process = os.getpid()
         with self._change:
             if len(self._lines) < self.MOST:
                 self._lines.append(line)

@@ -17,7 +17,7 @@ from receiver import event, ids, metrics, times
 from receiver.calling import call
 from receiver.config import Config
 from receiver.counting import Uncounted
-from receiver.errors import Refused, StoreUnavailable, Unusable
+from receiver.errors import SHORTAGE, Refused, StoreUnavailable, Unusable
 from receiver.event import Incoming
 from receiver.logs import Sparingly
 from receiver.providers import Door, Item, Provider
@@ -131,8 +131,8 @@ class Receiving:
         now = times.receipt(self._now())
         if len(body) > LARGE:
             yield ELSEWHERE
-        items = self._items(provider, body, now)
         try:
+            items = self._items(provider, body, now)
             try:
                 outcomes = yield items
             except StoreUnavailable:
@@ -169,7 +169,10 @@ class Receiving:
                 self._tell_of_a_retry(provider, item.id)
 
     def _items(self, provider: Provider, body: bytes, now: int) -> Sequence[Item]:
-        """What a body says; where it says nothing of use, what quarantine keeps of it."""
+        """What a body says; where it says nothing of use, what quarantine keeps of it.
+
+        :raises StoreUnavailable: if the machine is short of what it takes to read it.
+        """
         config = self._config
         try:
             return provider.parse(
@@ -177,6 +180,9 @@ class Receiving:
             )
         except Unusable as unusable:
             return [self._reject(provider, body, unusable.reason, now)]
+        except SHORTAGE as error:
+            log.error("an event cannot be read now: %s", type(error).__name__)
+            raise StoreUnavailable("this process is short of files or memory") from None
         except Exception as error:
             # Its words may hold what was read, and so does a traceback that ends in them.
             log.error("an event cannot be read, by a defect: %s", type(error).__name__)

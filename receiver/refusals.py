@@ -14,7 +14,7 @@ import time
 from collections import Counter, deque
 from collections.abc import Callable, Sequence
 
-from receiver import ids
+from receiver import ids, threads
 from receiver.errors import StoreUnavailable
 from receiver.forks import renew_in_forks
 from receiver.store import Store
@@ -129,9 +129,7 @@ class Refusals:
             # In a fork the thread has not come along.
             begins = self._teller is None or not self._teller.is_alive()
             if begins and not self._stopped.is_set():
-                teller = threading.Thread(target=self._tell_all, name="refusals", daemon=True)
-                teller.start()
-                self._teller = teller
+                self._teller = threads.begin(self._tell_all, "refusals")
 
     def _tell_all(self) -> None:
         """One line now, and one a minute for as long as there is something to tell."""

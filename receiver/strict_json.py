@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 import math
 import re
+from codecs import BOM_UTF8
 from collections.abc import Iterator
 from typing import Any, NoReturn
 
@@ -25,7 +26,7 @@ def read_json(body: bytes) -> Any:
     :raises Unusable: if this is not JSON, or nested more than 200 levels deep.
     """
     try:
-        text = body.decode("utf-8-sig")
+        text = _unmarked(body).decode()
     except UnicodeDecodeError:
         raise Unusable(_NOT_UTF_8) from None
     return read_text(text)
@@ -39,10 +40,11 @@ def read_signed(body: bytes) -> Any:
 
     :raises Unusable: as `read_json`.
     """
+    body = _unmarked(body)
     try:
-        text = body.decode("utf-8-sig")
+        text = body.decode()
     except UnicodeDecodeError:
-        text = _CESU_8.sub(_join, body).decode("utf-8-sig", "replace")
+        text = _CESU_8.sub(_join, body).decode("utf-8", "replace")
         try:
             return read_text(text)
         except Unusable as unusable:
@@ -50,6 +52,12 @@ def read_signed(body: bytes) -> Any:
                 unusable.reason if unusable.reason == _TOO_DEEP else _NOT_UTF_8
             ) from None
     return read_text(text)
+
+
+def _unmarked(body: bytes) -> bytes:
+    """Without a byte order mark. Python's own codec for it is loaded only when it is first used,
+    and there may be no file left for that."""
+    return body.removeprefix(BOM_UTF8)
 
 
 _CESU_8 = re.compile(rb"\xed[\xa0-\xaf][\x80-\xbf]\xed[\xb0-\xbf][\x80-\xbf]")

@@ -41,7 +41,7 @@ LEVELS = (
     },
     {"receiver.providers"},
     {"receiver.turns"},
-    {"receiver.store", "receiver.registry"},
+    {"receiver.store", "receiver.registry", "receiver.threads"},
     {
         "receiver.event",
         "receiver.payloads",

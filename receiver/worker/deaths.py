@@ -7,7 +7,7 @@ import threading
 from collections import deque
 from collections.abc import Sequence
 
-from receiver import ids
+from receiver import ids, threads
 from receiver.errors import ReceiverError
 from receiver.registry import Registry
 from receiver.store import Settlement, Store, tell_given_up
@@ -66,9 +66,7 @@ class Deaths:
         if room < len(seqs):
             log.error("on_dead: %d dead work items are not told of", len(seqs) - room)
         if not self._started:
-            self._started = True
-            # A daemon: a function that hangs must not keep the process from its exit.
-            threading.Thread(target=self._tell_all, name="on_dead", daemon=True).start()
+            self._started = threads.begin(self._tell_all, "on_dead") is not None
 
     def _tell_all(self) -> None:
         while True:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import threading
 import time
 from collections import deque
 from collections.abc import Callable, Collection
 from queue import SimpleQueue
 from typing import Protocol
 
+from receiver import threads
 from receiver.registry import Handler
 from receiver.worker.calls import Call
 
@@ -75,10 +75,8 @@ class Threads:
         # Threads that are in a call may hang there, so they count as missing.
         busy = sum(1 for call in calls if call.begun)
         while self._threads < min(self._handler.concurrency, busy + wanted):
-            # A daemon: a call that hangs must not keep the process from its exit.
-            threading.Thread(
-                target=self._work, name=f"handler {self._handler.name}", daemon=True
-            ).start()
+            if threads.begin(self._work, f"handler {self._handler.name}") is None:
+                return  # those that there are go on
             self._threads += 1
 
     def stop(self) -> None:

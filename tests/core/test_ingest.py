@@ -15,6 +15,7 @@ from receiver.store import Selection, Store
 from tests.core.committing import Scripted, all_of, item, later, no_handlers, submit
 from tests.forks import in_a_fork
 from tests.server import eventually
+from tests.shortage import threads_allowed
 
 
 @pytest.fixture(params=[1, 2], ids=["one committer", "two"])
@@ -166,6 +167,43 @@ def test_the_committer_ends_and_begins_again(ingest: Ingest) -> None:
         for _ in range(2):
             ingest.stop()
         assert set(threading.enumerate()) <= before
+
+
+@pytest.mark.parametrize("shortage", [OSError(24, "Too many open files"), MemoryError()])
+def test_a_shortage_of_the_machine_is_an_outage(
+    ingest: Ingest, scripted: Scripted, shortage: Exception
+) -> None:
+    """And no defect, for which an event would be kept apart."""
+    scripted.error = shortage
+    with pytest.raises(StoreUnavailable):
+        submit(ingest)
+    assert ingest.problem == "no commit succeeds"
+    scripted.error = None
+    assert eventually(lambda: stored(ingest)) == ["accepted"]
+    assert ingest.problem is None
+
+
+def stored(ingest: Ingest) -> list[str]:
+    try:
+        return submit(ingest)
+    except StoreUnavailable:  # it is known for a while
+        return []
+
+
+def test_without_a_thread_nothing_queues_and_the_next_one_tries_again(ingest: Ingest) -> None:
+    with threads_allowed("committer", 0):
+        for _ in range(2):
+            with pytest.raises(StoreUnavailable, match="thread"):
+                submit(ingest)
+    assert ingest.waiting == 0
+    assert submit(ingest) == ["accepted"]
+
+
+def test_with_a_thread_less_all_is_committed(ingest: Ingest) -> None:
+    with threads_allowed("committer", 1):
+        assert submit(ingest) == ["accepted"]
+    assert submit(ingest, *[item() for _ in range(50)]) == ["accepted"] * 50
+    ingest.stop()
 
 
 def test_the_death_of_the_committer_is_told(ingest: Ingest, scripted: Scripted) -> None:

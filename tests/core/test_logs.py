@@ -16,6 +16,7 @@ from pythonjsonlogger.json import JsonFormatter
 
 from receiver.logs import Patient, logging_config
 from tests.server import eventually
+from tests.shortage import threads_allowed
 
 
 class Pipe:
@@ -73,6 +74,14 @@ def test_nobody_waits_and_what_was_dropped_is_counted(pipe: Pipe, handler: Patie
     assert int(told[0].split()[0]) == 3_000 - len(written)
     assert written == sorted(written, key=lambda line: int(line.split()[1]))
     assert len(written) >= Patient.MOST
+
+
+def test_without_a_thread_a_line_is_written_at_once(pipe: Pipe, handler: Patient) -> None:
+    with threads_allowed("log", 0):
+        handler.handle(record("one"))
+    handler.handle(record("two"))
+    handler.flush()
+    assert pipe.lines() == ["one", "two"]
 
 
 def test_a_flush_waits_for_who_reads_and_not_for_ever(pipe: Pipe, handler: Patient) -> None:

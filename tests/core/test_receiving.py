@@ -10,13 +10,15 @@ from typing import Any
 
 import pytest
 
-from receiver import times
+from receiver import metrics, times
 from receiver.config import Config
+from receiver.counting import Uncounted
 from receiver.errors import Refused, StoreUnavailable
 from receiver.event import EXPIRED, Incoming, Rejected
 from receiver.providers.zimsend import PROVIDER as ZIMSEND
 from receiver.providers.zimsend.webhook import sign
 from receiver.receiving import ELSEWHERE, LARGE, Item, Receiving, Steps, blocking
+from receiver.refusals import STORE
 from tests.conftest import SECRET
 from tests.payloads import envelope, sms
 
@@ -72,6 +74,29 @@ def test_an_id_that_is_another_events_is_told_and_not_answered(
     (line,) = [r.getMessage() for r in caplog.records if "collide" in r.getMessage()]
     assert "evt_1 " in line
     assert own in line
+
+
+@pytest.mark.parametrize("shortage", [OSError(24, "Too many open files"), MemoryError()])
+def test_what_cannot_be_read_for_want_of_files_or_memory_is_to_be_sent_again(
+    shortage: Exception,
+) -> None:
+    def fails(*_: Any, **__: Any) -> list[Item]:
+        raise shortage
+
+    class Counted(Uncounted):
+        def count(self, *key: str, by: int = 1) -> None:
+            counted.append(key)
+
+    counted: list[tuple[str, ...]] = []
+    config = Config.from_env({"ZIMSEND_WEBHOOK_SECRET": SECRET})
+    receiving = Receiving(config, [ZIMSEND], lambda: NOW, Counted())
+    body = event()
+    steps = receiving.receive(
+        dataclasses.replace(ZIMSEND, parse=fails), body, sign(SECRET.encode(), body)
+    )
+    with pytest.raises(StoreUnavailable):
+        next(steps)
+    assert counted == [(metrics.REFUSED, STORE)]
 
 
 def test_what_this_program_cannot_read_by_a_defect_is_kept_and_refused(

@@ -24,6 +24,7 @@ from receiver.worker import FIRST_BACKOFF, Call, Executors, Threads, Worker, bac
 from receiver.worker.notes import bury
 from tests.payloads import envelope, sms
 from tests.server import eventually
+from tests.shortage import threads_allowed
 
 
 @pytest.fixture(autouse=True)
@@ -305,6 +306,36 @@ def test_a_quick_handler_that_turns_slow_still_gets_all_its_threads(store: Store
         assert threads[0].unheard <= 4
         go_on.set()
         eventually(lambda: len(inside) == 8)
+
+
+@pytest.mark.parametrize("number", [0, 1])
+def test_a_handler_without_all_its_threads_holds_nothing_up(store: Store, number: int) -> None:
+    registry = Registry()
+    both = threading.Barrier(2)
+
+    @registry.on("*", name="h", concurrency=2)
+    def handle(event: Event) -> None:
+        if event.data.get("waits"):
+            both.wait(30)
+
+    @registry.on("*", name="other")
+    def handle_as_well(event: Event) -> None:
+        pass
+
+    with threads_allowed("handler h", number) as allowed, running(store, registry) as worker:
+        first = put(store, registry, data=sms("sent", "m0"))
+        worker.wake()
+        eventually(lambda: delivery(store, first, "other")["state"] == "done")
+        ids = [put(store, registry, data=sms("sent", f"m{n}", waits=True)) for n in (1, 2)]
+        worker.wake()
+        for event_id in ids:
+            eventually(lambda i=event_id: delivery(store, i, "other")["state"] == "done")
+        eventually(lambda: allowed.refused)
+        assert delivery(store, ids[0])["state"] == "pending"
+        assert delivery(store, first)["state"] == ("done" if number else "pending")
+        allowed.number = 2
+        for event_id in [first, *ids]:
+            eventually(lambda i=event_id: delivery(store, i)["state"] == "done")
 
 
 def test_a_call_past_its_timeout_failed_and_holds_a_slot_until_it_returns(

@@ -16,6 +16,7 @@ from receiver.providers import TYPES
 from receiver.store import Store, open_store
 from receiver.store.copying import copy
 from tests.server import eventually
+from tests.shortage import threads_allowed
 from tests.store.test_store import NOW, claim, ingest, sent, settle
 
 ONE = {(REFUSED, "store"): 1}
@@ -156,6 +157,19 @@ def test_an_answer_that_is_lost_adds_nothing_twice(
             assert store.counters() == {(REFUSED, "store"): 1}, number
     assert counting.flush()
     assert store.counters() == {(REFUSED, "store"): 3}
+    counting.stop()
+
+
+def test_without_a_thread_nothing_that_was_counted_is_lost(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Counting, "EVERY", 0.01)
+    counting = Counting(store)
+    with threads_allowed("counting", 0):
+        for _ in range(2):
+            counting.count(REFUSED, "store")
+    counting.count(REFUSED, "store")
+    eventually(lambda: store.counters().get((REFUSED, "store")) == 3)
     counting.stop()
 
 

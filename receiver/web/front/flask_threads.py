@@ -15,6 +15,7 @@ from itertools import chain
 from queue import SimpleQueue
 from typing import Any
 
+from receiver import threads
 from receiver.web.answers import error_answer
 from receiver.web.front.connection import CLOSED, WITHOUT_BODY, Connection
 from receiver.web.front.requests import Request
@@ -47,7 +48,8 @@ class FlaskThreads:
         self._loop = loop
         self._free = self._threads = threads
         self._begun: SimpleQueue[_Call] = SimpleQueue()
-        self._started = False
+        #: How many threads there are; another one starts when all of them have something to do.
+        self._running = 0
         self._waiting: deque[tuple[float, _Call]] = deque()
 
     def run(
@@ -75,11 +77,11 @@ class FlaskThreads:
             self._waiting.popleft()[1].refuse()
 
     def _begin(self, call: _Call) -> None:
-        if not self._started:
-            self._started = True
-            for number in range(self._threads):
-                # Daemons: a call that hangs must not keep the process from its exit.
-                threading.Thread(target=self._work, name=f"flask {number}", daemon=True).start()
+        if self._running == self._threads - self._free:
+            if threads.begin(self._work, f"flask {self._running}") is None:
+                call.refuse()
+                return
+            self._running += 1
         self._free -= 1
         self._begun.put(call)
 

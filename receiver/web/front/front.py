@@ -113,6 +113,11 @@ class Front:
         self._connections.add(connection)
         self._strangers[connection] = None
 
+    def let_go(self, number: int) -> None:
+        """Make room: close so many of those that have sent nothing authenticated."""
+        for connection in list(self._strangers)[:number]:
+            connection.abort()
+
     def closed(self, connection: Connection) -> None:
         self._connections.discard(connection)
         self._strangers.pop(connection, None)

@@ -195,6 +195,7 @@ class LoopWorker(Worker):  # type: ignore[misc]
                 return False
             except OSError as error:  # no more files, or memory
                 self.log.error("no connection can be accepted: %s", error)
+                front.let_go(_AT_ONCE)
                 self.loop.remove_reader(listening)
                 self.loop.call_later(_NO_ROOM, self._accept_again, front, listening)
                 return False
@@ -243,20 +244,15 @@ class LoopWorker(Worker):  # type: ignore[misc]
         """How many this process may have; as many files as the system allows are made available."""
         from receiver.web.front.front import MOST_CONNECTIONS
 
-        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-        with suppress(ValueError, OSError):
-            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-            soft = hard
-        most = MOST_CONNECTIONS
-        if soft != resource.RLIM_INFINITY:
-            most = min(most, soft - _OTHER_FILES)
+        files = _files(MOST_CONNECTIONS + _OTHER_FILES)
+        most = min(MOST_CONNECTIONS, max(files - _OTHER_FILES, files // 2))
         if most < FEW_CONNECTIONS and self.age == 1:  # told once, by the first process
             self.log.warning(
                 "the system allows this process %d files, so %d connections: raise it (ulimit -n)",
-                soft,
+                files,
                 most,
             )
-        return max(1, most)
+        return most
 
     def _log_access(self, connection: Connection, request: Request, status: int, size: int) -> None:
         """A line for a request, as gunicorn writes them; where it is asked for."""
@@ -271,3 +267,15 @@ class LoopWorker(Worker):  # type: ignore[misc]
         told = [(k.decode("latin-1"), v.decode("latin-1")) for k, v in request.headers]
         took = timedelta(seconds=time.monotonic() - request.began)
         self.log.access(response, SimpleNamespace(headers=told), environ, took)
+
+
+def _files(wanted: int) -> int:
+    """How many this process may have open, or `wanted` if more. All that the system allows are made
+    available."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    for limit in (hard, max(soft, wanted)):  # macOS tells a hard limit that it does not grant
+        with suppress(ValueError, OSError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (limit, hard))
+            soft = limit
+            break
+    return wanted if soft == resource.RLIM_INFINITY else min(wanted, soft)

@@ -6,11 +6,12 @@ Full numbers: `benchmarks/strangers.py`.
 from __future__ import annotations
 
 import json
+import resource
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
@@ -126,27 +127,87 @@ def test_strangers_delay_nobody_cost_little_and_are_closed(serve: Callable[..., 
     eventually(lambda: sockets(web) <= open_before + 1)
 
 
-def test_a_low_limit_of_files_is_raised_as_far_as_it_may_and_told_once(
-    environ: dict[str, str], tmp_path: Path
-) -> None:
-    limited = (
-        "import resource, runpy, sys; resource.setrlimit(resource.RLIMIT_NOFILE, (300, 500));"
-        " sys.argv = ['gunicorn', *sys.argv[1:]];"
-        " runpy.run_module('gunicorn', run_name='__main__')"
-    )
+#: Runs gunicorn with limits of its own for open files, or with a system that behaves as another.
+LIMITED = (
+    "import resource, runpy, sys\n"
+    "{}\n"
+    "sys.argv = ['gunicorn', *sys.argv[1:]]\n"
+    "runpy.run_module('gunicorn', run_name='__main__')\n"
+)
+
+
+@pytest.fixture
+def limited(environ: dict[str, str], tmp_path: Path) -> Iterator[Callable[[str], Server]]:
     server = Server({**environ, "WEB_CONCURRENCY": "2"}, tmp_path, SECRET)
-    try:
-        server.spawn(["-c", limited, "-c", str(ROOT / "gunicorn.conf.py"), "wsgi:app"])
+
+    def start(first: str) -> Server:
+        conf = str(ROOT / "gunicorn.conf.py")
+        server.spawn(["-c", LIMITED.format(first), "-c", conf, "wsgi:app"])
         eventually(lambda: server.ready() and len(workers(server)) == 2)
-        # Those who come when it is full do not keep others out.
-        with ExitStack() as stack:
-            for _ in range(600):
-                stack.enter_context(socket.create_connection(("127.0.0.1", server.port)))
-            assert quick(lambda: max(post(server.port) for _ in range(20)), 0.25)
-        eventually(lambda: server.log.read_text().count("raise it (ulimit -n)") == 1)
-        assert "500 files" in server.log.read_text()
-        assert "Too many open files" not in server.log.read_text()
-        assert server.terminate() == 0
-    finally:
-        server.close()
+        return server
+
+    yield start
+    server.close()
+
+
+@contextmanager
+def silent(server: Server, number: int) -> Iterator[None]:
+    with ExitStack() as stack:
+        for _ in range(number):
+            stack.enter_context(socket.create_connection(("127.0.0.1", server.port)))
+        yield
+
+
+@pytest.mark.parametrize(("soft", "hard"), [(300, 500), (150, 150)])
+def test_a_low_limit_of_files_is_raised_as_far_as_it_may_and_told_once(
+    limited: Callable[[str], Server], soft: int, hard: int
+) -> None:
+    server = limited(f"resource.setrlimit(resource.RLIMIT_NOFILE, ({soft}, {hard}))")
+    with silent(server, 600):  # those who come when it is full do not keep others out
+        assert quick(lambda: max(post(server.port) for _ in range(20)), 0.25)
+    eventually(lambda: server.log.read_text().count("raise it (ulimit -n)") == 1)
+    assert f"{hard} files" in server.log.read_text()
+    assert "Too many open files" not in server.log.read_text()
+    assert server.terminate() == 0
     assert server.log.read_text().count("raise it (ulimit -n)") == 1
+
+
+def test_a_system_that_does_not_grant_its_own_limit_of_files(
+    limited: Callable[[str], Server],
+) -> None:
+    """macOS tells of no limit, begins with 256 files and allows some 10,000."""
+    server = limited(
+        "resource.setrlimit(resource.RLIMIT_NOFILE, (256, 10_500))\n"
+        "really = resource.setrlimit\n"
+        "def refuse(what, limits):\n"
+        "    if limits[0] > 10_240: raise ValueError('current limit exceeds maximum limit')\n"
+        "    really(what, limits)\n"
+        "resource.setrlimit = refuse\n"
+    )
+    before = sum(sockets(pid) for pid in workers(server))
+    with silent(server, 600):
+        eventually(lambda: sum(sockets(pid) for pid in workers(server)) >= before + 600)
+    assert "ulimit" not in server.log.read_text()
+
+
+def is_stored(port: int) -> bool:
+    try:
+        return post(port) > 0
+    except (AssertionError, OSError):
+        return False
+
+
+def test_if_there_are_no_more_files_strangers_make_room(limited: Callable[[str], Server]) -> None:
+    """Something else has taken them."""
+    server = limited("")
+    server.client.close()
+    for pid in workers(server):
+        most = max(int(file.name) for file in Path(f"/proc/{pid}/fd").iterdir()) + 8
+        resource.prlimit(pid, resource.RLIMIT_NOFILE, (most, most))
+    with silent(server, 40):
+        # The first event of a process needs files: it may be answered 503, and is sent again.
+        eventually(lambda: is_stored(server.port))
+    eventually(lambda: is_stored(server.port))
+    assert quick(lambda: max(post(server.port) for _ in range(10)), 0.25)
+    assert "Too many open files" in server.log.read_text()
+    assert server.terminate() == 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -11,6 +12,7 @@ import pytest
 
 from receiver.web.front.connection import LARGEST_HEAD
 from tests.server import eventually
+from tests.shortage import threads_allowed
 from tests.web.front.raw import Line, answers_in, ask
 from tests.web.front.small import Small, Start, hello
 
@@ -284,6 +286,21 @@ def test_a_defect_of_the_front_closes_the_connection(small: Small, where: str) -
     with Line(small.port, timeout=5) as line:
         line.send(get())
         line.rest()
+
+
+# --- threads
+
+
+def test_without_a_thread_a_request_is_refused_and_the_next_one_tries_again() -> None:
+    small = Small(asyncio.new_event_loop())
+    try:
+        with threads_allowed("flask", 0):
+            for _ in range(2):
+                (answer,) = ask(small.port, get())
+                assert (answer.status, answer.header("Retry-After")) == (503, "1")
+        assert ask(small.port, get())[0].body == b"hello"
+    finally:
+        small.close()
 
 
 # --- connections that go
