@@ -15,17 +15,19 @@ class Pace:
     took: requests, which want the same processor or lock, go first.
 
     If rounds are full, and more events come than could be called at that pace, handlers fall behind
-    anyway. Then the worker rests longer, which leaves webhooks the most.
+    anyway. Then the worker rests longer, the more so the farther they fall behind, which leaves
+    webhooks the most.
     """
 
     #: Seconds of a usual rest at least, so that under load one commit serves many calls; and at
     #: most.
     SHORTEST = 0.02
     LONGEST = 0.1
-    #: Where more comes than would be called: so many times what a round takes, at least `LONGEST`
-    #: and at most so many seconds.
+    #: Where far more comes than would be called: so many times what a round takes, at least
+    #: `LONGEST` and at most so many seconds; and how much more that is. Less of it lies between.
     GIVES_WAY = 5
     LONGEST_GIVEN = 0.25
+    FAR_MORE = 0.25
     #: Seconds between two looks at how much comes; and so many times what a look took, for the
     #: database may be far away.
     LOOK = 0.5
@@ -92,9 +94,9 @@ class Pace:
         if self._advance is None:
             return usual
         called = self._advance / (self._takes * (1 + self._store.rests))
-        if called >= self._arrive:
-            return usual
-        return max(self.LONGEST, min(self.LONGEST_GIVEN, self.GIVES_WAY * took))
+        longest = max(self.LONGEST, min(self.LONGEST_GIVEN, self.GIVES_WAY * took))
+        share = (self._arrive / called - 1) / self.FAR_MORE
+        return usual + (longest - usual) * min(1.0, max(0.0, share))
 
 
 def _lately(average: float | None, value: float) -> float:

@@ -72,12 +72,15 @@ def test_a_rest_is_as_long_as_the_store_says_within_bounds(pace: Pace, store: Ar
     assert store.asked == 0  # nobody has fallen behind
 
 
-@pytest.mark.parametrize(("come", "rest"), [(0, 0.03), (2_300, 0.03), (2_700, 0.1), (9_000, 0.1)])
+@pytest.mark.parametrize(
+    ("come", "rest"),
+    [(0, 0.03), (2_490, 0.03), (2_625, 0.044), (2_750, 0.058), (3_150, 0.1), (9_000, 0.1)],
+)
 def test_who_is_outrun_leaves_the_most_to_webhooks(
     pace: Pace, store: Arriving, come: float, rest: float
 ) -> None:
-    """A hundred in 40 ms are 2,500 a second."""
-    assert rounds(pace, store, come) == pytest.approx(rest)
+    """A hundred in 40 ms are 2,500 a second; of 5 percent more it leaves a little more."""
+    assert rounds(pace, store, come) == pytest.approx(rest, abs=0.002)
 
 
 @pytest.mark.parametrize(("took", "rest"), [(0.01, 0.1), (0.04, 0.2), (1.0, 0.25)])
