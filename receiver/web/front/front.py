@@ -82,6 +82,7 @@ class Front:
         self._flask = FlaskThreads(application, receiver.config.web_threads, loop)
         #: Large bodies of authenticated senders are parsed here, one after the other.
         self._parser = ThreadPoolExecutor(1, thread_name_prefix="parser")
+        self._parser.submit(int)  # its thread starts now: later the system may allow none
         self._connections: set[Connection] = set()
         #: Those that have sent nothing authenticated, the longest silent one first.
         self._strangers: dict[Connection, None] = {}

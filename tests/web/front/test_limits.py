@@ -15,6 +15,7 @@ import pytest
 
 from receiver.parts import Receiver
 from receiver.providers.zimsend.webhook import sign
+from receiver.receiving import LARGE
 from receiver.web.front import connection as limits
 from receiver.web.front import front as bounds
 from receiver.web.front.connection import Connection
@@ -22,6 +23,7 @@ from receiver.web.front.flask_threads import MOST_WAITING, WAIT
 from receiver.web.front.front import Front
 from tests.conftest import SECRET
 from tests.payloads import envelope, sms
+from tests.shortage import threads_allowed
 
 HEAD = b"POST /webhooks/zimsend HTTP/1.1\r\nHost: here\r\n"
 
@@ -310,6 +312,14 @@ def test_the_sum_of_what_is_not_whole_is_bounded(house: Callable[..., House]) ->
     assert small.is_open
     here.say(small, b"}")
     here.until(lambda: small.statuses == [200])
+
+
+def test_a_large_body_needs_no_thread_that_is_not_there_yet(house: Callable[..., House]) -> None:
+    here = house()
+    large = signed(2 * LARGE)
+    with threads_allowed("parser", 0):
+        wire = here.come(large)
+        here.until(lambda: wire.statuses == [200])
 
 
 def test_what_is_sent_ahead_is_read_when_it_is_its_turn(house: Callable[..., House]) -> None:
