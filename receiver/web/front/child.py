@@ -99,7 +99,11 @@ class WorkerProcess:
 
     def _spawn(self) -> None:
         life_end, self._life = os.pipe()
-        self._death, death_end = os.pipe()
+        try:
+            self._death, death_end = os.pipe()
+        except OSError:  # it is tried again and again, while there are no more files
+            os.close(life_end)
+            raise
         environ = {
             **self._environ,
             LIFE: str(life_end),
