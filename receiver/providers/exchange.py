@@ -10,12 +10,14 @@ import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime
+from functools import partial
 from types import TracebackType
 from typing import Any, NamedTuple, Self, TypeVar
 from urllib.parse import quote, unquote
 
 import httpx
 
+from receiver import threads
 from receiver.errors import Unusable
 from receiver.outgoing import http_client, time_limit
 from receiver.providers import errors
@@ -277,9 +279,8 @@ class Attempt:
         :raises httpx.HTTPError: if that did not succeed.
         :raises NotUnderstood: if the answer is too large.
         """
-        threading.Thread(
-            target=self._run, args=(seconds,), name="provider-call", daemon=True
-        ).start()
+        if threads.begin(partial(self._run, seconds), "provider-call") is None:
+            raise httpx.ConnectError("this process has no thread for it")
         if not self._ended.wait(seconds):
             with self._lock:
                 self._given_up = True

@@ -19,6 +19,7 @@ from receiver.providers.zimsend.api.errors import (
 from tests.canned import Canned, Step, ok, silent, status, trickle
 from tests.providers.zimsend.api.calls import BROKEN, CALLS, ID, KEY, MESSAGE, Naps, call
 from tests.server import eventually, free_port
+from tests.shortage import threads_allowed
 
 # --- beside a server that answers as a test says
 
@@ -43,6 +44,13 @@ def test_answers_that_break_off(once: ZimSend, server: Canned, step: Step) -> No
     assert "before you send it again" in error.advice
     assert error.__cause__ is None
     assert len(server.seen) == 1
+
+
+def test_without_a_thread_nothing_is_sent(once: ZimSend, server: Canned) -> None:
+    with threads_allowed("provider-call", 0):
+        error = call(once, "send")
+    assert type(error) is Unavailable
+    assert (error.maybe_sent, server.seen) == (False, [])
 
 
 def test_an_answer_that_is_badly_compressed(once: ZimSend, server: Canned) -> None:
