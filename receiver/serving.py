@@ -9,6 +9,7 @@ from __future__ import annotations
 import gc
 import logging
 import os
+import resource
 import signal
 import sys
 import time
@@ -31,6 +32,8 @@ from receiver.web.front.doors import addresses, obstacle, separate_ip_versions
 
 #: Seconds between SIGTERM and the end: hosts leave 30. Requests end within 5, handlers get 20.
 _GRACE = 24
+#: Open files with which a process can work.
+_FEWEST_FILES = 64
 
 
 def settings(application: str, beside: Path | None = None) -> dict[str, Any]:
@@ -150,6 +153,12 @@ class _Hooks:
         In a child: what the handlers' modules open at import must not be carried across a fork, and
         the master keeps no code that a reload could not renew.
         """
+        files = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+        if 0 <= files < _FEWEST_FILES:  # less than 0: without a limit
+            sys.exit(
+                "zimsend-receiver cannot start. The system allows a process "
+                f"{files} open files, and {_FEWEST_FILES} are the least: raise it (ulimit -n)."
+            )
         if (told := None if server.cfg.reuse_port else obstacle(server.cfg.address)) is not None:
             sys.exit(f"zimsend-receiver cannot start. {told}")
         if self._without_loop is not None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import urllib.request
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -12,8 +15,9 @@ from sqlite_utils import Database
 
 from receiver import ConfigError, Event, HandlerError, Registry
 from receiver.providers.zimsend.samples import sample
+from tests.conftest import SECRET
 from tests.docs.markdown import Page
-from tests.server import ROOT
+from tests.server import ROOT, Server
 
 
 def example(page: str) -> dict[str, Any]:
@@ -50,6 +54,26 @@ def test_the_first_handler(caplog: pytest.LogCaptureFixture) -> None:
     handler.function(event("sms.failed"))
     readme = Page(ROOT, ROOT / "README.md")
     assert any(f"{module['__name__']}: {caplog.messages[0]}" in b.text for b in readme.blocks)
+
+
+def test_the_event_that_is_sent_by_hand(
+    serve: Callable[..., Server],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    server = serve()
+    monkeypatch.setenv("ZIMSEND_WEBHOOK_SECRET", SECRET)
+    open_url = urllib.request.urlopen
+
+    def open_here(request: urllib.request.Request) -> Any:
+        request.full_url = request.full_url.replace(":3000", f":{server.port}")
+        return open_url(request, timeout=20)
+
+    monkeypatch.setattr(urllib.request, "urlopen", open_here)
+    example("docs/reference/http.md")
+    assert json.loads(capsys.readouterr().out) == {"status": "accepted", "event_id": "evt_by_hand"}
+    (stored,) = server.events()
+    assert (stored["type"], stored["message_id"]) == ("sms.failed", "msg_1")
 
 
 def test_the_example_handler(monkeypatch: pytest.MonkeyPatch) -> None:

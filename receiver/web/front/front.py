@@ -95,6 +95,7 @@ class Front:
         self._stopping = False
         self._malformed = Sparingly()
         self._given_up = Sparingly()
+        self._no_room = Sparingly()
         self.date = formatdate(usegmt=True)
 
     def connect(self) -> Connection:
@@ -114,10 +115,25 @@ class Front:
         self._connections.add(connection)
         self._strangers[connection] = None
 
-    def let_go(self, number: int) -> None:
-        """Make room: close so many of those that have sent nothing authenticated."""
-        for connection in list(self._strangers)[:number]:
+    def let_go(self, number: int) -> bool:
+        """Make room: close so many of those that have sent nothing authenticated.
+
+        :returns: whether there were any.
+        """
+        gone = list(self._strangers)[:number]
+        for connection in gone:
             connection.abort()
+        return bool(gone)
+
+    def no_room(self, error: OSError) -> None:
+        held_back = self._no_room.admit()
+        if held_back is not None:
+            log.error(
+                "webhooks wait at the door, no connection can be accepted: %s; allow this process"
+                " more files (ulimit -n) (%d more since the last line)",
+                error,
+                held_back,
+            )
 
     def closed(self, connection: Connection) -> None:
         self._connections.discard(connection)

@@ -31,11 +31,13 @@ if TYPE_CHECKING:
 #: Seconds for which a thread may keep Python's lock while others wait for it. Python's own 5 ms are
 #: as long as several events take.
 _SWITCH = 0.0005
-#: Files of a process beside its connections; and below how many connections one is told.
+#: Files of a process beside its connections: so many, or half of all, but never fewer than it
+#: takes; and below how many connections one is told.
 _OTHER_FILES = 256
+_FEWEST_OTHERS = 80
 FEW_CONNECTIONS = 2_500
-#: Connections that are accepted in one round of the loop; and seconds until the next one where
-#: the system has no room.
+#: Connections that are accepted in one round of the loop, and that make room where the system has
+#: none; and seconds until the next round where there is nobody who could.
 _AT_ONCE = 16
 _NO_ROOM = 0.5
 #: Seconds for which a process leaves new connections to the one that goes first; and twice as long
@@ -194,10 +196,10 @@ class LoopWorker(Worker):  # type: ignore[misc]
             except (BlockingIOError, InterruptedError, ConnectionAbortedError):
                 return False
             except OSError as error:  # no more files, or memory
-                self.log.error("no connection can be accepted: %s", error)
-                front.let_go(_AT_ONCE)
+                front.no_room(error)
+                wait = _GIVES_WAY if front.let_go(_AT_ONCE) else _NO_ROOM
                 self.loop.remove_reader(listening)
-                self.loop.call_later(_NO_ROOM, self._accept_again, front, listening)
+                self.loop.call_later(wait, self._accept_again, front, listening)
                 return False
             accepted.setblocking(False)
             opening = self.loop.create_task(
@@ -245,7 +247,7 @@ class LoopWorker(Worker):  # type: ignore[misc]
         from receiver.web.front.front import MOST_CONNECTIONS
 
         files = _files(MOST_CONNECTIONS + _OTHER_FILES)
-        most = min(MOST_CONNECTIONS, max(files - _OTHER_FILES, files // 2))
+        most = max(_AT_ONCE, files - min(_OTHER_FILES, max(_FEWEST_OTHERS, files // 2)))
         if most < FEW_CONNECTIONS and self.age == 1:  # told once, by the first process
             self.log.warning(
                 "the system allows this process %d files, so %d connections: raise it (ulimit -n)",
