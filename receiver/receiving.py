@@ -229,7 +229,8 @@ class Receiving:
         held_back = self._retries.admit()
         if held_back is not None:
             log.warning(
-                "event %s came again: %s gives up after %d tries%s",
+                "event %s is stored, and came again: its first answer was late or lost; %s drops "
+                "an event after %d such tries%s",
                 ids.written(key),
                 provider.title,
                 provider.tries,

@@ -190,7 +190,10 @@ def test_events_that_come_again_are_a_warning_but_not_each(
     for _ in range(5):
         provider.post(again)
     [line] = [r.getMessage() for r in caplog.records if r.levelname == "WARNING"]
-    assert line == f"event {again['event_id']} came again: ZimSend gives up after 3 tries"
+    assert line == (
+        f"event {again['event_id']} is stored, and came again: its first answer was late or lost; "
+        "ZimSend drops an event after 3 such tries"
+    )
     later = time.monotonic() + Sparingly.EVERY
     monkeypatch.setattr(time, "monotonic", lambda: later)
     provider.post(again)
