@@ -67,7 +67,8 @@ def _tell(finding: Finding, style: str) -> None:
         return
     state = finding.state.upper() if finding.state == "wrong" else finding.state
     advice = finding.advice[:1].upper() + finding.advice[1:]
-    told = " ".join(f"{finding.told}{'. ' if advice else ''}{advice}".split())
+    end = "" if not advice or finding.told.endswith("?") else "."
+    told = " ".join(f"{finding.told}{end} {advice}".split())
     echo(f"{state:<8} {finding.check:<18} {told}")
 
 

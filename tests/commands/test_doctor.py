@@ -115,7 +115,9 @@ def test_what_is_wrong_is_said_and_ends_in_status_1(environ: dict[str, str]) -> 
     assert states["handlers"] == "wrong"
     assert last == "Error: 1 problem"
     assert all(row["advice"] for row in rows if row["state"] != "ok")
-    assert "WRONG    handlers" in run(environ).output
+    told = run({**environ, "WEB_CONCURENCY": "2"}).output
+    assert "WRONG    handlers" in told
+    assert "is WEB_CONCURRENCY meant? Correct its name" in told
 
 
 def test_a_database_that_is_not_there_is_not_made(environ: dict[str, str], tmp_path: Path) -> None:
