@@ -73,7 +73,7 @@ def test_the_event_that_is_sent_by_hand(
     example("docs/reference/http.md")
     assert json.loads(capsys.readouterr().out) == {"status": "accepted", "event_id": "evt_by_hand"}
     (stored,) = server.events()
-    assert (stored["type"], stored["message_id"]) == ("sms.failed", "msg_1")
+    assert (stored["type"], stored["error_code"]) == ("sms.failed", "INVALID_NUMBER")
 
 
 def test_the_example_handler(monkeypatch: pytest.MonkeyPatch) -> None:
