@@ -14,6 +14,7 @@ import signal
 import sys
 import time
 import traceback
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -191,20 +192,27 @@ class _Hooks:
 
     def when_ready(self, server: Any) -> None:
         """Start the worker's process: one for the service, however many web processes."""
-        if not self._config.embedded_worker:
-            return
-        # All that `.env` says is in there; the `flask` command would expand it.
-        environ = {**os.environ, "FLASK_SKIP_DOTENV": "1"}
-        process = server.worker_process = WorkerProcess(command_of(server.app.app_uri), environ)
-        os.environ[WAKING] = str(process.wake_fd)  # for the web processes
-        process.start()
+        process: WorkerProcess | None = None
+        if self._config.embedded_worker:
+            # All that `.env` says is in there; the `flask` command would expand it.
+            environ = {**os.environ, "FLASK_SKIP_DOTENV": "1"}
+            process = server.worker_process = WorkerProcess(command_of(server.app.app_uri), environ)
+            os.environ[WAKING] = str(process.wake_fd)  # for the web processes
+            process.start()
         server.stopping_since = None
+        master = os.getpid()
 
         def stop(number: int, frame: object, gunicorn_stop: Any) -> None:
-            # At once, so that requests and handlers come to their ends side by side.
+            # At once, so that requests and handlers come to their ends side by side: gunicorn hears
+            # of it only when a reload has ended, which waits for the web processes before.
             # Hosts may send it twice; the first one counts.
-            server.stopping_since = server.stopping_since or time.monotonic()
-            process.stop()
+            if os.getpid() == master:
+                server.stopping_since = server.stopping_since or time.monotonic()
+                if process is not None:
+                    process.stop()
+                for pid in list(server.WORKERS):
+                    with suppress(ProcessLookupError):
+                        os.kill(pid, number)
             gunicorn_stop(number, frame)
 
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT):

@@ -211,6 +211,32 @@ def test_a_request_that_hangs_in_flask_does_not_keep_the_process(
         server.close()
 
 
+def test_a_stop_during_a_reload_ends_the_new_processes_at_once(
+    environ: dict[str, str], tmp_path: Path
+) -> None:
+    """gunicorn itself hears of it only when the old ones have ended."""
+    server = Server(environ, tmp_path, SECRET)
+    try:
+        server.spawn([*GUNICORN[:-1], "tests.hanging:app"])
+        eventually(server.ready)
+        server.client.close()
+        (old,) = workers(server)
+        with ExitStack() as stack:
+            connect(stack, server.port, b"GET /hangs HTTP/1.1\r\nHost: here\r\n\r\n")
+            eventually(lambda: "it hangs" in server.log.read_text())
+            assert server.process is not None
+            server.process.send_signal(signal.SIGHUP)
+            new = eventually(lambda: [pid for pid in workers(server) if pid != old])
+            # It is there when it answers.
+            new_one = connect(stack, server.port, post(envelope("sms.sent", sms("sent"))))
+            assert new_one.recv(65_536).startswith(b"HTTP/1.1 200")
+            server.process.send_signal(signal.SIGTERM)
+            eventually(lambda: is_gone(new[0]), 15)
+            assert not is_gone(old)
+    finally:
+        server.close()
+
+
 # --- with nothing in hand
 
 
