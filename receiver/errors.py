@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import importlib
 import traceback
 
@@ -52,9 +53,24 @@ class StoreUnavailable(ReceiverError):
     """The store cannot be written or read at this moment: try again after a while."""
 
 
-#: What Python raises where the machine is short of something for a moment, as files or memory. It
-#: is nobody's defect: what was to be stored is to be sent again, and not to be kept apart.
-SHORTAGE = (OSError, MemoryError)
+_SHORT_OF = {
+    errno.EMFILE,
+    errno.ENFILE,
+    errno.ENOMEM,
+    errno.ENOBUFS,
+    errno.EAGAIN,
+    errno.ENOSPC,
+    errno.EDQUOT,
+    errno.EIO,
+}
+
+
+def is_shortage(error: BaseException) -> bool:
+    """Whether the machine is short of something for a moment, as files, memory or disk. It is
+    nobody's defect: what was to be stored is to be sent again, and not to be kept apart."""
+    if isinstance(error, OSError):
+        return error.errno in _SHORT_OF
+    return isinstance(error, MemoryError)
 
 
 class SchemaMismatch(StoreUnavailable):

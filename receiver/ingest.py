@@ -18,7 +18,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 
 from receiver import threads
-from receiver.errors import SHORTAGE, StoreUnavailable
+from receiver.errors import StoreUnavailable, is_shortage
 from receiver.event import Incoming, Rejected
 from receiver.forks import renew_in_forks
 from receiver.store import Outcome, Store
@@ -250,7 +250,7 @@ class Ingest:
         """When the groups were begun that are being committed. What hangs from before the store was
         found to be stuck keeps no other committer from a probe. Needs the guard."""
         begun = list(self._begun.values())
-        if self._stuck and len(begun) < self._store.committers:
+        if self._stuck and len(begun) < len(self._committers):
             return [at for at in begun if at >= self._failed_at]
         return begun
 
@@ -287,7 +287,9 @@ class Ingest:
             if committer is not None:
                 self._committers.append(committer)
         if not self._committers:
-            raise StoreUnavailable("this process has no thread to commit with")
+            error = "this process has no thread to commit with"
+            self._declare_stuck(error)
+            raise StoreUnavailable(error)
         self._process = os.getpid()
 
     def _run(self) -> None:
@@ -388,10 +390,13 @@ class Ingest:
             # The group before is handed over while the database writes this one: what the event
             # loop makes of it then runs beside that, and not beside this thread's Python.
             outcomes = self._store.ingest(items, self._wanting, max(patience, 0.0), tell_untold)
-        except (StoreUnavailable, *SHORTAGE) as raised:
+        except Exception as raised:
             error = raised
-            if not isinstance(raised, StoreUnavailable):
+            if is_shortage(raised):
                 error = StoreUnavailable(str(raised) or type(raised).__name__)
+            if not isinstance(error, StoreUnavailable):
+                self._commit_alone(group, error, tell_untold)
+                return
             self._fail(group, error)
             if self._committed_at > began:
                 return  # another group is written meanwhile: it was this one's own trouble
@@ -402,13 +407,6 @@ class Ingest:
                 self._queued_bytes = 0
                 self._fail(waiting, error)
             self._tell(waiting)
-        except Exception as error:
-            if len(group) == 1:
-                self._fail(group, error)
-                return
-            for ticket in group:  # one of them is bad: it alone shall fail
-                if not ticket.ended:
-                    self._commit([ticket], tell_untold)
         else:
             at = 0
             for ticket in group:
@@ -421,6 +419,17 @@ class Ingest:
                 log.warning("the store commits again")
                 self.on_recovery()
             self._on_commit()
+
+    def _commit_alone(
+        self, group: Sequence[Ticket], error: Exception, tell_untold: Callable[[], None]
+    ) -> None:
+        """One of a group is bad: it alone shall fail."""
+        if len(group) == 1:
+            self._fail(group, error)
+            return
+        for ticket in group:
+            if not ticket.ended:
+                self._commit([ticket], tell_untold)
 
     @staticmethod
     def _fail(tickets: Sequence[Ticket], error: Exception) -> None:

@@ -17,7 +17,7 @@ from receiver import event, ids, metrics, times
 from receiver.calling import call
 from receiver.config import Config
 from receiver.counting import Uncounted
-from receiver.errors import SHORTAGE, Refused, StoreUnavailable, Unusable
+from receiver.errors import Refused, StoreUnavailable, Unusable, is_shortage
 from receiver.event import Incoming
 from receiver.logs import Sparingly
 from receiver.providers import Door, Item, Provider
@@ -71,6 +71,7 @@ class Receiving:
         self._now = now
         self._retries = Sparingly()
         self._collisions = Sparingly()
+        self._shortages = Sparingly()
         #: By the path of their requests; and those where the secret is one more part of it.
         self._fixed: dict[str, Visit] = {}
         self._secret: dict[str, Visit] = {}
@@ -180,10 +181,11 @@ class Receiving:
             )
         except Unusable as unusable:
             return [self._reject(provider, body, unusable.reason, now)]
-        except SHORTAGE as error:
-            log.error("an event cannot be read now: %s", type(error).__name__)
-            raise StoreUnavailable("this process is short of files or memory") from None
         except Exception as error:
+            if is_shortage(error):
+                if self._shortages.admit() is not None:
+                    log.error("events cannot be read now: %s", type(error).__name__)
+                raise StoreUnavailable("this process is short of files or memory") from None
             # Its words may hold what was read, and so does a traceback that ends in them.
             log.error("an event cannot be read, by a defect: %s", type(error).__name__)
             reason = f"it cannot be read; after an update, `{call('quarantine retry')}` may take it"

@@ -195,8 +195,10 @@ def test_without_a_thread_nothing_queues_and_the_next_one_tries_again(ingest: In
         for _ in range(2):
             with pytest.raises(StoreUnavailable, match="thread"):
                 submit(ingest)
+        assert ingest.problem == "no commit succeeds"
     assert ingest.waiting == 0
     assert submit(ingest) == ["accepted"]
+    assert ingest.problem is None
 
 
 def test_with_a_thread_less_all_is_committed(ingest: Ingest) -> None:

@@ -76,6 +76,16 @@ def test_an_id_that_is_another_events_is_told_and_not_answered(
     assert own in line
 
 
+def test_what_is_no_shortage_is_kept(receiving: Receiving) -> None:
+    def fails(*_: Any, **__: Any) -> list[Item]:
+        raise FileNotFoundError(2, "No such file")
+
+    body = event()
+    provider = dataclasses.replace(ZIMSEND, parse=fails)
+    steps = receiving.receive(provider, body, sign(SECRET.encode(), body))
+    assert isinstance(the_item(next(steps)), Rejected)
+
+
 @pytest.mark.parametrize("shortage", [OSError(24, "Too many open files"), MemoryError()])
 def test_what_cannot_be_read_for_want_of_files_or_memory_is_to_be_sent_again(
     shortage: Exception,

@@ -13,6 +13,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from email.utils import formatdate
 from functools import partial
 from typing import Any
@@ -82,7 +83,8 @@ class Front:
         self._flask = FlaskThreads(application, receiver.config.web_threads, loop)
         #: Large bodies of authenticated senders are parsed here, one after the other.
         self._parser = ThreadPoolExecutor(1, thread_name_prefix="parser")
-        self._parser.submit(int)  # its thread starts now: later the system may allow none
+        with suppress(RuntimeError):  # no thread; the next large body tries again
+            self._parser.submit(int)  # its thread starts now: later the system may allow none
         self._connections: set[Connection] = set()
         #: Those that have sent nothing authenticated, the longest silent one first.
         self._strangers: dict[Connection, None] = {}
@@ -129,8 +131,8 @@ class Front:
         held_back = self._no_room.admit()
         if held_back is not None:
             log.error(
-                "webhooks wait at the door, no connection can be accepted: %s; allow this process"
-                " more files (ulimit -n) (%d more since the last line)",
+                "webhooks wait at the door, no connection can be accepted: %s; if these are files,"
+                " allow this process more (ulimit -n) (%d more since the last line)",
                 error,
                 held_back,
             )
@@ -147,7 +149,11 @@ class Front:
     def holds(self, connection: Connection, change: int) -> None:
         self._held += change
         while self._held > MOST_HELD:
-            largest = max(self._connections, key=lambda each: each.held)
+            now = self._clock()
+            # Who holds much for long: what is large and honest comes at once.
+            largest = max(
+                self._connections, key=lambda each: (each.held * (now - each.since), each.held)
+            )
             if not largest.held:
                 return
             held_back = self._given_up.admit()

@@ -7,6 +7,7 @@ that a reload renews it.
 from __future__ import annotations
 
 import asyncio
+import errno
 import fcntl
 import os
 import resource
@@ -195,9 +196,10 @@ class LoopWorker(Worker):  # type: ignore[misc]
                 accepted, _address = listening.accept()
             except (BlockingIOError, InterruptedError, ConnectionAbortedError):
                 return False
-            except OSError as error:  # no more files, or memory
+            except OSError as error:
                 front.no_room(error)
-                wait = _GIVES_WAY if front.let_go(_AT_ONCE) else _NO_ROOM
+                makes_room = error.errno == errno.EMFILE and front.let_go(_AT_ONCE)
+                wait = _GIVES_WAY if makes_room else _NO_ROOM
                 self.loop.remove_reader(listening)
                 self.loop.call_later(wait, self._accept_again, front, listening)
                 return False

@@ -7,6 +7,7 @@ import sys
 
 import pytest
 
+from receiver.pipes import LIFE
 from receiver.web.front import child
 from receiver.web.front.child import WorkerProcess
 from tests.server import eventually
@@ -26,14 +27,15 @@ def test_what_cannot_be_started_for_want_of_files_takes_none(
             raise OSError(24, "Too many open files")
         return really()
 
-    process = WorkerProcess([sys.executable, "-c", "input()"], os.environ)
+    lives = f"import os; os.read(int(os.environ['{LIFE}']), 1)"
+    process = WorkerProcess([sys.executable, "-c", lives], os.environ)
     process.start()
     with monkeypatch.context() as short:
         before = len(os.listdir("/proc/self/fd"))
         short.setattr(os, "pipe", every_second_time)
         process.renew()
         eventually(lambda: len(asked) >= 20)
-        assert len(os.listdir("/proc/self/fd")) <= before
+        assert len(os.listdir("/proc/self/fd")) <= before + 4
         process.stop()
         assert process.wait(20)
     process.forget()

@@ -314,6 +314,20 @@ def test_the_sum_of_what_is_not_whole_is_bounded(house: Callable[..., House]) ->
     here.until(lambda: small.statuses == [200])
 
 
+def test_what_is_large_and_comes_at_once_is_kept_before_what_is_slow(
+    house: Callable[..., House],
+) -> None:
+    here = house()
+    slow = [here.come(half_a_body(250_000, 90_000)) for _ in range(bounds.MOST_HELD // 90_000)]
+    here.after(2)
+    for _ in range(3):
+        whole = signed(150_000)
+        large = here.come(whole[:-1])
+        here.say(large, whole[-1:])
+        here.until(lambda wire=large: wire.statuses == [200])  # type: ignore[misc]
+    assert sum(wire.is_open for wire in slow) > len(slow) - 10
+
+
 def test_a_large_body_needs_no_thread_that_is_not_there_yet(house: Callable[..., House]) -> None:
     here = house()
     large = signed(2 * LARGE)

@@ -20,7 +20,7 @@ from receiver.providers.zimsend.webhook import sign
 from tests.conftest import SECRET
 from tests.distance import Distance
 from tests.payloads import envelope, sms
-from tests.server import ROOT, Server, eventually, quick
+from tests.server import ROOT, Server, cannot_run, eventually, quick
 from tests.service.test_faults import sockets, workers
 from tests.strangers import strangers
 
@@ -188,6 +188,8 @@ def test_a_system_that_does_not_grant_its_own_limit_of_files(
     limited: Callable[[str], Server],
 ) -> None:
     """macOS tells of no limit, begins with 256 files and allows some 10,000."""
+    if resource.getrlimit(resource.RLIMIT_NOFILE)[1] < 10_500:
+        cannot_run("the system allows fewer than 10,500 files")
     server = limited(
         "resource.setrlimit(resource.RLIMIT_NOFILE, (256, 10_500))\n"
         "really = resource.setrlimit\n"
@@ -218,8 +220,8 @@ def test_if_there_are_no_more_files_strangers_make_room(limited: Callable[[str],
         resource.prlimit(pid, resource.RLIMIT_NOFILE, (most, most))
     with silent(server, 40):
         # The first event of a process needs files: it may be answered 503, and is sent again.
-        eventually(lambda: is_stored(server.port))
+        eventually(lambda: is_stored(server.port), within=8)  # they would go by themselves after 10
     eventually(lambda: is_stored(server.port))
     assert quick(lambda: max(post(server.port) for _ in range(10)), 0.25)
-    assert server.log.read_text().count("allow this process more files (ulimit -n)") <= 2
+    assert 1 <= server.log.read_text().count("allow this process more (ulimit -n)") <= 2
     assert server.terminate() == 0
