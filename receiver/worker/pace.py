@@ -86,17 +86,20 @@ class Pace:
 
         :param took: seconds that the last one took.
         """
-        usual = max(self.SHORTEST, min(self.LONGEST, self._store.rests * took))
+        usual = self._usual(took)
         was_full, self._was_full = self._was_full, False  # the next round may not claim at all
         if not was_full:
             return usual
         self._takes = _lately(self._takes, took)
         if self._advance is None:
             return usual
-        called = self._advance / (self._takes * (1 + self._store.rests))
+        called = self._advance / (self._takes + self._usual(self._takes))
         longest = max(self.LONGEST, min(self.LONGEST_GIVEN, self.GIVES_WAY * took))
         share = (self._arrive / called - 1) / self.FAR_MORE
         return usual + (longest - usual) * min(1.0, max(0.0, share))
+
+    def _usual(self, took: float) -> float:
+        return max(self.SHORTEST, min(self.LONGEST, self._store.rests * took))
 
 
 def _lately(average: float | None, value: float) -> float:

@@ -83,6 +83,11 @@ def test_who_is_outrun_leaves_the_most_to_webhooks(
     assert rounds(pace, store, come) == pytest.approx(rest, abs=0.002)
 
 
+def test_who_keeps_up_with_slow_rounds_is_not_outrun(pace: Pace, store: Arriving) -> None:
+    """A hundred in 0.1 s and the longest usual rest are 500 a second."""
+    assert rounds(pace, store, 480, took=0.1) == pytest.approx(0.1)
+
+
 @pytest.mark.parametrize(("took", "rest"), [(0.01, 0.1), (0.04, 0.2), (1.0, 0.25)])
 def test_the_longer_a_round_takes_the_more_is_left(
     pace: Pace, store: Arriving, took: float, rest: float

@@ -303,7 +303,9 @@ class Connection(asyncio.Protocol):
     @property
     def is_in_hand(self) -> bool:
         """Whether a whole request waits for its answer, or an answer for its reader."""
-        return self.state == ANSWERING
+        if self.state == CLOSED:
+            return False
+        return self.state == ANSWERING or self.transport.get_write_buffer_size() > 0
 
     def close_after_answer(self) -> None:
         """Close when what is in hand is answered; now, if nothing has come."""
@@ -356,8 +358,7 @@ class Connection(asyncio.Protocol):
     def _step_head(self) -> bool:
         buffer = self._buffer
         if self.state == IDLE:
-            while buffer.startswith((b"\r", b"\n")):
-                del buffer[:1]
+            del buffer[: len(buffer) - len(buffer.lstrip(b"\r\n"))]
             if not buffer:
                 return False
             if not TOKEN.match(buffer):

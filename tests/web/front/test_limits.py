@@ -328,6 +328,18 @@ def test_what_is_large_and_comes_at_once_is_kept_before_what_is_slow(
     assert sum(wire.is_open for wire in slow) > len(slow) - 10
 
 
+def test_a_stop_leaves_an_answer_to_its_slow_reader(house: Callable[..., House]) -> None:
+    here = house()
+    wire = known(here)
+    wire.unread = 200
+    here.front.stop()
+    here.front.close_incomplete()
+    assert wire.is_open
+    wire.unread = 0
+    here.front.close_incomplete()
+    assert not wire.is_open
+
+
 def test_a_large_body_needs_no_thread_that_is_not_there_yet(house: Callable[..., House]) -> None:
     here = house()
     large = signed(2 * LARGE)
