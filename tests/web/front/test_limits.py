@@ -328,6 +328,12 @@ def test_what_is_large_and_comes_at_once_is_kept_before_what_is_slow(
     assert sum(wire.is_open for wire in slow) > len(slow) - 10
 
 
+def test_line_ends_before_a_request_are_passed_over(house: Callable[..., House]) -> None:
+    here = house()
+    wire = here.come(b"\r\n" * 128_000, b"\n\r", signed())
+    here.until(lambda: wire.statuses == [200])
+
+
 def test_a_stop_leaves_an_answer_to_its_slow_reader(house: Callable[..., House]) -> None:
     here = house()
     wire = known(here)

@@ -8,11 +8,10 @@ from __future__ import annotations
 import json
 import resource
 import socket
-import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
@@ -126,25 +125,6 @@ def test_strangers_delay_nobody_cost_little_and_are_closed(serve: Callable[..., 
     assert crowd.gone is not None
     assert crowd.gone < 30
     eventually(lambda: sockets(web) <= open_before + 1)
-
-
-def test_who_sends_nothing_but_line_ends_holds_nobody_up(serve: Callable[..., Server]) -> None:
-    server = serve()
-    pouring = threading.Event()
-
-    def pour() -> None:
-        while not pouring.is_set():
-            with socket.create_connection(("127.0.0.1", server.port)) as flood, suppress(OSError):
-                while not pouring.is_set():
-                    flood.sendall(b"\r\n" * 200_000)
-
-    with ThreadPoolExecutor(2) as pool:
-        for _ in range(2):
-            pool.submit(pour)
-        try:
-            assert quick(lambda: max(post(server.port) for _ in range(20)), 0.25)
-        finally:
-            pouring.set()
 
 
 #: Runs gunicorn with limits of its own for open files, or with a system that behaves as another.
