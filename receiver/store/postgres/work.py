@@ -452,24 +452,34 @@ SELECT count(pg_advisory_xact_lock(key)) FROM (
     ORDER BY key) AS keys
 """
 
+# In these two, items are named by their keys beside the join: by its statistics, which may be older
+# than a queue, the planner takes what is leased or parked for nothing, and would read all of it.
+
 # Only while the lease is the one that is settled: the fence says so. What is leased is pending.
 _SETTLE = """
+WITH ended AS MATERIALIZED (
+    SELECT * FROM jsonb_to_recordset(%s::jsonb) AS ended (
+        seq bigint, handler text, fence bigint, state text, due_at bigint, error text,
+        given_back boolean, traceback text, cause text))
 UPDATE deliveries AS d
 SET state = ended.state, due_at = ended.due_at, last_error = ended.error,
     traceback = ended.traceback, cause = ended.cause,
     attempts = d.attempts - ended.given_back::integer, leased = false, owner = NULL
-FROM jsonb_to_recordset(%s::jsonb) AS ended (
-    seq bigint, handler text, fence bigint, state text, due_at bigint, error text,
-    given_back boolean, traceback text, cause text)
-WHERE d.event_seq = ended.seq AND d.handler = ended.handler AND d.fence = ended.fence AND d.leased
+FROM ended
+WHERE d.event_seq = ANY (ARRAY(SELECT seq FROM ended))
+  AND d.event_seq = ended.seq AND d.handler = ended.handler AND d.fence = ended.fence AND d.leased
 """
 
 # What has been due is due, also where the clock has gone back.
 _UNPARK = f"""
+WITH first AS MATERIALIZED (
+    SELECT first.event_seq, m.handler
+    FROM jsonb_to_recordset(%(queues)s::jsonb) AS m (message_id text, handler text)
+    CROSS JOIN LATERAL ({_queue("m.handler", PARKED, 1)}) AS first)
 UPDATE deliveries AS d SET due_at = least(d.due_since, %(now)s), due_since = NULL
-FROM jsonb_to_recordset(%(queues)s::jsonb) AS m (message_id text, handler text)
-CROSS JOIN LATERAL ({_queue("m.handler", PARKED, 1)}) AS first
-WHERE d.event_seq = first.event_seq AND d.handler = m.handler AND {_PENDING}
+FROM first
+WHERE d.event_seq = ANY (ARRAY(SELECT event_seq FROM first))
+  AND d.event_seq = first.event_seq AND d.handler = first.handler AND {_PENDING}
   AND d.due_at >= {NEVER}
 """
 
