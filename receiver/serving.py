@@ -7,13 +7,11 @@ the installed package. It is read anew at each reload.
 from __future__ import annotations
 
 import gc
-import logging
 import os
 import resource
 import signal
 import sys
 import time
-import traceback
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -25,11 +23,12 @@ from gunicorn.http.errors import NoMoreData, ParseException
 from receiver import environment
 from receiver.config import NAMES, Config, unknown_in
 from receiver.environment import Environment
-from receiver.errors import ConfigError, ReceiverError
+from receiver.errors import ConfigError
 from receiver.logs import Sparingly, logging_config, tell_at_the_start
 from receiver.pipes import WAKING
 from receiver.web.front.child import WorkerProcess, command_of
 from receiver.web.front.doors import addresses, obstacle, separate_ip_versions
+from receiver.web.front.master import Master, begin_apart, end_of, rest_if_not_booted
 
 #: Seconds between SIGTERM and the end: hosts leave 30. Requests end within 5, handlers get 20.
 _GRACE = 24
@@ -149,11 +148,7 @@ class _Hooks:
         self._without_loop = without_loop
 
     def on_starting(self, server: Any) -> None:
-        """Try the application and migrate, before any worker exists.
-
-        In a child: what the handlers' modules open at import must not be carried across a fork, and
-        the master keeps no code that a reload could not renew.
-        """
+        """Try the application as web processes load it, and migrate, before any of them exists."""
         files = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
         if 0 <= files < _FEWEST_FILES:  # less than 0: without a limit
             sys.exit(
@@ -169,29 +164,19 @@ class _Hooks:
                 self._without_loop,
             )
         tell_at_the_start(unknown_in(self._environ))
-        child = os.fork()
-        if child == 0:
-            gc.disable()
-            status = 1
-            try:
-                from receiver.parts import parts
-                from receiver.service import create_app
 
-                for step in parts(create_app(self._environ)).store.migrate():
-                    server.log.info("migrated the database: %s", step)
-                status = 0
-            except ReceiverError as error:
-                print(f"zimsend-receiver cannot start. {error}", file=sys.stderr, flush=True)
-            except BaseException:
-                traceback.print_exc()
-            finally:
-                logging.shutdown()  # what waits is written
-                os._exit(status)
-        if os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]):
+        def migrate() -> None:
+            from receiver.parts import parts
+
+            for step in parts(server.app.wsgi()).store.migrate():
+                server.log.info("migrated the database: %s", step)
+
+        if end_of(begin_apart(migrate, partial(print, file=sys.stderr, flush=True))):
             sys.exit(1)
 
     def when_ready(self, server: Any) -> None:
         """Start the worker's process: one for the service, however many web processes."""
+        server.__class__ = Master
         process: WorkerProcess | None = None
         if self._config.embedded_worker:
             # All that `.env` says is in there; the `flask` command would expand it.
@@ -199,7 +184,6 @@ class _Hooks:
             process = server.worker_process = WorkerProcess(command_of(server.app.app_uri), environ)
             os.environ[WAKING] = str(process.wake_fd)  # for the web processes
             process.start()
-        server.stopping_since = None
         master = os.getpid()
 
         def stop(number: int, frame: object, gunicorn_stop: Any) -> None:
@@ -210,7 +194,7 @@ class _Hooks:
                 server.stopping_since = server.stopping_since or time.monotonic()
                 if process is not None:
                     process.stop()
-                for pid in list(server.WORKERS):
+                for pid in [*server.WORKERS, *server.trying]:
                     with suppress(ProcessLookupError):
                         os.kill(pid, number)
             gunicorn_stop(number, frame)
@@ -248,6 +232,9 @@ class _Hooks:
                     "the worker's process was ended by force: its work is done again"
                 )
 
+    def worker_exit(self, server: Any, worker: Any) -> None:
+        rest_if_not_booted(worker)
+
     def post_worker_init(self, worker: Any) -> None:
         """What is loaded stays: the garbage collector need not look through it again and again."""
         gc.collect()
@@ -262,5 +249,6 @@ _HOOKS = (
     "on_reload",
     "child_exit",
     "on_exit",
+    "worker_exit",
     "post_worker_init",
 )

@@ -19,7 +19,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 
 from receiver.pipes import BEGUN, DEATH, LIFE, OWNER, STOP, WAKE, WAKING
 
@@ -56,11 +56,19 @@ class WorkerProcess:
         self._stopping = False
         #: Ended on purpose, to be started again at once.
         self._renewing = False
+        self._pause = FIRST_PAUSE
         self._gone = threading.Event()
+        #: Held while its own ends of the pipes are open here: a fork would keep them open.
+        self._spawning = threading.Lock()
         self._master = os.getpid()
 
     def start(self) -> None:
-        """Start it and watch it. To be called in the master."""
+        """Start it and watch it. To be called in the master, once."""
+        os.register_at_fork(
+            before=self._spawning.acquire,
+            after_in_parent=self._spawning.release,
+            after_in_child=self._spawning.release,
+        )
         self._spawn()
         threading.Thread(target=self._watch, name="worker watch", daemon=True).start()
 
@@ -98,21 +106,19 @@ class WorkerProcess:
                 os.write(self._life, STOP)
 
     def _spawn(self) -> None:
-        life_end, self._life = os.pipe()
-        try:
+        with self._spawning, ExitStack() as its_own:
+            life_end, self._life = os.pipe()
+            its_own.callback(os.close, life_end)
             self._death, death_end = os.pipe()
-        except OSError:  # it is tried again and again, while there are no more files
-            os.close(life_end)
-            raise
-        environ = {
-            **self._environ,
-            LIFE: str(life_end),
-            DEATH: str(death_end),
-            WAKE: str(self._wake_end),
-            BEGUN: str(self._begun),
-            OWNER: self._owner,
-        }
-        try:
+            its_own.callback(os.close, death_end)
+            environ = {
+                **self._environ,
+                LIFE: str(life_end),
+                DEATH: str(death_end),
+                WAKE: str(self._wake_end),
+                BEGUN: str(self._begun),
+                OWNER: self._owner,
+            }
             process = subprocess.Popen(  # noqa: S603 - our own program
                 self._command,
                 env=environ,
@@ -120,37 +126,39 @@ class WorkerProcess:
                 stdin=subprocess.DEVNULL,
                 start_new_session=True,  # so that what its handlers leave behind ends with it
             )
-        finally:
-            os.close(life_end)
-            os.close(death_end)
         self._group = process.pid
         process.returncode = 0  # gunicorn reaps it, and nobody asks
 
     def _watch(self) -> None:
-        pause = FIRST_PAUSE
-        while True:
-            began = time.monotonic()
-            while self._death is not None and not _has_ended(self._death):
-                pass
-            self._kill_group()
-            self._close()
-            if self._renewing:
-                pause = FIRST_PAUSE
-            elif not self._stopping:
-                pause = FIRST_PAUSE if time.monotonic() - began > LIVES else pause
-                log.error("the worker's process has ended; another starts in %.1f s", pause)
-                self._rest(pause)
-                pause = min(2 * pause, LONGEST_PAUSE)
-            self._renewing = False
-            if self._stopping:
-                self._gone.set()
-                return
+        while not self._gone.is_set():
             try:
-                self._spawn()
-            except OSError as error:
-                log.error("the worker's process cannot be started: %s", error)
-            if self._stopping:  # it was said before there was anybody to hear it
-                self._say_stop()
+                self._start_again_when_it_ends()
+            except Exception as error:  # want of files, memory, ...: nobody else would try again
+                with suppress(Exception):
+                    log.error("the worker's process cannot be started: %r", error)
+                time.sleep(FIRST_PAUSE)
+
+    def _start_again_when_it_ends(self) -> None:
+        began = time.monotonic()
+        while self._death is not None and not _has_ended(self._death):
+            pass
+        self._kill_group()
+        self._close()
+        if self._renewing:
+            self._pause = FIRST_PAUSE
+        elif not self._stopping:
+            if time.monotonic() - began > LIVES:
+                self._pause = FIRST_PAUSE
+            log.error("the worker's process has ended; another starts in %.1f s", self._pause)
+            self._rest(self._pause)
+            self._pause = min(2 * self._pause, LONGEST_PAUSE)
+        self._renewing = False
+        if self._stopping:
+            self._gone.set()
+            return
+        self._spawn()
+        if self._stopping:  # it was said before there was anybody to hear it
+            self._say_stop()
 
     def _rest(self, seconds: float) -> None:
         """Sleep, but no longer than it takes until somebody wants something. A signal handler may

@@ -6,6 +6,7 @@ import errno
 import os
 import socket
 from collections.abc import Iterable
+from functools import cache
 
 #: What the settings are called that decide it.
 _SETTINGS = {
@@ -26,7 +27,9 @@ def addresses(bind: str | None, port: int) -> list[str]:
     return [f"[{host}]:{port}" if ":" in host else f"{host}:{port}" for host in hosts]
 
 
+@cache
 def _has_ipv6() -> bool:
+    """Looked at once: a shortage at a later reading of the settings must not close a door."""
     try:
         with socket.socket(socket.AF_INET6) as probe:
             probe.bind(("::1", 0))

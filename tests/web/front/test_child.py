@@ -3,21 +3,63 @@
 from __future__ import annotations
 
 import os
+import signal
+import subprocess
 import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
 
 import pytest
 
 from receiver.pipes import LIFE
 from receiver.web.front import child
 from receiver.web.front.child import WorkerProcess
+from tests.forks import in_a_fork
 from tests.server import eventually
+
+LIVES = f"""
+import os, sys
+with open(sys.argv[1], "a") as file:
+    print(os.getpid(), file=file)
+os.read(int(os.environ["{LIFE}"]), 1)
+"""
+
+
+@pytest.fixture(autouse=True)
+def short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(child, "FIRST_PAUSE", 0.01)
+    monkeypatch.setattr(child, "LONGEST_PAUSE", 0.01)
+
+
+@contextmanager
+def running(begun: Path) -> Iterator[WorkerProcess]:
+    """One that writes its number into a file whenever it begins."""
+    process = WorkerProcess([sys.executable, "-c", LIVES, str(begun)], os.environ)
+    process.start()
+    try:
+        next_of(begun, 0)
+        yield process
+    finally:
+        process.stop()
+        assert process.wait(20)
+        process.forget()
+
+
+def next_of(begun: Path, before: int) -> int:
+    """The number of the one that has begun after so many others."""
+    lines: list[str] = eventually(
+        lambda: begun.exists() and begun.read_text().split()[before:], within=10
+    )
+    return int(lines[0])
 
 
 def test_what_cannot_be_started_for_want_of_files_takes_none(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(child, "FIRST_PAUSE", 0.01)
-    monkeypatch.setattr(child, "LONGEST_PAUSE", 0.01)
     really = os.pipe
     asked = []
 
@@ -39,3 +81,47 @@ def test_what_cannot_be_started_for_want_of_files_takes_none(
         process.stop()
         assert process.wait(20)
     process.forget()
+
+
+@pytest.mark.parametrize("error", [MemoryError(), RuntimeError("no room"), OSError(11, "Again")])
+def test_whatever_keeps_it_from_starting_it_is_tried_again(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, error: Exception
+) -> None:
+    failing = iter([error, error])
+    really = subprocess.Popen
+
+    def start(*args: Any, **options: Any) -> subprocess.Popen[bytes]:
+        for instead in failing:
+            raise instead
+        return really(*args, **options)
+
+    with running(tmp_path / "begun") as process:
+        monkeypatch.setattr(subprocess, "Popen", start)
+        process.renew()
+        assert next_of(tmp_path / "begun", 1)
+
+
+def test_a_fork_while_it_starts_does_not_hide_its_death(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """gunicorn may start a web process at any moment."""
+    begun = tmp_path / "begun"
+    starting = threading.Event()
+    really = subprocess.Popen
+
+    def start_slowly(*args: Any, **options: Any) -> subprocess.Popen[bytes]:
+        starting.set()
+        time.sleep(0.2)  # the fork below would find its time in here
+        return really(*args, **options)
+
+    with running(begun) as process:
+        monkeypatch.setattr(subprocess, "Popen", start_slowly)
+        process.renew()
+        assert starting.wait(10)
+
+        def lives_until_it_is_started_again() -> bool:
+            process.forget()
+            os.kill(next_of(begun, 1), signal.SIGKILL)
+            return next_of(begun, 2) > 0
+
+        assert in_a_fork(lives_until_it_is_started_again)

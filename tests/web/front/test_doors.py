@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Iterator
+from typing import NoReturn
 
 import pytest
 from flask import Flask, request
@@ -30,6 +31,17 @@ def test_all_addresses_of_both_kinds_by_default() -> None:
     if len(listened) == 1:
         cannot_run("this machine has no IPv6")
     assert listened[1] == "[::]:3000"
+
+
+def test_a_shortage_closes_no_door_at_a_reload(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where gunicorn is told of other addresses, it closes those that it has."""
+    before = addresses(None, 3000)
+
+    def refused(*_: object) -> NoReturn:
+        raise OSError(24, "Too many open files")
+
+    monkeypatch.setattr(socket, "socket", refused)
+    assert addresses(None, 3000) == before
 
 
 def test_one_address_where_it_is_said() -> None:

@@ -1,0 +1,119 @@
+"""gunicorn's master, which goes on where gunicorn's own would end the service.
+
+A reload (HUP) is tried in a child first. A web process that cannot be started, or cannot boot, is
+started again: the service has started once, so what is wrong may be over soon.
+"""
+
+from __future__ import annotations
+
+import gc
+import logging
+import os
+import signal
+import time
+import traceback
+from collections.abc import Callable
+from typing import Any
+
+from gunicorn.arbiter import Arbiter
+
+from receiver.errors import ReceiverError
+from receiver.web.front.doors import obstacle
+
+#: Seconds between the failed boot of a web process and the next one.
+_PAUSE = 1.0
+
+
+class Master(Arbiter):  # type: ignore[misc]
+    """What gunicorn's own becomes once it is ready: nobody is asked for a class before."""
+
+    #: Exit statuses of a web process at which gunicorn ends the service: there is no such status.
+    WORKER_BOOT_ERROR = APP_LOAD_ERROR = -1
+
+    #: When the service was told to stop, by `time.monotonic`.
+    stopping_since: float | None = None
+    #: The child in which a reload is tried, while it is.
+    trying: tuple[int, ...] = ()
+
+    def reload(self) -> None:
+        """Only if the service could start with what is there now; else nothing changes."""
+        try:
+            self.trying = (begin_apart(self._start_anew, self._refuse),)
+            status = end_of(*self.trying)
+            self.trying = ()
+        except OSError as error:
+            self._refuse(str(error))
+            return
+        if self.stopping_since is not None:
+            return
+        if status == 0:
+            super().reload()
+        elif status != 1:
+            self._refuse(f"nothing, for it ended with status {status}")
+
+    def spawn_worker(self) -> None:
+        """gunicorn calls it again, within a second, where it has not worked."""
+        try:
+            super().spawn_worker()
+        except (OSError, MemoryError) as error:
+            self.log.error("no web process can be started: %r", error)
+
+    def _start_anew(self) -> None:
+        """All at which a start may fail. It has as long as a web process has for its boot."""
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.SIGALRM):
+            signal.signal(number, signal.SIG_DFL)
+        signal.alarm(self.cfg.timeout)
+        self.app.reload()  # while as many files are open as in the master
+        if hasattr(self, "worker_process"):
+            self.worker_process.forget()
+        new = [place for place in self.app.cfg.address if place not in self.cfg.address]
+        if (told := None if self.cfg.reuse_port else obstacle(new)) is not None:
+            raise SystemExit(f"zimsend-receiver cannot start. {told}")
+        self.app.wsgi()
+
+    def _refuse(self, told: str) -> None:
+        self.log.error(
+            "nothing was reloaded, and the service goes on as it was. A start would say: %s", told
+        )
+
+
+def begin_apart(step: Callable[[], None], tell: Callable[[str], None]) -> int:
+    """Do something in a child: what the handlers' modules open at import must not be carried across
+    a fork, and the master keeps no code that a reload could not renew.
+
+    :param tell: called there with what is wrong; the exit status is 1 then.
+    :returns: the child's number.
+    """
+    child = os.fork()
+    if child:
+        return child
+    gc.disable()
+    status = 1
+    try:
+        step()
+        status = 0
+    except BaseException as error:
+        tell(_told(error))
+    finally:
+        logging.shutdown()  # what waits is written
+        os._exit(status)
+
+
+def end_of(child: int) -> int:
+    """Wait for a child; returns its exit status."""
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+
+def _told(error: BaseException) -> str:
+    """One line, if somebody has thought of it; else all that Python tells."""
+    if isinstance(error, SystemExit):
+        return error.code if isinstance(error.code, str) else repr(error.__context__ or error)
+    if isinstance(error, ReceiverError):
+        return f"zimsend-receiver cannot start. {error}"
+    return "".join(traceback.format_exception(error))
+
+
+def rest_if_not_booted(worker: Any) -> None:
+    """In a web process that ends: if it could not boot, the next one comes a little later."""
+    if os.getpid() == worker.pid and worker.alive and not worker.booted:
+        time.sleep(_PAUSE)
