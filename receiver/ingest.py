@@ -105,6 +105,8 @@ class Ingest:
     #: Seconds for which a failure is told of: whoever sends requests by what `/readyz` says must
     #: send one now and then, for nothing else finds out that the store works again.
     TOLD_FOR = 10.0
+    #: Seconds after which a commit hangs, longer than any request waits. It is told while it does.
+    HANGS = 5.0
 
     def __init__(
         self,
@@ -125,7 +127,7 @@ class Ingest:
         self._guard: threading.Lock
         renew_in_forks(self, "_guard", threading.Lock)
         self._queue: deque[Ticket] = deque()
-        self._queued_bytes = 0
+        self._queued_bytes = self._queued_items = 0
         #: Tickets that are being committed, or whose ends are not handed over yet.
         self._in_hand = 0
         self._committers: list[threading.Thread] = []
@@ -156,6 +158,7 @@ class Ingest:
             self._refuse_what_is_hopeless(tickets[-1])
             self._queue.extend(tickets)
             self._queued_bytes += sum(ticket.size for ticket in tickets)
+            self._queued_items += sum(len(ticket.items) for ticket in tickets)
             self._wake_another()
 
     def give_up(self, ticket: Ticket) -> None:
@@ -220,10 +223,21 @@ class Ingest:
     @property
     def problem(self) -> str | None:
         """Why nothing is stored at this moment; `None` where nothing speaks against it."""
-        if self._dead_in == os.getpid():
+        if self.has_died:
             return "a thread that commits has died; restart this process"
-        lately = time.monotonic() - self._failed_at < self.TOLD_FOR
-        return "no commit succeeds" if self._stuck and lately else None
+        now = time.monotonic()
+        lately = self._stuck and now - self._failed_at < self.TOLD_FOR
+        return "no commit succeeds" if lately or self._all_hang(now) else None
+
+    @property
+    def has_died(self) -> bool:
+        """Whether nothing will be stored in this process any more."""
+        return self._dead_in == os.getpid()
+
+    def _all_hang(self, now: float) -> bool:
+        begun = list(self._begun.values())
+        hanging = sum(now - at > self.HANGS for at in begun)
+        return self._process == os.getpid() and 0 < len(self._committers) <= hanging
 
     @property
     def waiting(self) -> int:
@@ -232,7 +246,7 @@ class Ingest:
 
     def _refuse_what_is_hopeless(self, ticket: Ticket) -> None:
         """Needs the guard."""
-        if self._dead_in == os.getpid():
+        if self.has_died:
             raise StoreUnavailable("a thread that commits has died; restart this process")
         now = time.monotonic()
         if self._stuck and (self._queue or self._under_way):
@@ -241,7 +255,7 @@ class Ingest:
                 raise StoreUnavailable("the store is stuck, and another request is probing it")
         if len(self._queue) >= self.MOST_TICKETS or self._queued_bytes >= self.MOST_BYTES:
             raise StoreUnavailable("more is waiting for the store than this process may hold")
-        groups = len(self._queue) // self.LARGEST_GROUP + bool(self._begun)
+        groups = self._queued_items // self.LARGEST_GROUP + bool(self._begun)
         if now + groups * self._usual > ticket.deadline:
             raise StoreUnavailable("more is waiting than the store commits in time")
 
@@ -266,10 +280,14 @@ class Ingest:
 
     def _wake_another(self) -> None:
         """Wake a committer, if one is needed and sleeps. Needs the guard."""
-        if self._bells and self._is_worth_another:
+        if not self._is_worth_another:
+            return
+        if self._bells:
             bell = self._bells.pop()
             self._begun[bell] = time.monotonic()
             bell.set()
+        elif not self._ending:  # there may have been no thread for it before
+            self._start_missing()
 
     # --- the committers
 
@@ -278,19 +296,31 @@ class Ingest:
 
         :raises StoreUnavailable: if not even one can be started; the next ticket tries again.
         """
-        self._queue.clear()
-        self._queued_bytes = self._in_hand = 0
+        self._empty_queue()
+        self._in_hand = 0
         self._bells, self._begun = [], {}
         self._committers = []
-        for _ in range(self._store.committers):
-            committer = threads.begin(self._run, "committer")
-            if committer is not None:
-                self._committers.append(committer)
+        self._start_missing()
         if not self._committers:
             error = "this process has no thread to commit with"
             self._declare_stuck(error)
             raise StoreUnavailable(error)
         self._process = os.getpid()
+
+    def _start_missing(self) -> None:
+        """Needs the guard."""
+        while len(self._committers) < self._store.committers:
+            committer = threads.begin(self._run, "committer")
+            if committer is None:
+                return
+            self._committers.append(committer)
+
+    def _empty_queue(self) -> list[Ticket]:
+        """Returns what was in it. Needs the guard."""
+        waiting = [ticket for ticket in self._queue if not ticket.ended]
+        self._queue.clear()
+        self._queued_bytes = self._queued_items = 0
+        return waiting
 
     def _run(self) -> None:
         group: list[Ticket] | None = []
@@ -356,6 +386,7 @@ class Ingest:
                 break
             ticket = self._queue.popleft()
             self._queued_bytes -= ticket.size
+            self._queued_items -= more
             if not ticket.ended:
                 group.append(ticket)
                 size += more
@@ -402,9 +433,7 @@ class Ingest:
                 return  # another group is written meanwhile: it was this one's own trouble
             self._declare_stuck(str(error))
             with self._guard:  # whoever queued meanwhile would only wait for the same failure
-                waiting = [ticket for ticket in self._queue if not ticket.ended]
-                self._queue.clear()
-                self._queued_bytes = 0
+                waiting = self._empty_queue()
                 self._fail(waiting, error)
             self._tell(waiting)
         else:
@@ -458,9 +487,7 @@ class Ingest:
         """Nobody commits any more: end what waits."""
         with self._guard:
             self._dead_in = os.getpid()
-            waiting = [*group, *self._queue]
-            self._queue.clear()
-            self._queued_bytes = 0
+            waiting = [*group, *self._empty_queue()]
             error = StoreUnavailable("a thread that commits has died")
             self._fail([ticket for ticket in waiting if not ticket.ended], error)
         self._tell(waiting)

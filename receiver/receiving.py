@@ -130,21 +130,27 @@ class Receiving:
         """
         self.authenticate(provider, body, claimed)
         now = times.receipt(self._now())
-        if len(body) > LARGE:
-            yield ELSEWHERE
         try:
+            if len(body) > LARGE:
+                yield ELSEWHERE
             items = self._items(provider, body, now)
             try:
                 outcomes = yield items
-            except StoreUnavailable:
-                raise
-            except Exception:
+            except Exception as error:
+                if _is_outage(error):
+                    raise
                 # Whatever is authenticated is kept, also where this program has a defect.
                 log.exception("an event could not be stored and goes into quarantine")
                 items, outcomes = yield from self._one_by_one(provider, items, now)
-        except StoreUnavailable:
+        except Exception as error:
+            if not _is_outage(error):
+                raise
             self._counting.count(metrics.REFUSED, STORE)
-            raise
+            if isinstance(error, StoreUnavailable):
+                raise
+            if self._shortages.admit() is not None:
+                log.error("events cannot be taken now: %s", type(error).__name__)
+            raise StoreUnavailable("this process is short of files or memory") from None
         assert outcomes is not None
         if any(outcome.endswith("apart") for outcome in outcomes):
             items, outcomes = self._apart(items, outcomes)
@@ -170,10 +176,7 @@ class Receiving:
                 self._tell_of_a_retry(provider, item.id)
 
     def _items(self, provider: Provider, body: bytes, now: int) -> Sequence[Item]:
-        """What a body says; where it says nothing of use, what quarantine keeps of it.
-
-        :raises StoreUnavailable: if the machine is short of what it takes to read it.
-        """
+        """What a body says; where it says nothing of use, what quarantine keeps of it."""
         config = self._config
         try:
             return provider.parse(
@@ -182,10 +185,8 @@ class Receiving:
         except Unusable as unusable:
             return [self._reject(provider, body, unusable.reason, now)]
         except Exception as error:
-            if is_shortage(error):
-                if self._shortages.admit() is not None:
-                    log.error("events cannot be read now: %s", type(error).__name__)
-                raise StoreUnavailable("this process is short of files or memory") from None
+            if _is_outage(error):
+                raise
             # Its words may hold what was read, and so does a traceback that ends in them.
             log.error("an event cannot be read, by a defect: %s", type(error).__name__)
             reason = f"it cannot be read; after an update, `{call('quarantine retry')}` may take it"
@@ -200,9 +201,9 @@ class Receiving:
         for item in items:
             try:
                 outcomes = (yield [item]) if len(items) > 1 else None
-            except StoreUnavailable:
-                raise
-            except Exception:
+            except Exception as error:
+                if _is_outage(error):
+                    raise
                 outcomes = None
             if outcomes is None and isinstance(item, Incoming):
                 reason = (
@@ -263,6 +264,11 @@ class Receiving:
                 ids.written(own_key),
                 f" ({held_back} more since the last such line)" if held_back else "",
             )
+
+
+def _is_outage(error: Exception) -> bool:
+    """Whether it may be over when the sender tries again: nothing is to be kept apart for it."""
+    return isinstance(error, StoreUnavailable) or is_shortage(error)
 
 
 def blocking(steps: Steps, store: Callable[[Sequence[Item]], Sequence[Outcome]]) -> str:

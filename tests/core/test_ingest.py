@@ -208,6 +208,22 @@ def test_with_a_thread_less_all_is_committed(ingest: Ingest) -> None:
     ingest.stop()
 
 
+def test_a_committer_for_which_there_was_no_thread_is_tried_again() -> None:
+    scripted = Scripted(2)
+    ingest = Ingest(scripted, no_handlers)  # type: ignore[arg-type]
+    ended: list[list[Ticket]] = []
+    scripted.gate.clear()
+    with threads_allowed("committer", 1):
+        ingest.put(Ticket([item()], later(), ended.append))
+        eventually(lambda: scripted.groups)
+    ingest.LONG = 0.0  # so that one ticket is worth another committer
+    ingest.put(Ticket([item()], later(), ended.append))
+    eventually(lambda: len(scripted.groups) == 2)  # beside the first
+    scripted.gate.set()
+    eventually(lambda: len(all_of(ended)) == 2)
+    ingest.stop()
+
+
 def test_the_death_of_the_committer_is_told(ingest: Ingest, scripted: Scripted) -> None:
     """Not as an outage, which ends: this process must be restarted."""
     scripted.error = SystemExit("as a defect in C might end it")
@@ -278,6 +294,26 @@ def test_a_commit_that_hangs_holds_nobody_else(ingest: Ingest, scripted: Scripte
     assert scripted.groups[-1] == ["last"]
 
 
+def test_a_commit_that_hangs_is_told_for_as_long_as_it_does(
+    ingest: Ingest, scripted: Scripted, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Ingest, "TOLD_FOR", 0.0)  # as if that had gone by
+    scripted.gate.clear()
+    ended: list[list[Ticket]] = []
+    for number in range(scripted.committers):
+        assert ingest.problem is None
+        ingest.LONG = 0.0  # each ticket has a committer of its own
+        ticket = Ticket([item()], later(), ended.append)
+        ingest.put(ticket)
+        eventually(lambda number=number: len(scripted.groups) == number + 1)  # type: ignore[misc]
+    monkeypatch.setattr(Ingest, "HANGS", 0.05)
+    eventually(lambda: ingest.problem)
+    ingest.give_up(ticket)
+    assert ingest.problem == "no commit succeeds"
+    scripted.gate.set()
+    eventually(lambda: ingest.problem is None)
+
+
 # --- a queue with bounds
 
 
@@ -314,6 +350,20 @@ def test_what_could_not_be_committed_in_time_is_refused_at_once(
         ingest.put(Ticket([item()], later(), ended.append))
     with pytest.raises(StoreUnavailable, match="in time"):
         ingest.put(Ticket([item()], later(0.2), ended.append))
+    eventually(lambda: len(all_of(ended)) == 10)
+
+
+def test_what_queues_is_counted_by_its_items(ingest: Ingest, scripted: Scripted) -> None:
+    scripted.takes = 0.1
+    for _ in range(30):
+        submit(ingest)
+    many = [item() for _ in range(ingest.LARGEST_GROUP)]
+    ended: list[list[Ticket]] = []
+    for _ in range(10):  # a transaction each
+        ingest.put(Ticket(many, later(), ended.append))
+    with pytest.raises(StoreUnavailable, match="in time"):
+        ingest.put(Ticket([item()], later(0.2), ended.append))
+    scripted.takes = 0.0
     eventually(lambda: len(all_of(ended)) == 10)
 
 

@@ -109,6 +109,27 @@ def test_what_cannot_be_read_for_want_of_files_or_memory_is_to_be_sent_again(
     assert counted == [(metrics.REFUSED, STORE)]
 
 
+@pytest.mark.parametrize("shortage", [OSError(24, "Too many open files"), MemoryError()])
+@pytest.mark.parametrize("defects", [0, 1, 2])
+def test_what_cannot_be_stored_for_such_a_want_is_to_be_sent_again_too(
+    receiving: Receiving, shortage: Exception, defects: int
+) -> None:
+    """Of two items: at the first try, one by one, and where one goes into quarantine."""
+
+    def two(*arguments: Any, **more: Any) -> list[Item]:
+        return 2 * ZIMSEND.parse(*arguments, **more)
+
+    body = event()
+    steps = receiving.receive(
+        dataclasses.replace(ZIMSEND, parse=two), body, sign(SECRET.encode(), body)
+    )
+    next(steps)
+    for _ in range(defects):
+        steps.throw(OverflowError("no column holds this"))
+    with pytest.raises(StoreUnavailable):
+        steps.throw(shortage)
+
+
 def test_what_this_program_cannot_read_by_a_defect_is_kept_and_refused(
     receiving: Receiving, caplog: pytest.LogCaptureFixture
 ) -> None:

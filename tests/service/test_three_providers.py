@@ -37,8 +37,8 @@ API = {"zimsend": "ZIMSEND_API_URL", "smscx": "SMSCX_API_URL", "sipgate": "SIPGA
 BASE = {"zimsend": "/v1", "smscx": "", "sipgate": ""}
 #: Seconds of the simulated world in one of ours.
 SPEED = 900
-#: When each wave of so many SMS begins. While the third is sent, and long after it, nothing arrives:
-#: a machine that is busy may send it late.
+#: When each wave of so many SMS begins. While the third is sent, and long after it, nothing
+#: arrives: a machine that is busy may send it late.
 WAVES = tuple(minute * MINUTE for minute in (0, 6, 16, 105, 110))
 SIZE = 100
 OUTAGE = "--outage", f"{12 * 60}..{102 * 60}"

@@ -8,16 +8,13 @@ import logging
 import sys
 import threading
 import time
-from collections import deque
 from collections.abc import Callable
-from contextlib import suppress
 from itertools import chain
-from queue import SimpleQueue
 from typing import Any
 
-from receiver import threads
 from receiver.web.answers import error_answer
 from receiver.web.front.connection import CLOSED, WITHOUT_BODY, Connection
+from receiver.web.front.pool import Gone, OnLoop, Pool
 from receiver.web.front.requests import Request
 
 log = logging.getLogger(__name__)
@@ -33,24 +30,15 @@ _AHEAD = 256 * 1024
 _PAUSE = 0.02
 
 
-class _Gone(Exception):
-    """Nobody listens any more."""
-
-
-class FlaskThreads:
+class FlaskThreads(Pool):
     """See the module.
 
     :param application: any WSGI application.
     """
 
     def __init__(self, application: Any, threads: int, loop: asyncio.AbstractEventLoop) -> None:
+        super().__init__("flask", threads, MOST_WAITING, loop)
         self._application = application
-        self._loop = loop
-        self._free = self._threads = threads
-        self._begun: SimpleQueue[_Call] = SimpleQueue()
-        #: How many threads there are; another one starts when all of them have something to do.
-        self._running = 0
-        self._waiting: deque[tuple[float, _Call]] = deque()
 
     def run(
         self, connection: Connection, request: Request, path: str, known: Callable[[], object]
@@ -59,57 +47,21 @@ class FlaskThreads:
 
         :param known: called, in the thread, if the request turns out to be authenticated.
         """
-        call = _Call(connection, request, path, known)
-        if self._free:
-            self._begin(call)
-        elif len(self._waiting) < MOST_WAITING:
-            self._waiting.append((time.monotonic() + WAIT, call))
-        else:
-            call.refuse()
-
-    @property
-    def is_half_taken(self) -> bool:
-        return self._free <= self._threads // 2
-
-    def look(self, now: float) -> None:
-        """Refuse those that have waited for too long."""
-        while self._waiting and self._waiting[0][0] < now:
-            self._waiting.popleft()[1].refuse()
-
-    def _begin(self, call: _Call) -> None:
-        if self._running == self._threads - self._free:
-            if threads.begin(self._work, f"flask {self._running}") is None:
-                call.refuse()
-                return
-            self._running += 1
-        self._free -= 1
-        self._begun.put(call)
-
-    def _work(self) -> None:
-        with suppress(_Gone):
-            while True:
-                self._begun.get().run(self._application, self._on_loop)
-                self._on_loop(self._ended)
-
-    def _on_loop(self, call: Callable[..., object], *arguments: Any) -> None:
-        try:
-            self._loop.call_soon_threadsafe(call, *arguments)
-        except RuntimeError:  # it has ended, and the process is about to
-            raise _Gone from None
-
-    def _ended(self) -> None:
-        self._free += 1
-        self.look(time.monotonic())
-        if self._waiting:
-            self._begin(self._waiting.popleft()[1])
+        self.put(_Call(self._application, connection, request, path, known), WAIT)
 
 
 class _Call:
     """One request on its way through Flask."""
 
     def __init__(
-        self, connection: Connection, request: Request, path: str, known: Callable[[], object]
+        self,
+        application: Any,
+        connection: Connection,
+        request: Request,
+        path: str,
+        known: Callable[[], object],
     ) -> None:
+        self._application = application
         self._connection = connection
         self._path = path
         self._environ = environ_of(connection, request, path)
@@ -124,14 +76,14 @@ class _Call:
         detail = "all threads for such requests are taken; try again"
         self._connection.answer(*error_answer(self._path, 503, detail, {"Retry-After": "1"}))
 
-    def run(self, application: Any, on_loop: Callable[..., object]) -> None:
+    def run(self, on_loop: OnLoop) -> None:
         """In a thread: call the application, and send what it answers."""
         pieces: Any = ()
         try:
-            pieces = application(self._environ, self._start)
+            pieces = self._application(self._environ, self._start)
             self._send(pieces, on_loop)
         except BaseException as error:  # also SystemExit: the thread is needed for others
-            if not isinstance(error, _Gone):
+            if not isinstance(error, Gone):
                 log.exception("a request could not be answered")
             if self._sent:
                 on_loop(self._connection.abort)
@@ -150,7 +102,7 @@ class _Call:
         self._status, self._headers = int(status.partition(" ")[0]), headers
         return _refuse_to_write
 
-    def _send(self, answer: Any, on_loop: Callable[..., object]) -> None:
+    def _send(self, answer: Any, on_loop: OnLoop) -> None:
         connection = self._connection
         pieces = iter(answer)
         first = next(pieces, b"")  # an application may begin its answer only now
@@ -187,7 +139,7 @@ class _Call:
             while not connection.drained:  # its deadline ends this, if the reader does not
                 time.sleep(_PAUSE)
             if connection.state == CLOSED:
-                raise _Gone
+                raise Gone
         if length not in (None, sent):
             raise RuntimeError("the application's answer is shorter than it tells")
         on_loop(connection.end_answer)

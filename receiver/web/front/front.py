@@ -12,8 +12,7 @@ import re
 import time
 from collections import deque
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from concurrent.futures import Future
 from email.utils import formatdate
 from functools import partial
 from typing import Any
@@ -32,6 +31,7 @@ from receiver.web.answers import json_answer, refusal
 from receiver.web.bodies import LARGEST_PASSED_ON, too_large
 from receiver.web.front.connection import Connection
 from receiver.web.front.flask_threads import FlaskThreads
+from receiver.web.front.pool import OnLoop, Pool
 from receiver.web.front.requests import Refuse, Request
 from receiver.web.paths import HEALTH, meant
 
@@ -41,6 +41,8 @@ log = logging.getLogger(__name__)
 MOST_CONNECTIONS = 4_000
 #: Bytes of requests that are not whole, over all connections.
 MOST_HELD = 16 * 1024 * 1024
+#: Bytes of large bodies that wait to be parsed.
+MOST_UNPARSED = 16 * 1024 * 1024
 #: Bytes of a body that Flask is given at most: one more than it takes, to tell that there is more.
 LARGEST_FOR_FLASK = LARGEST_PASSED_ON + 1
 #: Seconds between two looks at what is late; and how many connections one look closes.
@@ -82,9 +84,8 @@ class Front:
         self.answers = 0
         self._flask = FlaskThreads(application, receiver.config.web_threads, loop)
         #: Large bodies of authenticated senders are parsed here, one after the other.
-        self._parser = ThreadPoolExecutor(1, thread_name_prefix="parser")
-        with suppress(RuntimeError):  # no thread; the next large body tries again
-            self._parser.submit(int)  # its thread starts now: later the system may allow none
+        self._parser = Pool("parser", 1, MOST_UNPARSED, loop)
+        self._parser.start()  # now: later the system may allow no thread
         self._connections: set[Connection] = set()
         #: Those that have sent nothing authenticated, the longest silent one first.
         self._strangers: dict[Connection, None] = {}
@@ -127,13 +128,13 @@ class Front:
             connection.abort()
         return bool(gone)
 
-    def no_room(self, error: OSError) -> None:
+    def no_room(self, error: OSError | MemoryError) -> None:
         held_back = self._no_room.admit()
         if held_back is not None:
             log.error(
                 "webhooks wait at the door, no connection can be accepted: %s; if these are files,"
                 " allow this process more (ulimit -n) (%d more since the last line)",
-                error,
+                str(error) or type(error).__name__,
                 held_back,
             )
 
@@ -197,6 +198,7 @@ class Front:
         for ticket in [ticket for ticket in self._waiting if ticket.deadline < now]:
             self._receiver.ingest.give_up(ticket)
             self._committed([ticket])
+        self._parser.look(now)
         self._flask.look(now)
         late = [each for each in self._connections if each.is_late(now)]
         for connection in late[:_CLOSED_AT_ONCE]:  # a few milliseconds; the others are next
@@ -269,13 +271,14 @@ class Front:
                 self._receiver.receiving.refused(found, request.body, told)
             return
         self._known(connection)  # it was authenticated, or there were nothing to do for it
+        deadline = deadline_for(request.began, request.ended)
         if items is ELSEWHERE:
-            asked = self._loop.run_in_executor(self._parser, steps.send, None)
-            asked.add_done_callback(
-                lambda done: self._go_on(connection, request, steps, done.result)
-            )
+            go_on = partial(self._go_on, connection, request, steps)
+            # The other half of the time is for the commit.
+            wait = (deadline - self._clock()) / 2
+            self._parser.put(_Parse(steps, go_on), wait, len(request.body))
             return
-        ticket = Ticket(items, deadline_for(request.began, request.ended), self._tell)
+        ticket = Ticket(items, deadline, self._tell)
         try:
             self._receiver.ingest.put(ticket)
         except Exception as error:
@@ -330,8 +333,19 @@ class Front:
         return (
             len(self._connections) > self.most_connections // 2
             or self._flask.is_half_taken
+            or self._parser.is_half_taken
             or self._receiver.ingest.problem is not None
         )
+
+    @property
+    def has_died(self) -> bool:
+        """Whether this process can store nothing any more."""
+        return self._receiver.ingest.has_died
+
+    @property
+    def has_pages_in_hand(self) -> bool:
+        """Whether Flask has something to answer."""
+        return self._flask.in_hand > 0
 
     @property
     def open(self) -> int:
@@ -342,6 +356,29 @@ class Front:
         """Close all of them by force."""
         for connection in list(self._connections):
             connection.abort()
+
+
+class _Parse:
+    """A step of the description that would hold up the loop.
+
+    :param go_on: called on the loop, with what gives the step's result.
+    """
+
+    def __init__(self, steps: Steps, go_on: Callable[[Callable[[], Any]], None]) -> None:
+        self._steps = steps
+        self._go_on = go_on
+
+    def run(self, on_loop: OnLoop) -> None:
+        done: Future[Any] = Future()
+        try:
+            done.set_result(self._steps.send(None))
+        except BaseException as error:
+            done.set_exception(error)
+        on_loop(self._go_on, done.result)
+
+    def refuse(self) -> None:
+        error = StoreUnavailable("more is waiting to be read than can be answered in time")
+        self._go_on(partial(self._steps.throw, error))
 
 
 def _what_became_of(ticket: Ticket, steps: Steps) -> object:

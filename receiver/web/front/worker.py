@@ -17,6 +17,7 @@ import sys
 import time
 from contextlib import suppress
 from datetime import timedelta
+from functools import partial
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
@@ -41,6 +42,17 @@ FEW_CONNECTIONS = 2_500
 #: none; and seconds until the next round where there is nobody who could.
 _AT_ONCE = 16
 _NO_ROOM = 0.5
+#: What `accept` tells of a connection that is gone already, by its manual.
+_GONE = {
+    errno.EPROTO,
+    errno.ENETDOWN,
+    errno.ENOPROTOOPT,
+    errno.EHOSTDOWN,
+    errno.EHOSTUNREACH,
+    errno.EOPNOTSUPP,
+    errno.ENETUNREACH,
+    errno.ECONNABORTED,
+}
 #: Seconds for which a process leaves new connections to the one that goes first; and twice as long
 #: to all others, while it is busy.
 _GIVES_WAY = 0.005
@@ -130,7 +142,9 @@ class LoopWorker(Worker):  # type: ignore[misc]
             most_connections=self._connections(),
             log_access=self._log_access if self.cfg.accesslog else None,
         )
-        self._one_goes_first = receiver.store.one_writer and self.cfg.workers > 1
+        # With `reuse_port` each process has a door of its own.
+        alone = self.cfg.workers == 1 or self.cfg.reuse_port
+        self._one_goes_first = receiver.store.one_writer and not alone
         self._goes_first = self._takes_precedence()
         for listener in self.sockets:
             listener.sock.setblocking(False)
@@ -139,8 +153,7 @@ class LoopWorker(Worker):  # type: ignore[misc]
             self.notify()
             front.look(time.monotonic())
             self._goes_first = self._goes_first or self._takes_precedence()
-            if front.answers >= self.max_requests:
-                self.log.info("%d requests are answered: another process follows", front.answers)
+            if self._is_over(front):
                 break
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._stopped.wait(), LOOK)
@@ -157,6 +170,18 @@ class LoopWorker(Worker):  # type: ignore[misc]
                 await asyncio.sleep(0)  # what they have sent is read
             listener.sock.close()
         await self._end(front, time.monotonic() + _ANSWERED_WITHIN)
+
+    def _is_over(self, front: Front) -> bool:
+        """Whether another process is to follow this one, which gunicorn starts at its end."""
+        if front.has_died:
+            self.log.error("this process can store nothing any more: another one follows")
+            return True
+        # A page that takes long would keep the doors closed until it is answered.
+        beyond = front.answers - self.max_requests
+        if beyond < 0 or (front.has_pages_in_hand and beyond < self.max_requests):
+            return False
+        self.log.info("%d requests are answered: another process follows", front.answers)
+        return True
 
     def _takes_precedence(self) -> bool:
         """Try to be the process that goes first; returns whether it is this one."""
@@ -194,11 +219,14 @@ class LoopWorker(Worker):  # type: ignore[misc]
         for _ in range(_AT_ONCE):
             try:
                 accepted, _address = listening.accept()
-            except (BlockingIOError, InterruptedError, ConnectionAbortedError):
+            except (BlockingIOError, InterruptedError):
                 return False
-            except OSError as error:
+            except (OSError, MemoryError) as error:
+                number = getattr(error, "errno", None)
+                if number in _GONE:
+                    continue
                 front.no_room(error)
-                makes_room = error.errno == errno.EMFILE and front.let_go(_AT_ONCE)
+                makes_room = number == errno.EMFILE and front.let_go(_AT_ONCE)
                 wait = _GIVES_WAY if makes_room else _NO_ROOM
                 self.loop.remove_reader(listening)
                 self.loop.call_later(wait, self._accept_again, front, listening)
@@ -208,8 +236,13 @@ class LoopWorker(Worker):  # type: ignore[misc]
                 self.loop.connect_accepted_socket(front.connect, accepted)
             )
             self._opening.add(opening)
-            opening.add_done_callback(self._opening.discard)
+            opening.add_done_callback(partial(self._has_opened, accepted))
         return True
+
+    def _has_opened(self, accepted: socket.socket, opening: asyncio.Task[Any]) -> None:
+        self._opening.discard(opening)
+        if opening.cancelled() or opening.exception() is not None:  # as for want of memory
+            accepted.close()
 
     def _accept_again(self, front: Front, listening: socket.socket) -> None:
         if self._doors_are_open:

@@ -8,14 +8,16 @@ import re
 import threading
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pytest
 
+from receiver.ingest import FROM_LAST_BYTE
 from receiver.parts import Receiver
+from receiver.providers import PROVIDERS
 from receiver.providers.zimsend.webhook import sign
-from receiver.receiving import LARGE
+from receiver.receiving import LARGE, Receiving
 from receiver.web.front import connection as limits
 from receiver.web.front import front as bounds
 from receiver.web.front.connection import Connection
@@ -25,6 +27,7 @@ from tests.conftest import SECRET
 from tests.payloads import envelope, sms
 from tests.shortage import threads_allowed
 
+ZIMSEND = PROVIDERS["zimsend"]
 HEAD = b"POST /webhooks/zimsend HTTP/1.1\r\nHost: here\r\n"
 
 
@@ -123,7 +126,7 @@ def house(receiver: Receiver) -> Iterator[Callable[..., House]]:
     """Open one: `house(application, most_connections=...)`."""
     loop = asyncio.new_event_loop()
 
-    def build(application: Any = None, **options: Any) -> House:
+    def build(application: Any = None, receiver: Receiver = receiver, **options: Any) -> House:
         built = House(front=None, loop=loop)  # type: ignore[arg-type]
         built.front = Front(receiver, application, loop, clock=built.clock, **options)
         return built
@@ -354,6 +357,42 @@ def test_a_large_body_needs_no_thread_that_is_not_there_yet(house: Callable[...,
         here.until(lambda: wire.statuses == [200])
 
 
+def test_large_bodies_wait_in_a_bounded_queue_and_are_refused_in_time(
+    house: Callable[..., House], receiver: Receiver
+) -> None:
+    """The first of them takes for ever, as where the machine has no memory left."""
+    released = threading.Event()
+    read: list[int] = []
+
+    def parse(body: bytes, **more: Any) -> Any:
+        if len(body) > LARGE:
+            released.wait(20)
+        read.append(len(body))
+        return ZIMSEND.parse(body, **more)
+
+    receiving = Receiving(receiver.config, [replace(ZIMSEND, parse=parse)], receiver.now)
+    here = house(receiver=replace(receiver, receiving=receiving))
+    large = signed(2 * LARGE)
+    held, *waiting = [here.come(large) for _ in range(4)]
+    assert here.front.is_busy
+    here.after(FROM_LAST_BYTE / 2 - 0.2)
+    assert not any(wire.answer for wire in waiting)
+    here.after(0.3)
+    assert all(wire.statuses == [503] for wire in waiting)
+    assert all(b"Retry-After" in wire.answer for wire in waiting)
+    honest = here.come(signed())
+    here.until(lambda: honest.statuses == [200])
+    size = len(large.partition(b"\r\n\r\n")[2])
+    many = [here.come(large) for _ in range(bounds.MOST_UNPARSED // size + 1)]
+    assert many[-1].statuses == [503]
+    assert many[-2].statuses == []
+    released.set()
+    here.until(lambda: held.answer)
+    here.until(lambda: all(wire.statuses == [200] for wire in many[:-1]))
+    # What was refused was not read.
+    assert len(read) == 1 + 1 + len(many) - 1
+
+
 def test_what_is_sent_ahead_is_read_when_it_is_its_turn(house: Callable[..., House]) -> None:
     here = house()
     greedy = [here.come(UNSIGNED * 400) for _ in range(10)]
@@ -441,6 +480,25 @@ def test_all_threads_taken_is_503_at_once_while_webhooks_go_on(
     assert not any(wire.answer for wire in held)
     released.set()
     here.until(lambda: all(wire.statuses == [200] for wire in held))
+
+
+def test_who_finds_no_further_thread_waits_for_one_that_runs(house: Callable[..., House]) -> None:
+    released = threading.Event()
+
+    def waits(environ: Any, start_response: Any) -> list[bytes]:
+        released.wait(20)
+        start_response("200 OK", [("Content-Length", "2")])
+        return [b"ok"]
+
+    here = house(waits)
+    request = b"GET /v1/sms/history HTTP/1.1\r\nHost: here\r\n\r\n"
+    with threads_allowed("flask", 0):
+        assert here.come(request).statuses == [503]
+    with threads_allowed("flask", 1):
+        both = [here.come(request) for _ in range(2)]
+        assert not any(wire.answer for wire in both)
+        released.set()
+        here.until(lambda: all(wire.statuses == [200] for wire in both))
 
 
 def test_a_long_answer_is_made_as_far_as_it_is_read(house: Callable[..., House]) -> None:

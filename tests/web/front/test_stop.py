@@ -345,6 +345,25 @@ def test_max_requests_begins_a_new_process_and_loses_no_answer(
     assert senders.unanswered == []
 
 
+def test_max_requests_waits_for_a_page_that_takes_long(
+    environ: dict[str, str], tmp_path: Path
+) -> None:
+    """Until it is answered, nobody else would let webhooks in."""
+    server = Server({**environ, "GUNICORN_CMD_ARGS": "--max-requests 20"}, tmp_path, SECRET)
+    try:
+        server.spawn([*GUNICORN[:-1], "tests.hanging:app"])
+        eventually(server.ready)
+        with ExitStack() as stack:
+            connect(stack, server.port, b"GET /hangs HTTP/1.1\r\nHost: here\r\n\r\n")
+            eventually(lambda: "it hangs" in server.log.read_text())
+            before = workers(server)
+            for _ in range(30):
+                assert server.post(envelope("sms.sent", sms("sent"))).status_code == 200
+            assert workers(server) == before
+    finally:
+        server.close()
+
+
 # --- a log that nobody reads
 
 
