@@ -2,7 +2,7 @@
 
 from receiver.calling import be_called, installed
 from receiver.serving import settings
-from receiver.web.front.child import INSTALLED
+from receiver.web.front.worker_process import INSTALLED
 
 be_called(installed())
 globals().update(settings(INSTALLED))

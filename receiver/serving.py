@@ -26,9 +26,9 @@ from receiver.environment import Environment
 from receiver.errors import ConfigError
 from receiver.logs import Sparingly, logging_config, tell_at_the_start
 from receiver.pipes import WAKING
-from receiver.web.front.child import WorkerProcess, command_of
 from receiver.web.front.doors import addresses, obstacle, separate_ip_versions
 from receiver.web.front.master import Master, begin_apart, end_of, rest_if_not_booted
+from receiver.web.front.worker_process import WorkerProcess, command_of
 
 #: Seconds between SIGTERM and the end: hosts leave 30. Requests end within 5, handlers get 20.
 _GRACE = 24
@@ -93,7 +93,7 @@ def _how(config: Config) -> tuple[dict[str, Any], ImportError | None]:
             # The C parser took bare LF for a line's end and lost folded headers.
             "http_parser": "python",
         }, error
-    return {"worker_class": "receiver.web.front.worker.LoopWorker"}, None
+    return {"worker_class": "receiver.web.front.loop_worker.LoopWorker"}, None
 
 
 class _Logger(Logger):  # type: ignore[misc]

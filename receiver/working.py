@@ -1,9 +1,9 @@
 """`flask work`: the process that runs handlers, expiry, indexing and reconciliation.
 
 Started by hand or by a host it ends at SIGTERM. Started by gunicorn's master it has three pipes as
-well (see `receiver/web/front/child.py`), and a watchdog: if Python stands still for too long (a
-handler that computes in C and never gives Python's lock away), the kernel ends the process, and the
-master starts another.
+well (see `receiver/web/front/worker_process.py`), and a watchdog: if Python stands still for too
+long (a handler that computes in C and never gives Python's lock away), the kernel ends the process,
+and the master starts another.
 """
 
 from __future__ import annotations

@@ -16,8 +16,8 @@ from typing import Any
 import pytest
 
 from receiver.pipes import LIFE
-from receiver.web.front import child
-from receiver.web.front.child import WorkerProcess
+from receiver.web.front import worker_process
+from receiver.web.front.worker_process import WorkerProcess
 from tests.forks import in_a_fork
 from tests.server import eventually
 
@@ -31,8 +31,8 @@ os.read(int(os.environ["{LIFE}"]), 1)
 
 @pytest.fixture(autouse=True)
 def short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(child, "FIRST_PAUSE", 0.01)
-    monkeypatch.setattr(child, "LONGEST_PAUSE", 0.01)
+    monkeypatch.setattr(worker_process, "FIRST_PAUSE", 0.01)
+    monkeypatch.setattr(worker_process, "LONGEST_PAUSE", 0.01)
 
 
 @contextmanager

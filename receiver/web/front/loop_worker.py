@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 
 from gunicorn.workers.base import Worker
 
-from receiver.web.front.child import file_without_name
+from receiver.web.front.worker_process import file_without_name
 
 if TYPE_CHECKING:
     from receiver.web.front.connection import Connection
