@@ -33,6 +33,7 @@ KINDS = {
     "half a body": (_WHOLE[: -len(_BODY) // 2], b"x"),
     "large bodies": ((_HEAD % b"00") + b"Content-Length: 262144\r\n\r\n" + b"x" * 200_000, b"x"),
     "never read": (_WHOLE * 400, b""),
+    "line ends": (b"\r\n" * 128_000, b"\r\n" * 128_000),
 }
 #: Seconds that all of them may take to be closed, before that is given up.
 PATIENCE = 65.0
