@@ -6,7 +6,7 @@ from typing import Any
 
 from receiver import times
 from receiver.config import Config
-from receiver.errors import StoreUnavailable, Unusable
+from receiver.errors import StoreUnavailable, Unusable, is_shortage
 from receiver.event import Incoming
 from receiver.ingest import Ingest
 from receiver.providers import provider_of
@@ -25,8 +25,10 @@ def retry(
         return _retry(entry, store, ingest, config, now)
     except StoreUnavailable:
         raise
-    except Exception:  # the defect that has brought it here is still there
-        return []
+    except Exception as error:
+        if is_shortage(error):
+            raise StoreUnavailable("this process is short of files or memory") from error
+        return []  # the defect that has brought it here is still there
 
 
 def _retry(

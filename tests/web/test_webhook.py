@@ -17,9 +17,11 @@ import pytest
 from flask.testing import FlaskClient
 
 from receiver import status, times
+from receiver.errors import StoreUnavailable
 from receiver.event import ALIASES, Incoming, Rejected
 from receiver.parts import Receiver
 from receiver.providers.zimsend import webhook
+from receiver.quarantine import retry
 from receiver.store import Outcome, Selection, Store, open_store
 from tests.conftest import SECRET, new_database, row_of
 from tests.handlers import seen
@@ -343,6 +345,33 @@ def test_a_defect_costs_no_event_and_shows_nothing(
     assert answer.status_code == 500
     assert answer.content_type == "application/problem+json"
     assert "secret" not in answer.get_data(as_text=True)
+
+
+def test_what_is_tried_again_during_a_shortage_is_not_called_of_no_use(
+    client: FlaskClient, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    body = body_of("sms.sent", sms("sent"))
+    headers = {"X-Webhook-Signature": webhook.sign(SECRET.encode(), body)}
+    ingest, errors = receiver.store.ingest, list[Exception]([RuntimeError()])
+
+    def failing(items: Sequence[Incoming | Rejected], *args: Any) -> list[Outcome]:
+        if errors and any(isinstance(item, Incoming) for item in items):
+            raise errors[-1]
+        return ingest(items, *args)
+
+    def again() -> list[Outcome]:
+        (entry,) = receiver.store.quarantined()
+        ends = retry(entry, receiver.store, receiver.ingest, receiver.config, receiver.now())
+        return [outcome for _, outcome in ends]
+
+    monkeypatch.setattr(receiver.store, "ingest", failing)
+    assert client.post("/webhooks/zimsend", data=body, headers=headers).status_code == 400
+    assert again() == []
+    errors.append(MemoryError())
+    with pytest.raises(StoreUnavailable):
+        again()
+    errors.clear()
+    assert again() == ["accepted"]
 
 
 # --- what a signed body can hold
