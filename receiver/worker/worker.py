@@ -113,8 +113,9 @@ class Worker:
 
     def start(self) -> None:
         """Run in a thread of its own. After a fork, never before one."""
-        self._thread = threading.Thread(target=self._run_loudly, name="worker", daemon=True)
-        self._thread.start()
+        thread = threading.Thread(target=self._run_loudly, name="worker", daemon=True)
+        thread.start()
+        self._thread = thread
 
     def _run_loudly(self) -> None:
         try:
