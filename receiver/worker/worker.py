@@ -256,6 +256,7 @@ class Worker:
             self._settlements = []
             self._hand_out(claims, wants, now)
             self._pace.claimed(claims, wants)
+        self._deaths.look()
         if not self._stopping:
             self._call_suspect(now)
         if now >= self._look_at_handlers and not self._stopping:
