@@ -18,7 +18,7 @@ from receiver.erasing import forget_again
 from receiver.errors import CopyRefused, SchemaMismatch, StoreUnavailable
 from receiver.forgetting import Entry
 from receiver.store import Selection, Store, Table, copying, open_store
-from receiver.store.sqlite.files import BESIDE, copy_checked
+from receiver.store.sqlite.files import BESIDE, copy_checked, identity
 from receiver.worker import hold
 
 #: Told what is done, in a few words.
@@ -115,7 +115,7 @@ def _into_server(source: Store, url: str, progress: Progress) -> dict[str, int]:
 
 def _make_way(place: Path, url: str, *, replace: bool) -> None:
     """Nobody has the old file open, and no log of it is left. It is kept under another name."""
-    if not place.exists():
+    if identity(str(place)) is None:
         _remove(place)  # a log alone would be taken for that of the new file
         return
     with closing(open_store(url)) as old:

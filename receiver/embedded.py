@@ -25,6 +25,7 @@ from werkzeug.http import HTTP_STATUS_CODES
 from receiver import calling, hosted, times
 from receiver.errors import ConfigError, StoreUnavailable
 from receiver.forks import renew_in_forks
+from receiver.logs import Sparingly
 from receiver.parts import Host, parts
 from receiver.registry import Registry
 from receiver.service import close, create_app
@@ -89,6 +90,9 @@ class Embedded:
         #: The process that has used it, and the one that serves requests.
         self._used_by: int | None = None
         self._served_by: int | None = None
+        #: What has not started there yet.
+        self._to_start: list[Callable[[], None]] = []
+        self._failures = Sparingly()
         #: The process that has said why it cannot serve.
         self._told_by: int | None = None
         #: Those that were used before a fork: closed by this process they would harm the other.
@@ -149,19 +153,27 @@ class Embedded:
             status, headers, body = refusal(environ["PATH_INFO"], error)
             start_response(f"{status} {HTTP_STATUS_CODES[status]}", headers)
             return [body]
-        if self._served_by != os.getpid():
+        if self._served_by != os.getpid() or self._to_start:
             self._begin_to_serve(application)
         return application(environ, start_response)
 
     def _begin_to_serve(self, application: Flask) -> None:
+        """Where the system allows no more threads, the next request goes on with this."""
         with self._guard:
-            if self._served_by == os.getpid() or application is not self._application:
-                return  # the latter was closed meanwhile: the next request begins
-            self._served_by = os.getpid()
-        if self._embedded_worker:
-            receiver = parts(application)
-            receiver.start()
-            receiver.worker.start()
+            if application is not self._application:
+                return  # it was closed meanwhile: the next request begins
+            if self._served_by != os.getpid():
+                receiver = parts(application)
+                starts = [receiver.worker.start, *receiver.starts()]
+                self._to_start = starts if self._embedded_worker else []
+                self._served_by = os.getpid()
+            try:
+                while self._to_start:
+                    self._to_start[0]()
+                    del self._to_start[0]
+            except RuntimeError as error:
+                if self._failures.admit() is not None:
+                    log.error("handlers or what runs beside them cannot start yet: %s", error)
 
     def close(self) -> None:
         """End what works in this process, and close what it has opened; at its end by itself.
@@ -173,7 +185,7 @@ class Embedded:
                 return
             application, self._application = self._application, None
             served, self._served_by = self._served_by == os.getpid(), None
-            self._used_by = None
+            self._used_by, self._to_start = None, []
         atexit.unregister(self.close)
         if served and self._embedded_worker:
             receiver = parts(application)

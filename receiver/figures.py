@@ -118,14 +118,14 @@ class Snapshots:
         self._failed_at: float | None = None
 
     def latest(self) -> Told | None:
-        """All of it; `None` if the store could not be read yet."""
+        """All of it; `None` if nobody could read the store yet."""
         with self._change:
             self._asked_at = time.monotonic()
             if self._process != os.getpid():  # it was never asked, or is a fork of who was
                 self._reading, self._seen = threading.Lock(), None
                 self._thread = threads.begin(self._run, "figures")
                 self._process = None if self._thread is None else os.getpid()
-            if self._seen is None:
+            if self._seen is None and self._thread is not None:
                 self._change.wait(self.PATIENCE)
             if self._seen is None:
                 return None

@@ -83,7 +83,8 @@ class Patient(logging.Handler):
             try:
                 thread.start()
             except RuntimeError:  # the system allows no more threads; the next line tries again
-                self._write(line)
+                if self._has_room():
+                    self._write(line)
                 return
             self._process = os.getpid()
         with self._change:
@@ -129,6 +130,13 @@ class Patient(logging.Handler):
                 told = f"{dropped} log lines were dropped before this one: nobody read them"
                 record = {"name": __name__, "levelno": logging.WARNING, "levelname": "WARNING"}
                 self._write(self.format(logging.makeLogRecord({**record, "msg": told})))
+
+    def _has_room(self) -> bool:
+        """Whether a line can be written without waiting."""
+        try:
+            return bool(select.select([], [self._stream], [], 0)[1])
+        except (OSError, ValueError):
+            return False
 
     def _write(self, line: str) -> None:
         # Past the stream's buffer: its lock, held while nobody reads, would be the end of an exit.

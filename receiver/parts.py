@@ -89,12 +89,13 @@ class Receiver:
 
     def start(self) -> None:
         """Start what works beside the worker, in threads. After a fork, never before one."""
-        self.upkeep.start()
-        for reconciliation in self.reconciliations.values():
-            reconciliation.start()
-        for part in (self.polling, self.alerts, self.heartbeat):
-            if part is not None:
-                part.start()
+        for start in self.starts():
+            start()
+
+    def starts(self) -> list[Callable[[], None]]:
+        """What `start` calls; each raises `RuntimeError` if the system allows no more threads."""
+        parts = (*self.reconciliations.values(), self.polling, self.alerts, self.heartbeat)
+        return [self.upkeep.start, *(part.start for part in parts if part is not None)]
 
     def stop(self) -> None:
         """Begin nothing more, the worker included. Safe in a signal handler: it sets flags."""

@@ -137,12 +137,10 @@ class Upkeep:
         self._looked = time.monotonic()
         self._count_at = 0.0
         self._stopped = threading.Event()
-        self._thread: threading.Thread | None = None
 
     def start(self) -> None:
         """Run in a thread of its own. After a fork, never before one."""
-        self._thread = threading.Thread(target=self._run, name="upkeep", daemon=True)
-        self._thread.start()
+        threading.Thread(target=self._run, name="upkeep", daemon=True).start()
 
     def stop(self) -> None:
         """Begin no other batch. What is in hand is a transaction, and may die at any point."""

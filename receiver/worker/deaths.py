@@ -65,7 +65,10 @@ class Deaths:
             self._change.notify_all()
         if room < len(seqs):
             log.error("on_dead: %d dead work items are not told of", len(seqs) - room)
-        if not self._started:
+
+    def look(self) -> None:
+        """Begin to tell, if there is something and nobody does yet. Called in every round."""
+        if self._waiting and not self._started:
             self._started = threads.begin(self._tell_all, "on_dead") is not None
 
     def _tell_all(self) -> None:

@@ -113,8 +113,9 @@ class Worker:
 
     def start(self) -> None:
         """Run in a thread of its own. After a fork, never before one."""
-        self._thread = threading.Thread(target=self._run_loudly, name="worker", daemon=True)
-        self._thread.start()
+        thread = threading.Thread(target=self._run_loudly, name="worker", daemon=True)
+        thread.start()
+        self._thread = thread
 
     def _run_loudly(self) -> None:
         try:
@@ -255,6 +256,7 @@ class Worker:
             self._settlements = []
             self._hand_out(claims, wants, now)
             self._pace.claimed(claims, wants)
+        self._deaths.look()
         if not self._stopping:
             self._call_suspect(now)
         if now >= self._look_at_handlers and not self._stopping:

@@ -84,6 +84,20 @@ def test_without_a_thread_a_line_is_written_at_once(pipe: Pipe, handler: Patient
     assert pipe.lines() == ["one", "two"]
 
 
+def test_nor_does_one_wait_without_a_thread(pipe: Pipe, handler: Patient) -> None:
+    with threads_allowed("log", 0):
+        ends = threading.Thread(
+            target=lambda: [handler.handle(record("x" * 100)) for _ in range(100)], daemon=True
+        )
+        ends.start()
+        ends.join(5)
+        assert not ends.is_alive()  # nobody reads, and the pipe is full
+    assert pipe.lines()
+    handler.handle(record("last"))
+    handler.flush()
+    assert pipe.lines()[-1] == "last"
+
+
 def test_a_flush_waits_for_who_reads_and_not_for_ever(pipe: Pipe, handler: Patient) -> None:
     handler.handle(record("a line"))
     handler.flush()

@@ -24,6 +24,7 @@ from tests.conftest import Provider
 from tests.core.test_worker import AtOnce, delivery, put, stepping
 from tests.payloads import envelope, sms
 from tests.server import eventually
+from tests.shortage import threads_allowed
 
 SECRET_TEXT = "Votre code est 482913"
 
@@ -270,6 +271,22 @@ def test_on_dead_is_told_of_what_dies_and_of_nothing_else(
     stepping(store, registry)(times.now())
     eventually(lambda: len(told) == 1)
     assert told == [(ids[0], "h", 1, "HandlerError: no")]
+
+
+def test_on_dead_is_told_as_soon_as_there_is_a_thread_for_it(
+    store: Store, registry: Registry, told: list[Any]
+) -> None:
+    @registry.on("*", name="h")
+    def dies(event: Event) -> None:
+        raise HandlerError("no", permanent=True)
+
+    event_id = put(store, registry)
+    step = stepping(store, registry)
+    with threads_allowed("on_dead", 0):
+        step(times.now())
+    assert not told
+    step(times.now())  # in which nothing dies
+    eventually(lambda: told == [(event_id, "h", 1, "HandlerError: no")])
 
 
 def test_on_dead_is_told_of_work_that_ends_its_process(

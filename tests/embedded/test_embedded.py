@@ -26,6 +26,7 @@ from tests.embedded.conftest import SETTINGS, Embed, client_of, parts_of, report
 from tests.forks import in_a_fork
 from tests.postgres import Databases
 from tests.server import eventually
+from tests.shortage import threads_allowed
 
 
 def test_to_make_one_opens_nothing_and_starts_nothing(embed: Embed, tmp_path: Path) -> None:
@@ -223,6 +224,41 @@ def test_of_many_first_requests_one_begins_the_work(embed: Embed) -> None:
     assert [names.count(name) for name in ("worker", "upkeep", "committer")] == [1, 1, 1]
     eventually(lambda: len(seen) >= 16)
     assert sorted(seen) == sorted(f"m{number}" for number in range(16))
+
+
+@pytest.mark.parametrize("name", ["worker", "upkeep", "reconciliation"])
+def test_what_cannot_start_for_a_while_starts_with_a_later_request(
+    embed: Embed, caplog: pytest.LogCaptureFixture, name: str
+) -> None:
+    before = threading.enumerate()
+    account = SETTINGS | {"ZIMSEND_API_KEY": "key", "ZIMSEND_CLIENT_ID": "client"}
+    embedded = embed(account, embedded_worker=True)
+    client = client_of(embedded)
+    called: list[Event] = []
+    embedded.on("*", name="note")(called.append)
+    with threads_allowed(name, 0) as allowed:
+        for number in range(2):  # webhooks are stored all the same
+            message_id = f"m{number}"
+            answer = report(client, "sent", message_id, at="/sms/webhooks/zimsend")
+            assert answer.status_code == 200
+        assert allowed.refused == 2
+    told = [r for r in caplog.records if "cannot start yet" in r.message]
+    assert len(told) == 1
+    assert client.get("/sms/healthz").status_code == 200
+    eventually(lambda: len(called) == 2)
+    names = [thread.name for thread in threading.enumerate() if thread not in before]
+    assert [names.count(each) for each in ("worker", "upkeep", "reconciliation")] == [1, 1, 1]
+
+
+def test_one_that_could_start_nothing_can_be_closed(embed: Embed) -> None:
+    embedded = embed(embedded_worker=True)
+    with threads_allowed("worker", 0):
+        report(client_of(embedded), "sent", "m1", at="/sms/webhooks/zimsend")
+        embedded.close()
+    called: list[Event] = []
+    embedded.on("*", name="note")(called.append)
+    report(client_of(embedded), "sent", "m2", at="/sms/webhooks/zimsend")
+    eventually(lambda: called)
 
 
 def test_two_in_one_process_know_nothing_of_each_other(embed: Embed) -> None:

@@ -15,7 +15,7 @@ import pytest
 from flask.testing import FlaskClient
 
 from receiver import times
-from receiver.errors import ConfigError, FileReplaced, SchemaMismatch
+from receiver.errors import ConfigError, FileReplaced, SchemaMismatch, StoreUnavailable
 from receiver.event import Incoming
 from receiver.parts import Receiver
 from receiver.providers.zimsend.webhook import parse
@@ -119,6 +119,27 @@ def test_readyz_tells_of_it(receiver: Receiver, provider: Provider, client: Flas
     assert answer.status_code == 503
     assert "removed or replaced" in answer.json["failing"]["store"]
     assert str(the_file(receiver).parent) not in answer.text
+
+
+def test_a_place_that_cannot_be_looked_at_for_a_moment_is_not_lost(
+    receiver: Receiver, provider: Provider, tmp_path: Path
+) -> None:
+    folder = the_file(receiver).parent
+    assert provider.post(envelope("sms.sent", sms("sent", "m1"))).status_code == 200
+    away = folder.rename(tmp_path / "elsewhere")
+    folder.symlink_to(folder)  # a look ends in an error that does not say that nothing is there
+    try:
+        assert provider.post(envelope("sms.sent", sms("sent", "m2"))).status_code == 503
+        with pytest.raises(StoreUnavailable) as caught:
+            row_of(receiver.store, "m1")
+        assert not isinstance(caught.value, FileReplaced)
+        with pytest.raises(StoreUnavailable):  # and nobody is told that the database is new
+            open_store(receiver.config.database_url).outlook()
+    finally:
+        folder.unlink()
+        away.rename(folder)
+    assert provider.post(envelope("sms.sent", sms("sent", "m3"))).status_code == 200
+    assert row_of(receiver.store, "m1") is not None
 
 
 def test_a_removal_between_the_commit_and_the_answer_is_seen(

@@ -67,8 +67,8 @@ class Interrupted(SqliteStore):
             return list(super().ingest(items, wanting, patience))
 
 
-def incoming(state: str, event_id: str, *, at: int) -> Incoming:
-    data = {"message_id": "m", f"{state}_at": iso(at), "metadata": {"from": event_id}}
+def incoming(state: str, event_id: str, *, at: int, message_id: str = "m") -> Incoming:
+    data = {"message_id": message_id, f"{state}_at": iso(at), "metadata": {"from": event_id}}
     body = body_of(f"sms.{state}", data, timestamp=iso(at), event_id=event_id)
     return parse(body, received_at=at, retention=90 * DAY)
 
@@ -106,6 +106,35 @@ def test_what_others_write_between_reading_and_writing_is_seen(
     counts = [cell for cell in store.statistics(None, None, None) if cell[2]]
     assert counts == [(at // DAY, other[0], 1)]
     elsewhere.close()
+    store.close()
+
+
+def test_a_group_may_be_larger_than_what_one_statement_takes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As where one request brings thousands of reports, and SQLite was built without Debian's
+    wider limit."""
+    really = sqlite3.connect
+
+    def limited(*arguments: Any, **options: Any) -> sqlite3.Connection:
+        connection = really(*arguments, **options)
+        connection.setlimit(sqlite3.SQLITE_LIMIT_VARIABLE_NUMBER, 32_766)
+        return connection
+
+    monkeypatch.setattr(sqlite3, "connect", limited)
+    at = times.now()
+    items = [
+        incoming(state, f"{state} {number}", at=at, message_id=f"m{number}")
+        for state in ("sent", "delivered")
+        for number in range(1_000)
+    ]
+    store = SqliteStore(str(tmp_path / "r.db"))
+    store.migrate()
+    assert set(store.ingest(items, lambda _: ("log",), 5)) == {"accepted"}
+    counts = [cell for cell in store.statistics(None, None, None) if cell[2]]
+    assert counts == [(at // DAY, "delivered", 1_000)]
+    assert store.backlog(at, ["log"])[0] == len(items)
+    assert set(store.ingest(items, lambda _: (), 5)) == {"duplicate"}
     store.close()
 
 

@@ -26,6 +26,7 @@ from receiver.web.metrics import render
 from tests.conftest import Clock, Provider
 from tests.payloads import envelope, sms
 from tests.server import cannot_run, eventually, quick
+from tests.shortage import threads_allowed
 
 TOKEN = "a-token-of-24-characters"
 
@@ -322,6 +323,21 @@ def test_what_a_stuck_store_was_counted_as_is_added_when_it_is_back(
 
 
 # --- a scrape
+
+
+def test_nobody_waits_for_a_thread_that_cannot_start(
+    service: Callable[..., SimpleNamespace],
+) -> None:
+    made = service()
+
+    def scrape() -> float:
+        began = time.monotonic()
+        assert made.client.get("/metrics").status_code == 503
+        return time.monotonic() - began
+
+    with threads_allowed("figures", 0):
+        assert quick(scrape, 1)
+    assert made.client.get("/metrics").status_code == 200
 
 
 def test_a_scrape_never_waits_for_a_store_that_is_away(

@@ -323,7 +323,7 @@ class Pool:
     def _opened(self, size: int) -> ConnectionPool[Connection]:
         with self._opening:
             if size not in self._pools:
-                self._pools[size] = ConnectionPool(
+                pool = ConnectionPool(
                     connection_class=Connection,
                     kwargs={"autocommit": True, **self.settings},
                     min_size=_INGEST if size == _INGEST else 0,
@@ -332,8 +332,14 @@ class Pool:
                     configure=partial(_configure, self.place, size == _INGEST),
                     reconnect_timeout=0,  # the next who asks tries again, at once
                     num_workers=1,
-                    open=True,
+                    open=False,
                 )
+                try:
+                    pool.open()
+                except RuntimeError as error:  # the system allows no more threads
+                    pool.close(0)
+                    raise StoreUnavailable(f"no connection to the database: {error}") from error
+                self._pools[size] = pool
             return self._pools[size]
 
     def close(self) -> None:

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
-from receiver.errors import CopyRefused
+from receiver.errors import CopyRefused, StoreUnavailable
 
 log = logging.getLogger(__name__)
 
@@ -34,11 +34,16 @@ os.register_at_fork(after_in_child=_renew)
 
 
 def identity(path: str) -> File:
-    """Which file lies there. The number of one that is open is never given to another."""
+    """Which file lies there. The number of one that is open is never given to another.
+
+    :raises StoreUnavailable: if that cannot be seen at this moment.
+    """
     try:
         found = os.stat(path)
-    except OSError:  # also where a folder on the way is gone
+    except (FileNotFoundError, NotADirectoryError):  # also where a folder on the way is gone
         return None
+    except OSError as error:
+        raise StoreUnavailable(f"DATABASE_URL: {path}: {error.strerror}") from error
     return found.st_dev, found.st_ino
 
 
@@ -84,7 +89,7 @@ def copy_checked(file: Path, new: Path, progress: Callable[[float], None]) -> No
     prepare(str(new), create=True)
     # Without a log nobody has it open: it is read as it lies there. SQLite would make a log beside
     # it, and refuse it as a whole in a folder where it cannot.
-    how = "mode=ro" if Path(f"{file}-wal").exists() else "mode=ro&immutable=1"
+    how = "mode=ro" if identity(f"{file}-wal") else "mode=ro&immutable=1"
     source = sqlite3.connect(f"{file.absolute().as_uri()}?{how}", uri=True)
     target = sqlite3.connect(new)
     try:

@@ -111,19 +111,17 @@ class Group:
             known, seen, _ = _known(connection, read)
             apart = set_apart(items, known)
         self._decision = decision = decide(apart, known, partial(_look, connection), wanting)
-        self._events = _arrivals(decision, seen, schema) if decision.accepted else None
+        self._events = list(_arrivals(decision, seen, schema))
         self.outcomes = decision.outcomes
         self._is_undated = decision.is_undated
 
     @property
     def is_one_statement(self) -> bool:
-        """Whether `write` is a transaction by itself: there are new events and nothing else."""
+        """Whether `write` is a transaction by itself: there are new events, not too many for one
+        statement, and nothing else."""
         decision = self._decision
-        return bool(
-            decision.accepted
-            and not decision.again
-            and not decision.quarantined
-            and not self._is_undated
+        return len(self._events) == 1 and not (
+            decision.again or decision.quarantined or self._is_undated
         )
 
     def write(self, connection: sqlite3.Connection) -> None:
@@ -131,8 +129,8 @@ class Group:
         :raises sqlite3.IntegrityError: if what was known has changed; not where a transaction has
             held the write lock since before that was read.
         """
-        if self._events is not None:
-            connection.execute(*self._events)
+        for statement, values in self._events:
+            connection.execute(statement, values)
         if again := self._decision.again:
             connection.executemany(_RECEIVED_AGAIN, [(a.received_at, a.id) for a in again])
         if self._is_undated:
@@ -205,25 +203,34 @@ _NO_MESSAGE = (None,) * len(_MESSAGE + _CELL)
 _NO_CELL = (None,) * len(_BEFORE)
 _NOTHING_READ = (None,) * len(_READ)
 
+#: Rows of one statement. SQLite takes 32,766 values in one, unless it was built for more.
+_MOST_ROWS = 32_000 // len(_COLUMNS)
 
-def _arrivals(decision: Decision, seen: tuple[int, int], schema: int) -> tuple[str, list[Any]]:
-    """The statement that writes what was accepted, and its values."""
+
+def _arrivals(
+    decision: Decision, seen: tuple[int, int], schema: int
+) -> Iterator[tuple[str, list[Any]]]:
+    """The statements that write what was accepted, and their values."""
     messages = dict(decision.messages)
     concerned = json.dumps([a.item.message_id for a in decision.accepted if a.item.message_id])
-    values: list[Any] = []
     # A message's row goes with the first of its events; and what was read with the first of all.
     latest, expiries = seen
+    first = _FIRST_ROW
     read: tuple[Any, ...] = (latest, schema, expiries, concerned)
-    for item, late, repeat, handlers in decision.accepted:
-        loose, message = True, None
-        if item.message_id is not None and item.says is not None:
-            loose, message = False, messages.pop(item.message_id, None)
-        values += _values_of_item(item)
-        values += (loose, late, repeat, _names(tuple(handlers)) if handlers else None)
-        values += _row_and_cell(message)
-        values += read
-        read = _NOTHING_READ
-    return _INSERT + ", ".join([_FIRST_ROW, *[_ROW] * (len(decision.accepted) - 1)]), values
+    for start in range(0, len(decision.accepted), _MOST_ROWS):
+        rows = decision.accepted[start : start + _MOST_ROWS]
+        values: list[Any] = []
+        for item, late, repeat, handlers in rows:
+            loose, message = True, None
+            if item.message_id is not None and item.says is not None:
+                loose, message = False, messages.pop(item.message_id, None)
+            values += _values_of_item(item)
+            values += (loose, late, repeat, _names(tuple(handlers)) if handlers else None)
+            values += _row_and_cell(message)
+            values += read
+            read = _NOTHING_READ
+        yield _INSERT + ", ".join([first, *[_ROW] * (len(rows) - 1)]), values
+        first = _ROW
 
 
 @lru_cache(maxsize=256)

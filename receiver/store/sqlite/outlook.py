@@ -11,13 +11,13 @@ from sqlite_utils import Database
 
 from receiver.store.contract import Outlook
 from receiver.store.sqlite.connections import PATIENCE, as_unavailable
-from receiver.store.sqlite.files import BESIDE
+from receiver.store.sqlite.files import BESIDE, identity
 from receiver.store.sqlite.schema import migrations, refuse_newer, step_names
 
 
 def outlook(path: str) -> Outlook:
     """See `Store.outlook`."""
-    if not os.path.exists(path):
+    if identity(path) is None:
         return Outlook(list(step_names()), breaking=True, events=0, size=0)
     with as_unavailable(), closing(_open(path)) as connection:
         db = Database(connection, execute_plugins=False)
@@ -34,7 +34,7 @@ def _open(path: str) -> sqlite3.Connection:
     """For reading alone. Without a log nobody has it open: then it is read as it lies there, since
     SQLite would make a log, which may be another user's than the service's."""
     real = os.path.realpath(path)
-    how = "mode=ro" if os.path.exists(real + BESIDE[0]) else "mode=ro&immutable=1"
+    how = "mode=ro" if identity(real + BESIDE[0]) else "mode=ro&immutable=1"
     return sqlite3.connect(f"file:{quote(real)}?{how}", uri=True, timeout=PATIENCE)
 
 

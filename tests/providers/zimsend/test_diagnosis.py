@@ -7,6 +7,8 @@ import gzip
 import hashlib
 import hmac
 import json
+import subprocess
+import sys
 import unicodedata
 import zlib
 from collections.abc import Callable
@@ -19,6 +21,7 @@ from hypothesis import strategies as st
 
 from receiver.providers.zimsend.diagnosis import LARGEST, Cause, causes, diagnose
 from receiver.providers.zimsend.webhook import sign
+from tests.server import ROOT
 
 KEY = b"0123456789abcdef0123456789abcdef"
 SECRET = b"whsec_" + KEY
@@ -298,3 +301,22 @@ def test_a_secret_with_nothing_in_it_is_never_tried() -> None:
         assert cause(sign(b"", BODY), BODY, empty) == causes.UNKNOWN
     assert cause("a" * 64, b"[" * 60_000) == causes.UNKNOWN
     assert cause("a" * 64, b"\xff\xfe") == causes.UNKNOWN
+
+
+_WITHOUT_FILES = """
+import resource
+from receiver.providers.zimsend.diagnosis import diagnose
+resource.setrlimit(resource.RLIMIT_NOFILE, (3, 3))
+headers = {"x-webhook-signature": "a" * 64, "x-timestamp": "1"}
+for body in (b'{"a": "caf\\xc3\\xa9"}', b"\\xef\\xbb\\xbf{}", b"\\xff\\xfe{\\0}\\0", b"a=%7B%7D"):
+    print(diagnose(body, headers, [b"a secret of some length"]).told)
+"""
+
+
+def test_no_file_is_needed() -> None:
+    """As where connections have taken all: Python loads its rarer codecs at their first use."""
+    ran = subprocess.run(
+        [sys.executable, "-c", _WITHOUT_FILES], cwd=ROOT, capture_output=True, text=True
+    )
+    assert not ran.stderr
+    assert ran.stdout.splitlines() == [causes.UNKNOWN.told] * 4

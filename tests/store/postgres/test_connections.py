@@ -18,6 +18,7 @@ from receiver.store.postgres.pool import CONNECTIONS, Connection, Pool, settings
 from tests.conftest import row_of
 from tests.postgres import PostgresServer
 from tests.server import eventually, quick
+from tests.shortage import threads_allowed
 from tests.store.postgres.work import NOW, ingest, refused_within, sent
 
 
@@ -82,6 +83,16 @@ def test_nothing_is_connected_before_the_first_use(postgres_url: str) -> None:
     store.close()
     assert row_of(store, "m1") is None  # and again, after an end
     store.close()
+
+
+@pytest.mark.parametrize("number", [0, 1])
+def test_without_its_threads_the_store_is_unavailable_until_there_are_more(
+    store: PostgresStore, number: int
+) -> None:
+    store.migrate()
+    with threads_allowed("pool-", number):
+        refused_within(1, lambda: ingest(store, sent("m1")))
+    assert ingest(store, sent("m1")) == ["accepted"]
 
 
 def test_at_most_four_connections_and_readers_leave_one_to_the_webhook(

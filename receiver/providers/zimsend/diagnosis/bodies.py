@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import codecs
 import json
 import re
 import unicodedata
@@ -20,7 +21,6 @@ from receiver.strict_json import read_json
 
 #: Bytes that a compressed body may become.
 _MOST_UNPACKED = 1_048_576
-_BOM = b"\xef\xbb\xbf"
 #: Fields in which a form, or another envelope, has the body.
 _ENVELOPES = ("payload", "body", "data", "json")
 #: Headers that may have a time which is signed as well, and one of an id.
@@ -70,17 +70,23 @@ def _ends(body: bytes) -> Candidates:
     yield causes.LINE_ENDS, body.replace(b"\r\n", b"\n")
     yield causes.LINE_ENDS, body.replace(b"\r\n", b"\n").replace(b"\n", b"\r\n")
     yield causes.LINE_ENDS, body.replace(b"\r", b"").replace(b"\n", b"")
-    yield causes.BYTE_ORDER_MARK, body.removeprefix(_BOM)
-    yield causes.BYTE_ORDER_MARK, _BOM + body
+    yield causes.BYTE_ORDER_MARK, body.removeprefix(codecs.BOM_UTF8)
+    yield causes.BYTE_ORDER_MARK, codecs.BOM_UTF8 + body
+
+
+_READ_AS = ("utf-8", "utf-16", "cp1252", "latin-1")
+_WRITTEN_AS = ("utf-8", "cp1252", "latin-1", "utf-16-le", "utf-16-be", "utf-16")
+for _name in {*_READ_AS, *_WRITTEN_AS}:
+    codecs.lookup(_name)  # loads it: later there may be no file left for that
 
 
 def _characters(body: bytes) -> Candidates:
-    for name in ("utf-8", "utf-16", "cp1252", "latin-1"):
+    for name in _READ_AS:
         try:
             text = body.decode(name)
         except UnicodeDecodeError:
             continue
-        for other in ("utf-8", "cp1252", "latin-1", "utf-16-le", "utf-16-be", "utf-16"):
+        for other in _WRITTEN_AS:
             try:
                 yield causes.CHARSET, text.encode(other)
             except UnicodeEncodeError:
@@ -137,7 +143,7 @@ def _json(body: bytes) -> Candidates:
         return
     if isinstance(value, str):
         yield causes.STRING, _bytes(value)
-    text = body.decode("utf-8-sig")
+    text = body.removeprefix(codecs.BOM_UTF8).decode()
     yield causes.STRING, json.dumps(text, ensure_ascii=False).encode()
     yield causes.STRING, json.dumps(text).encode()
     yield from _escaped(text)
