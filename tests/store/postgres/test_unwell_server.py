@@ -31,7 +31,8 @@ def test_locked_rows_make_it_unavailable_in_time_and_usable_after(
         later = incoming(envelope("sms.delivered", sms("delivered", "m1")))
         refused_within(0.6, lambda: ingest(store, later, patience=0.5))
         assert row_of(store, "m1")  # readers do not wait
-    assert ingest(store, later) == ["accepted"]
+    # A server that is slow as well may have come to it, once the lock was gone.
+    assert ingest(store, later)[0] in ("accepted", "duplicate")
 
 
 def test_a_statement_in_vain_costs_its_own_connection_alone(

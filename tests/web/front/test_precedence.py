@@ -8,7 +8,7 @@ import signal
 import socket
 import threading
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
 from pathlib import Path
@@ -161,20 +161,30 @@ def test_the_other_one_takes_what_the_first_has_no_threads_for(
     server.client.close()
     eventually(lambda: len(workers(server)) == 2)
     first_of(server)
-    headers = {"X-API-Key": "key", "X-Client-ID": "client"}
-    with ThreadPoolExecutor(8) as pool:
-        before = len(taken)  # also who looks up what was missed has a connection
-        sending = []
-        for number in range(1, 9):
-            send = partial(httpx.post, f"{server.url}/v1/sms/send", headers=headers, timeout=60)
-            sending.append(pool.submit(send, json={"to": f"+3361200000{number}", "message": "x"}))
-            eventually(
-                lambda number=number: len(taken) >= before + number or sending[-1].done()  # type: ignore[misc]
-            )
-        refused = [done.result().text for done in sending if done.done()]
-        for connection in taken:
-            connection.close()
-    assert refused == []
+    send = partial(
+        httpx.post,
+        f"{server.url}/v1/sms/send",
+        headers={"X-API-Key": "key", "X-Client-ID": "client"},
+        timeout=60,
+    )
+
+    def refused() -> list[str]:
+        with ThreadPoolExecutor(8) as pool:
+            before = len(taken)  # also who looks up what was missed has a connection
+            sending: list[Future[httpx.Response]] = []
+            for number in range(1, 9):
+                message = {"to": f"+3361200000{number}", "message": "x"}
+                sending.append(pool.submit(send, json=message))
+                eventually(
+                    lambda number=number: len(taken) >= before + number or sending[-1].done()  # type: ignore[misc]
+                )
+            done = [sent.result().text for sent in sending if sent.done()]
+            for connection in taken:
+                connection.close()
+        return done
+
+    # On a busy machine the other one may be late.
+    eventually(lambda: refused() == [])
 
 
 @pytest.mark.parametrize("refused", ["memfd_create", "memfd_create, TemporaryFile"])
