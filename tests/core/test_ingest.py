@@ -26,10 +26,13 @@ def scripted(request: pytest.FixtureRequest) -> Iterator[Scripted]:
 
 
 @pytest.fixture
-def ingest(scripted: Scripted) -> Ingest:
+def ingest(scripted: Scripted) -> Iterator[Ingest]:
     ingest = Ingest(scripted, no_handlers)  # type: ignore[arg-type]
     ingest.LONG = 60.0  # also while a test holds a commit
-    return ingest
+    yield ingest
+    ingest.LONG = Ingest.LONG
+    scripted.gate.set()
+    ingest.stop()
 
 
 # --- any number of committers
@@ -216,7 +219,7 @@ def test_a_committer_for_which_there_was_no_thread_is_tried_again() -> None:
     with threads_allowed("committer", 1):
         ingest.put(Ticket([item()], later(), ended.append))
         eventually(lambda: scripted.groups)
-    ingest.LONG = 0.0  # so that one ticket is worth another committer
+    ingest.LONG = 0.01  # so that one ticket is worth another committer
     ingest.put(Ticket([item()], later(), ended.append))
     eventually(lambda: len(scripted.groups) == 2)  # beside the first
     scripted.gate.set()
@@ -302,7 +305,7 @@ def test_a_commit_that_hangs_is_told_for_as_long_as_it_does(
     ended: list[list[Ticket]] = []
     for number in range(scripted.committers):
         assert ingest.problem is None
-        ingest.LONG = 0.0  # each ticket has a committer of its own
+        ingest.LONG = 0.01  # each ticket has a committer of its own
         ticket = Ticket([item()], later(), ended.append)
         ingest.put(ticket)
         eventually(lambda number=number: len(scripted.groups) == number + 1)  # type: ignore[misc]
@@ -342,29 +345,29 @@ def test_what_could_not_be_committed_in_time_is_refused_at_once(
     ingest: Ingest, scripted: Scripted, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(Ingest, "LARGEST_GROUP", 1)
-    scripted.takes = 0.1
+    scripted.takes = 0.04
     for _ in range(30):  # until it is known how long a commit takes
         submit(ingest)
     ended: list[list[Ticket]] = []
-    for _ in range(10):
+    for _ in range(20):
         ingest.put(Ticket([item()], later(), ended.append))
     with pytest.raises(StoreUnavailable, match="in time"):
         ingest.put(Ticket([item()], later(0.2), ended.append))
-    eventually(lambda: len(all_of(ended)) == 10)
+    eventually(lambda: len(all_of(ended)) == 20)
 
 
 def test_what_queues_is_counted_by_its_items(ingest: Ingest, scripted: Scripted) -> None:
-    scripted.takes = 0.1
+    scripted.takes = 0.04
     for _ in range(30):
         submit(ingest)
     many = [item() for _ in range(ingest.LARGEST_GROUP)]
     ended: list[list[Ticket]] = []
-    for _ in range(10):  # a transaction each
+    for _ in range(20):  # a transaction each
         ingest.put(Ticket(many, later(), ended.append))
     with pytest.raises(StoreUnavailable, match="in time"):
         ingest.put(Ticket([item()], later(0.2), ended.append))
     scripted.takes = 0.0
-    eventually(lambda: len(all_of(ended)) == 10)
+    eventually(lambda: len(all_of(ended)) == 20)
 
 
 # --- outages
