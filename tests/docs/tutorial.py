@@ -85,7 +85,7 @@ class Reader:
                 self._serve()
             elif block.language == "sh":
                 if "flask replay" in text:
-                    eventually(self.settled)
+                    eventually(self.settled, within=180)  # a call that failed is tried again
                 self._run(text, fails="# it fails" in text, place=f"{page.name}:{block.line}")
 
     def _run(self, text: str, *, fails: bool, place: str) -> None:

@@ -21,7 +21,7 @@ from tests.plants import OF_AN_ENGINE, PLANTS
 from tests.simulation import Broken, simulate
 
 #: Of each engine; a seed on PostgreSQL takes ten times as long.
-SEEDS = {"sqlite": 1_000, "postgres": 64}
+SEEDS = {"sqlite": 600, "postgres": 40}
 if "SEEDS" in os.environ:
     SEEDS = dict.fromkeys(SEEDS, int(os.environ["SEEDS"]))
 PARTS = 8
