@@ -167,8 +167,13 @@ class _Hooks:
 
         def migrate() -> None:
             from receiver.parts import parts
+            from receiver.service import create_app
 
-            for step in parts(server.app.wsgi()).store.migrate():
+            try:
+                receiver = parts(server.app.wsgi())
+            except (AttributeError, KeyError):  # in a wrapper, or another application
+                receiver = parts(create_app(self._environ))
+            for step in receiver.store.migrate():
                 server.log.info("migrated the database: %s", step)
 
         if end_of(begin_apart(migrate, partial(print, file=sys.stderr, flush=True))):

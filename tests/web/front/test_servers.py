@@ -245,7 +245,7 @@ ARGUMENTS = {
     "loop": ["-m", "gunicorn", "-c", str(ROOT / "gunicorn.conf.py"), "wsgi:app"],
     "threads": [
         *("-m", "gunicorn", "-c", str(ROOT / "gunicorn.conf.py")),
-        *("--worker-class", "gthread", "--threads", "4", "wsgi:app"),
+        *("--worker-class", "gthread", "--threads", "4", "tests.wrapped:app"),
     ],
     "waitress": ["-c", WAITRESS],
 }
