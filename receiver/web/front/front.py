@@ -42,7 +42,7 @@ MOST_CONNECTIONS = 4_000
 #: Bytes of requests that are not whole, over all connections.
 MOST_HELD = 16 * 1024 * 1024
 #: Bytes of large bodies that wait to be parsed.
-MOST_UNPARSED = 16 * 1024 * 1024
+MOST_UNPARSED = 32 * 1024 * 1024
 #: Bytes of a body that Flask is given at most: one more than it takes, to tell that there is more.
 LARGEST_FOR_FLASK = LARGEST_PASSED_ON + 1
 #: Seconds between two looks at what is late; and how many connections one look closes.
