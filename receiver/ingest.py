@@ -344,9 +344,12 @@ class Ingest:
                 group = []
             tell_untold()
         except BaseException:
-            log.critical("a committer has died, restart this process", exc_info=True)
-            tell_untold()
-            self._die(group or [])
+            self._dead_in = os.getpid()  # first: what follows may fail for want of memory, too
+            try:
+                tell_untold()
+            finally:
+                self._die(group or [])
+                log.critical("a committer has died, restart this process", exc_info=True)
 
     def _next_group(
         self, bell: threading.Event, before_sleep: Callable[[], None]

@@ -169,8 +169,9 @@ class _Hooks:
             from receiver.parts import parts
             from receiver.service import create_app
 
+            application = server.app.wsgi()
             try:
-                receiver = parts(server.app.wsgi())
+                receiver = parts(application)
             except (AttributeError, KeyError):  # in a wrapper, or another application
                 receiver = parts(create_app(self._environ))
             for step in receiver.store.migrate():

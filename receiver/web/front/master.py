@@ -56,6 +56,8 @@ class Master(Arbiter):  # type: ignore[misc]
         try:
             super().spawn_worker()
         except (OSError, MemoryError) as error:
+            if os.getpid() != self.pid:  # it has started, and could not even say why it ends
+                os._exit(3)
             self.log.error("no web process can be started: %r", error)
 
     def _start_anew(self) -> None:
@@ -67,6 +69,9 @@ class Master(Arbiter):  # type: ignore[misc]
         if hasattr(self, "worker_process"):
             self.worker_process.forget()
         new = [place for place in self.app.cfg.address if place not in self.cfg.address]
+        if len(new) != len(self.app.cfg.address) and self.app.cfg.address != self.cfg.address:
+            # gunicorn would open all of them anew, while the old processes still listen there.
+            raise SystemExit("BIND and PORT cannot be changed in part by a reload: restart")
         if (told := None if self.cfg.reuse_port else obstacle(new)) is not None:
             raise SystemExit(f"zimsend-receiver cannot start. {told}")
         self.app.wsgi()

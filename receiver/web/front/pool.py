@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections import deque
 from collections.abc import Callable
@@ -11,6 +12,8 @@ from queue import SimpleQueue
 from typing import Any, NamedTuple, Protocol
 
 from receiver import threads
+
+log = logging.getLogger(__name__)
 
 OnLoop = Callable[..., None]
 
@@ -39,8 +42,8 @@ class _Waiting(NamedTuple):
 
 
 class Pool:
-    """A bounded number of threads, which start when they are needed. All of it is called on the
-    loop.
+    """A bounded number of threads, which start when they are needed. Its methods are called on
+    the loop.
 
     :param name: what the threads are called.
     :param most_waiting: the sum of the weights of all that wait for a thread.
@@ -111,7 +114,13 @@ class Pool:
     def _work(self) -> None:
         with suppress(Gone):
             while True:
-                self._begun.get().run(self._on_loop)
+                call = self._begun.get()
+                try:
+                    call.run(self._on_loop)
+                except Gone:
+                    raise
+                except BaseException:  # for want of memory: the thread is needed for others
+                    log.exception("a call beside the event loop has failed")
                 self._on_loop(self._ended)
 
     def _on_loop(self, call: Callable[..., object], *arguments: Any) -> None:

@@ -27,6 +27,10 @@ WRONG: dict[str, tuple[Callable[[Path], object], str]] = {
         "is not UTF-8",
     ),
     "an address": (lambda folder: write(folder, ".env", "BIND=198.51.100.1"), "set BIND"),
+    "one of two addresses alone": (
+        lambda folder: write(folder, ".env", "BIND=0.0.0.0"),
+        "restart",
+    ),
     "a handler": (lambda folder: write(folder, "mine.py", "def register(:"), "cannot import mine"),
     "a handler that ends the process": (
         lambda folder: write(folder, "mine.py", "import os; os._exit(3)"),
