@@ -171,9 +171,9 @@ class Embedded:
                 while self._to_start:
                     self._to_start[0]()
                     del self._to_start[0]
-            except RuntimeError as error:
+            except (RuntimeError, MemoryError) as error:
                 if self._failures.admit() is not None:
-                    log.error("handlers or what runs beside them cannot start yet: %s", error)
+                    log.error("handlers or what runs beside them cannot start yet: %r", error)
 
     def close(self) -> None:
         """End what works in this process, and close what it has opened; at its end by itself.

@@ -235,9 +235,11 @@ class Ingest:
         return self._dead_in == os.getpid()
 
     def _all_hang(self, now: float) -> bool:
-        begun = list(self._begun.values())
-        hanging = sum(now - at > self.HANGS for at in begun)
-        return self._process == os.getpid() and 0 < len(self._committers) <= hanging
+        """A group that is stored item by item may take long, and is no reason to say so."""
+        with self._guard:
+            begun = [max(at, self._committed_at) for at in self._begun.values()]
+            hanging = sum(now - at > self.HANGS for at in begun)
+            return self._process == os.getpid() and 0 < len(self._committers) <= hanging
 
     @property
     def waiting(self) -> int:

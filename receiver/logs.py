@@ -14,6 +14,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Iterable
+from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any, TextIO
 
@@ -83,8 +84,7 @@ class Patient(logging.Handler):
             try:
                 thread.start()
             except RuntimeError:  # the system allows no more threads; the next line tries again
-                if self._has_room():
-                    self._write(line)
+                self._write_what_fits(line)
                 return
             self._process = os.getpid()
         with self._change:
@@ -131,12 +131,14 @@ class Patient(logging.Handler):
                 record = {"name": __name__, "levelno": logging.WARNING, "levelname": "WARNING"}
                 self._write(self.format(logging.makeLogRecord({**record, "msg": told})))
 
-    def _has_room(self) -> bool:
-        """Whether a line can be written without waiting."""
-        try:
-            return bool(select.select([], [self._stream], [], 0)[1])
-        except (OSError, ValueError):
-            return False
+    def _write_what_fits(self, line: str) -> None:
+        """As much as can be written without waiting: a pipe with any room has so much."""
+        data = (line + "\n").encode("utf-8", "backslashreplace")
+        if len(data) > select.PIPE_BUF:
+            data = data[: select.PIPE_BUF - 1] + b"\n"
+        with suppress(OSError, ValueError):
+            if select.select([], [self._stream], [], 0)[1]:
+                os.write(self._stream.fileno(), data)
 
     def _write(self, line: str) -> None:
         # Past the stream's buffer: its lock, held while nobody reads, would be the end of an exit.

@@ -200,7 +200,7 @@ class _Hooks:
                 server.stopping_since = server.stopping_since or time.monotonic()
                 if process is not None:
                     process.stop()
-                for pid in [*server.WORKERS, *server.trying]:
+                for pid in list(server.WORKERS):
                     with suppress(ProcessLookupError):
                         os.kill(pid, number)
             gunicorn_stop(number, frame)

@@ -22,11 +22,11 @@ def begin(work: Callable[[], object], name: str) -> threading.Thread | None:
     thread = threading.Thread(target=work, name=name, daemon=True)
     try:
         thread.start()
-    except RuntimeError as error:
+    except (RuntimeError, MemoryError) as error:
         held_back = _told.admit()
         if held_back is not None:
             log.error(
-                "%s: %s; allow more, or have fewer (%d more since the last such line)",
+                "%s: %r; allow more, or have fewer (%d more since the last such line)",
                 name,
                 error,
                 held_back,

@@ -84,8 +84,11 @@ def work(receiver: Receiver, environ: Mapping[str, str]) -> None:
 
 
 def _watch_master(receiver: Receiver, pipes: Pipes) -> None:
-    """Stop when the master says so or is gone. Until then, show signs of life to the kernel."""
+    """Stop when the master says so or is gone, or when nothing that was missed can be stored any
+    more: the master starts another. Until then, show signs of life to the kernel."""
     while not select.select([pipes.life], [], [], _SIGN_OF_LIFE)[0]:
+        if receiver.ingest.has_died:
+            break
         signal.setitimer(signal.ITIMER_REAL, STANDSTILL)
     signal.setitimer(signal.ITIMER_REAL, receiver.worker.DRAIN + _SPARE)
     receiver.worker.stop()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections.abc import Iterator
@@ -244,6 +245,20 @@ def test_the_death_of_the_committer_is_told(ingest: Ingest, scripted: Scripted) 
     with pytest.raises(StoreUnavailable, match="died"):
         submit(ingest)
     assert "died" in (ingest.problem or "")
+
+
+def test_a_death_that_nobody_can_tell_of_is_one_all_the_same(
+    ingest: Ingest, scripted: Scripted, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(*_: object, **__: object) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr(logging.getLogger("receiver.ingest"), "critical", fails)
+    monkeypatch.setattr(threading, "excepthook", lambda _: None)
+    scripted.error = SystemExit()
+    with pytest.raises(StoreUnavailable):
+        submit(ingest)
+    assert ingest.has_died
 
 
 # --- deadlines

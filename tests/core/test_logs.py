@@ -7,6 +7,7 @@ import fcntl
 import json
 import logging
 import os
+import select
 import threading
 import time
 from collections.abc import Iterator
@@ -96,6 +97,17 @@ def test_nor_does_one_wait_without_a_thread(pipe: Pipe, handler: Patient) -> Non
     handler.handle(record("last"))
     handler.flush()
     assert pipe.lines()[-1] == "last"
+
+
+def test_a_long_line_is_cut_without_a_thread(pipe: Pipe, handler: Patient) -> None:
+    fcntl.fcntl(pipe.reader, fcntl.F_SETPIPE_SZ, 8_192)
+    with threads_allowed("log", 0):
+        ends = threading.Thread(target=handler.handle, args=(record("x" * 20_000),), daemon=True)
+        ends.start()
+        ends.join(5)
+        assert not ends.is_alive()
+    (line,) = pipe.lines()
+    assert 1_000 < len(line) < select.PIPE_BUF
 
 
 def test_a_flush_waits_for_who_reads_and_not_for_ever(pipe: Pipe, handler: Patient) -> None:

@@ -169,7 +169,9 @@ class LoopWorker(Worker):  # type: ignore[misc]
                     break
                 await asyncio.sleep(0)  # what they have sent is read
             listener.sock.close()
-        await self._end(front, time.monotonic() + _ANSWERED_WITHIN)
+        # With one process, webhooks wait at the door until it has ended.
+        within = _HALF_SENT if front.has_died else _ANSWERED_WITHIN
+        await self._end(front, time.monotonic() + within)
 
     def _is_over(self, front: Front) -> bool:
         """Whether another process is to follow this one, which gunicorn starts at its end."""
@@ -241,7 +243,10 @@ class LoopWorker(Worker):  # type: ignore[misc]
 
     def _has_opened(self, accepted: socket.socket, opening: asyncio.Task[Any]) -> None:
         self._opening.discard(opening)
-        if opening.cancelled() or opening.exception() is not None:  # as for want of memory
+        error = None if opening.cancelled() else opening.exception()
+        if error is not None:  # as for want of memory
+            self.log.error("a connection could not be opened: %r", error)
+        if error is not None or opening.cancelled():
             accepted.close()
 
     def _accept_again(self, front: Front, listening: socket.socket) -> None:

@@ -20,6 +20,11 @@ from gunicorn.arbiter import Arbiter
 from receiver.errors import ReceiverError
 from receiver.web.front.doors import obstacle
 
+#: The exit status of a child that has told what is wrong.
+TOLD = 70
+#: Seconds between two looks at a reload that is tried; and what it has, if there is no time-out.
+_LOOK = 0.05
+_WITHIN = 60
 #: Seconds between the failed boot of a web process and the next one.
 _PAUSE = 1.0
 
@@ -32,24 +37,37 @@ class Master(Arbiter):  # type: ignore[misc]
 
     #: When the service was told to stop, by `time.monotonic`.
     stopping_since: float | None = None
-    #: The child in which a reload is tried, while it is.
-    trying: tuple[int, ...] = ()
 
     def reload(self) -> None:
         """Only if the service could start with what is there now; else nothing changes."""
         try:
-            self.trying = (begin_apart(self._start_anew, self._refuse),)
-            status = end_of(*self.trying)
-            self.trying = ()
-        except OSError as error:
-            self._refuse(str(error))
+            status = self._tried()
+        except (OSError, MemoryError) as error:
+            self._refuse(repr(error))
             return
-        if self.stopping_since is not None:
+        if self.stopping_since is not None or status == TOLD:
             return
-        if status == 0:
-            super().reload()
-        elif status != 1:
+        if status:
             self._refuse(f"nothing, for it ended with status {status}")
+            return
+        before = self.app.cfg
+        try:
+            super().reload()
+        except (Exception, SystemExit) as error:  # as where a file has changed after the trial
+            if os.getpid() != self.pid:
+                raise  # a web process that ends
+            self.app.cfg = self.cfg = before
+            self.log.error("the reload is not whole, reload again: %s", _told(error))
+
+    def _tried(self) -> int:
+        """Start anew in a child, for as long as nobody wants the service to stop; returns the
+        child's exit status."""
+        child = begin_apart(self._start_anew, self._refuse)
+        while not (found := os.waitpid(child, os.WNOHANG))[0]:
+            if self.stopping_since is not None:  # its modules may have handlers for other signals
+                os.kill(child, signal.SIGKILL)
+            time.sleep(_LOOK)
+        return os.waitstatus_to_exitcode(found[1])
 
     def spawn_worker(self) -> None:
         """gunicorn calls it again, within a second, where it has not worked."""
@@ -62,9 +80,8 @@ class Master(Arbiter):  # type: ignore[misc]
 
     def _start_anew(self) -> None:
         """All at which a start may fail. It has as long as a web process has for its boot."""
-        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.SIGALRM):
-            signal.signal(number, signal.SIG_DFL)
-        signal.alarm(self.cfg.timeout)
+        signal.signal(signal.SIGALRM, signal.SIG_DFL)
+        signal.alarm(self.cfg.timeout or _WITHIN)
         self.app.reload()  # while as many files are open as in the master
         if hasattr(self, "worker_process"):
             self.worker_process.forget()
@@ -74,6 +91,7 @@ class Master(Arbiter):  # type: ignore[misc]
             raise SystemExit("BIND and PORT cannot be changed in part by a reload: restart")
         if (told := None if self.cfg.reuse_port else obstacle(new)) is not None:
             raise SystemExit(f"zimsend-receiver cannot start. {told}")
+        self.setup(self.app)
         self.app.wsgi()
 
     def _refuse(self, told: str) -> None:
@@ -86,7 +104,7 @@ def begin_apart(step: Callable[[], None], tell: Callable[[str], None]) -> int:
     """Do something in a child: what the handlers' modules open at import must not be carried across
     a fork, and the master keeps no code that a reload could not renew.
 
-    :param tell: called there with what is wrong; the exit status is 1 then.
+    :param tell: called there with what is wrong; the exit status is `TOLD` then.
     :returns: the child's number.
     """
     child = os.fork()
@@ -99,6 +117,7 @@ def begin_apart(step: Callable[[], None], tell: Callable[[str], None]) -> int:
         status = 0
     except BaseException as error:
         tell(_told(error))
+        status = TOLD
     finally:
         logging.shutdown()  # what waits is written
         os._exit(status)

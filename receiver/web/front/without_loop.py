@@ -27,6 +27,15 @@ class ThreadsWorker(ThreadWorker):  # type: ignore[misc]
             )
         super().init_process()
 
+    def notify(self) -> None:
+        """Called once a second and more; a process that can store nothing ends, as on a loop."""
+        from receiver.parts import parts
+
+        super().notify()
+        if self.booted and parts(self.wsgi).ingest.has_died:
+            self.log.error("this process can store nothing any more: another one follows")
+            self.alive: bool = False
+
     def run(self) -> None:
         super().run()
         from receiver.parts import parts

@@ -452,17 +452,22 @@ def test_an_honest_body_in_tiny_chunks_is_taken_also_before_a_half_close(
 # --- Flask's threads
 
 
-def test_all_threads_taken_is_503_at_once_while_webhooks_go_on(
-    house: Callable[..., House], receiver: Receiver
-) -> None:
-    released = threading.Event()
+def waiting_for(released: threading.Event) -> Callable[..., list[bytes]]:
+    """An application whose pages wait, as for a provider."""
 
-    def waits_for_a_provider(environ: Any, start_response: Any) -> list[bytes]:
+    def waits(environ: Any, start_response: Any) -> list[bytes]:
         released.wait(20)
         start_response("200 OK", [("Content-Length", "2")])
         return [b"ok"]
 
-    here = house(waits_for_a_provider)
+    return waits
+
+
+def test_all_threads_taken_is_503_at_once_while_webhooks_go_on(
+    house: Callable[..., House], receiver: Receiver
+) -> None:
+    released = threading.Event()
+    here = house(waiting_for(released))
     request = b"GET /v1/sms/history HTTP/1.1\r\nHost: here\r\n\r\n"
     threads = receiver.config.web_threads
     held = [here.come(request) for _ in range(threads)]
@@ -484,13 +489,7 @@ def test_all_threads_taken_is_503_at_once_while_webhooks_go_on(
 
 def test_who_finds_no_further_thread_waits_for_one_that_runs(house: Callable[..., House]) -> None:
     released = threading.Event()
-
-    def waits(environ: Any, start_response: Any) -> list[bytes]:
-        released.wait(20)
-        start_response("200 OK", [("Content-Length", "2")])
-        return [b"ok"]
-
-    here = house(waits)
+    here = house(waiting_for(released))
     request = b"GET /v1/sms/history HTTP/1.1\r\nHost: here\r\n\r\n"
     with threads_allowed("flask", 0):
         assert here.come(request).statuses == [503]
@@ -499,6 +498,22 @@ def test_who_finds_no_further_thread_waits_for_one_that_runs(house: Callable[...
         assert not any(wire.answer for wire in both)
         released.set()
         here.until(lambda: all(wire.statuses == [200] for wire in both))
+
+
+def test_a_thread_outlives_a_call_that_has_no_memory(
+    house: Callable[..., House], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(*_: Any) -> None:
+        raise MemoryError
+
+    here = house()
+    with monkeypatch.context() as patched:
+        patched.setattr(bounds, "Future", fails)
+        wire = here.come(signed(2 * LARGE))
+        here.until(lambda: not here.front.is_busy)
+        assert wire.statuses == []
+    wire = here.come(signed(2 * LARGE))
+    here.until(lambda: wire.statuses == [200])
 
 
 def test_a_long_answer_is_made_as_far_as_it_is_read(house: Callable[..., House]) -> None:

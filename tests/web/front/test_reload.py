@@ -36,6 +36,10 @@ WRONG: dict[str, tuple[Callable[[Path], object], str]] = {
         lambda folder: write(folder, "mine.py", "import os; os._exit(3)"),
         "status 3",
     ),
+    "a handler that ends it as if it had told why": (
+        lambda folder: write(folder, "mine.py", "import os; os._exit(1)"),
+        "status 1",
+    ),
 }
 
 
@@ -90,6 +94,14 @@ def test_what_could_not_start_is_not_loaded(server: Server, what: str) -> None:
         assert is_handled(server)
     assert senders.unanswered == []
     assert set(senders.acknowledged) <= stored(server)
+
+
+def test_a_stop_waits_for_no_trial(server: Server) -> None:
+    deaf = "import signal, time; signal.signal(signal.SIGTERM, lambda *_: None); time.sleep(60)"
+    write(server.folder, "mine.py", f"print('it is tried', flush=True); {deaf}")
+    hang_up(server)
+    eventually(lambda: "it is tried" in server.log.read_text())
+    assert server.terminate(within=15) == 0
 
 
 def test_a_web_process_that_cannot_boot_is_started_again_and_the_others_go_on(
