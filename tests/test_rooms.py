@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
+from functools import cache
 from graphlib import CycleError, TopologicalSorter
 
 import pytest
@@ -99,6 +100,7 @@ CLOCKS = {
 }
 
 
+@cache
 def imports(name: str) -> set[str]:
     """The modules that a module imports: at its top, in a function, or for its types alone."""
     found = set()
