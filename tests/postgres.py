@@ -31,6 +31,15 @@ _NOBODY = ["--reuid", "65534", "--regid", "65534", "--clear-groups"]
 #: What is tested is not the disk; and one that is as small as can be starts quickly.
 _QUICK = ("fsync=off", "full_page_writes=off", "shared_buffers=32MB", "max_wal_size=256MB")
 
+#: Tables in which something is, or was; and bytes of one that is deleted from, which is quicker.
+_USED = """
+    SELECT relname, pg_relation_size(pg_class.oid)
+    FROM pg_class JOIN pg_namespace ON pg_namespace.oid = relnamespace
+    WHERE nspname = %s AND relkind = 'r' AND relname <> 'schema_steps'
+        AND pg_relation_size(pg_class.oid) > 0
+"""
+_SMALL = 64 * 1024
+
 _numbers = itertools.count(1)
 
 #: Of all databases here; empty: none of the receiver's own.
@@ -190,14 +199,6 @@ class Databases:
         store = open_store(self._template)
         store.migrate()
         store.close()
-        self._tables = sql.SQL(", ").join(
-            sql.Identifier(name)
-            for (name,) in self._made[self._template].execute(
-                "SELECT tablename FROM pg_tables WHERE schemaname = %s"
-                " AND tablename <> 'schema_steps'",
-                (SCHEMA or "public",),
-            )
-        )
         self._marks = self._made[self._template].execute("SELECT * FROM marks").fetchall()
         self._made[self._template].close()  # nobody may be in what is copied
 
@@ -213,7 +214,9 @@ class Databases:
             " WHERE datname = current_database() AND pid <> pg_backend_pid()"
         )
         with connection.transaction():
-            connection.execute(sql.SQL("TRUNCATE {}").format(self._tables))
+            for name, size in connection.execute(_USED, [SCHEMA or "public"]).fetchall():
+                empty = "DELETE FROM {}" if size <= _SMALL else "TRUNCATE {}"
+                connection.execute(sql.SQL(empty).format(sql.Identifier(name)))
             for mark in self._marks:
                 connection.execute("INSERT INTO marks VALUES (%s, %s)", mark)
         self._free.append(url)
