@@ -29,6 +29,7 @@ from tests import postgres
 from tests.canned import Canned, ok
 from tests.postgres import Databases
 from tests.server import Server
+from tests.sqlite_files import migrated
 
 # What a helper of a room asserts is told as fully as what a test asserts.
 pytest.register_assert_rewrite(
@@ -85,9 +86,9 @@ def databases() -> Iterator[Databases]:
 def new_database(
     engine: str, request: pytest.FixtureRequest, folder: Path, *, empty: bool = False
 ) -> Iterator[str]:
-    """The URL of a database that nobody else uses; migrated on PostgreSQL, unless it is `empty`."""
+    """The URL of a database that nobody else uses; migrated, unless it is `empty`."""
     if engine == "sqlite":
-        yield f"sqlite:///{folder / 'receiver.db'}"
+        yield f"sqlite:///{folder}/empty.db" if empty else migrated(folder / "receiver.db")
         return
     databases: Databases = request.getfixturevalue("databases")
     if empty:

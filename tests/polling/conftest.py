@@ -10,6 +10,7 @@ import pytest
 
 from tests.conftest import Clock
 from tests.polling.life import Life
+from tests.sqlite_files import migrated
 
 
 @pytest.fixture
@@ -18,7 +19,7 @@ def life(environ: dict[str, str], clock: Clock) -> Iterator[Life]:
     memory = Path("/dev/shm")
     with TemporaryDirectory(dir=memory if memory.is_dir() else None) as folder:
         if environ["DATABASE_URL"].startswith("sqlite:"):
-            environ["DATABASE_URL"] = f"sqlite:///{folder}/receiver.db"
+            environ["DATABASE_URL"] = migrated(Path(folder, "receiver.db"))
         life = Life(environ, clock)
         yield life
         life.close()

@@ -15,6 +15,7 @@ from tests.conftest import Clock
 from tests.providers.zimsend.reports import BEGAN
 from tests.reconciliation.life import Life
 from tests.reconciliation.smscx_life import SmsCxLife
+from tests.sqlite_files import migrated
 
 WORLDS: dict[str, tuple[Any, Any]] = {"zimsend": (Life, World), "smscx": (SmsCxLife, SmsCxWorld)}
 
@@ -26,7 +27,7 @@ def live(environ: dict[str, str]) -> Iterator[Callable[..., Life]]:
     folder = TemporaryDirectory(dir=memory if memory.is_dir() else None)
     environ["HANDLERS"] = Life.__module__
     if environ["DATABASE_URL"].startswith("sqlite:"):
-        environ["DATABASE_URL"] = f"sqlite:///{folder.name}/receiver.db"
+        environ["DATABASE_URL"] = migrated(Path(folder.name, "receiver.db"))
     lives: list[Life] = []
 
     def begin(provider: str = "zimsend", **settings: Any) -> Life:

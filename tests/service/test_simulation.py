@@ -7,7 +7,6 @@ SEED=4711 pytest tests/service/test_simulation.py     one seed alone
 from __future__ import annotations
 
 import os
-import shutil
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -15,7 +14,6 @@ from pathlib import Path
 
 import pytest
 
-from receiver.store import open_store
 from tests.conftest import new_database
 from tests.plants import OF_AN_ENGINE, PLANTS
 from tests.simulation import Broken, simulate
@@ -40,16 +38,10 @@ def folder() -> Iterator[Path]:
 @pytest.fixture(scope="module")
 def fresh(engine: str, request: pytest.FixtureRequest, folder: Path) -> NewDatabase:
     """Makes a database for one seed."""
-    template = folder / "template.db"
-    store = open_store(f"sqlite:///{template}")
-    store.migrate()
-    store.close()
 
     @contextmanager
     def fresh() -> Iterator[str]:
         with new_database(engine, request, folder) as url:
-            if engine == "sqlite":
-                shutil.copyfile(template, folder / "receiver.db")
             yield url
             for left in folder.glob("receiver.db*"):
                 left.unlink()

@@ -18,6 +18,7 @@ from receiver.providers.sipgate.polling import EVERY, GIVE_UP
 from receiver.times import HOUR, iso
 from tests.conftest import Clock
 from tests.polling.life import NUMBER, Life
+from tests.sqlite_files import migrated
 from tests.web.v1.gateway.asking import TEXT, problem
 
 BOTH = pytest.mark.each_engine
@@ -54,7 +55,7 @@ def here(environ: dict[str, str], clock: Clock) -> Iterator[Here]:
     memory = Path("/dev/shm")
     with TemporaryDirectory(dir=memory if memory.is_dir() else None) as folder:
         if environ["DATABASE_URL"].startswith("sqlite:"):
-            environ["DATABASE_URL"] = f"sqlite:///{folder}/receiver.db"
+            environ["DATABASE_URL"] = migrated(Path(folder, "receiver.db"))
         here = Here(environ, clock)
         yield here
         here.close()
