@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 import re
-import unicodedata
 from functools import lru_cache
 from typing import Any
 
+from receiver.characters import normalised
 from receiver.errors import Unusable
 from receiver.strict_json import DEEPEST_NESTING, read_text, text_of
 
@@ -105,4 +105,4 @@ def _is_error_code(value: Any) -> bool:
 @lru_cache(maxsize=512)
 def _plain(name: str) -> str:
     """A field's name without letter case, without what parts words, and without what is unseen."""
-    return "".join(filter(str.isalnum, unicodedata.normalize("NFKC", name))).casefold()
+    return "".join(filter(str.isalnum, normalised("NFKC", name))).casefold()

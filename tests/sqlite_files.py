@@ -11,6 +11,7 @@ from receiver.store import open_store
 
 def migrated(path: Path) -> str:
     """The URL of a new file without contents."""
+    path.touch(mode=0o600)  # else it is told to be open to others
     path.write_bytes(_template())
     return f"sqlite:///{path}"
 

@@ -50,6 +50,7 @@ LEVELS = (
         "receiver.redaction",
         "receiver.causes",
         "receiver.status",
+        "receiver.characters",
         "receiver.visible",
         "receiver.sheets",
         "receiver.mirror",
@@ -232,6 +233,12 @@ def test_the_clock_is_read_in_one_place(name: str) -> None:
     for node in ast.walk(tree):
         if isinstance(node, ast.ImportFrom) and node.module in ("time", "receiver.times"):
             assert not {alias.name for alias in node.names} & {"time", "time_ns", "now"}
+
+
+@pytest.mark.parametrize("name", sorted({*FILES} - {"receiver.characters", "receiver.mirror"}))
+def test_text_is_normalised_in_one_place(name: str) -> None:
+    """Python's own takes seconds for some texts; the mirror takes character by character."""
+    assert "unicodedata.normalize" not in FILES[name].read_text()
 
 
 def test_the_table_of_rooms_has_each() -> None:

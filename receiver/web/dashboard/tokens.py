@@ -11,13 +11,13 @@ import hashlib
 import hmac
 import json
 import secrets
-import unicodedata
 from collections.abc import Callable, Mapping
 from typing import Any
 
 from itsdangerous import BadData, TimestampSigner
 from itsdangerous.encoding import base64_decode, base64_encode
 
+from receiver.characters import normalised
 from receiver.config import Config
 from receiver.times import SECOND
 
@@ -116,5 +116,5 @@ class _Signer(TimestampSigner):
 
 def _digest(password: str) -> bytes:
     """Of one length for all, and the same however a keyboard puts accents together."""
-    text = unicodedata.normalize("NFC", password)
+    text = normalised("NFC", password)
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest()

@@ -39,8 +39,9 @@ log = logging.getLogger(__name__)
 
 #: Connections of a process; if the system allows fewer files, fewer.
 MOST_CONNECTIONS = 4_000
-#: Bytes of requests that are not whole, over all connections.
+#: Bytes of requests that are not whole, over all connections; and once they were more.
 MOST_HELD = 16 * 1024 * 1024
+HELD_AFTERWARDS = MOST_HELD * 31 // 32
 #: Bytes of large bodies that wait to be parsed.
 MOST_UNPARSED = 32 * 1024 * 1024
 #: Bytes of a body that Flask is given at most: one more than it takes, to tell that there is more.
@@ -149,14 +150,18 @@ class Front:
 
     def holds(self, connection: Connection, change: int) -> None:
         self._held += change
-        while self._held > MOST_HELD:
-            now = self._clock()
-            # Who holds much for long: what is large and honest comes at once.
-            largest = max(
-                self._connections, key=lambda each: (each.held * (now - each.since), each.held)
-            )
-            if not largest.held:
-                return
+        if change > 0 and self._held > MOST_HELD:
+            self._give_up_the_largest()
+
+    def _give_up_the_largest(self) -> None:
+        """Of the requests that are not whole. One look at all of them makes room for many."""
+        now = self._clock()
+        # Who holds much for long: what is large and honest comes at once.
+        largest = sorted(
+            (each for each in self._connections if each.held),
+            key=lambda each: (each.held * (now - each.since), each.held),
+        )
+        while largest and self._held > HELD_AFTERWARDS:
             held_back = self._given_up.admit()
             if held_back is not None:
                 log.warning(
@@ -164,7 +169,7 @@ class Front:
                     " (%d more since the last line)",
                     held_back,
                 )
-            largest.abort()
+            largest.pop().abort()
 
     def again(self, connection: Connection) -> None:
         self._turns.append(connection)

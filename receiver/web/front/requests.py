@@ -10,6 +10,8 @@ from contextlib import suppress
 
 import httptools
 
+#: Headers of a request: many times what clients and proxies send.
+MOST_HEADERS = 256
 #: What a request can begin with, and its first line, as gunicorn takes them.
 TOKEN = re.compile(rb"[A-Z0-9$\-_.]{1,20}")
 _FIRST_LINE = re.compile(rb"([A-Z0-9$\-_.]{1,20}) [^ ]+ HTTP/1\.[01]")
@@ -89,9 +91,13 @@ class _Head:
         self.whole = False
 
     def read(self, head: bytes) -> None:
-        with suppress(httptools.HttpParserUpgrade):  # the wish for another protocol is passed over
-            self._parser.feed_data(head)
-        self._request.version = self._parser.get_http_version()
+        try:
+            with suppress(httptools.HttpParserUpgrade):  # such a wish is passed over
+                self._parser.feed_data(head)
+            self._request.version = self._parser.get_http_version()
+        finally:
+            # It refers to this object. The request would stay, until Python looks for such circles.
+            del self._parser
 
     def on_url(self, url: bytes) -> None:
         self._request.target += url
@@ -120,6 +126,8 @@ def read_head(head: bytes, began: float) -> Request:
     method = first[1]
     if method == b"CONNECT":
         raise Refuse(405, "this method is not for this server")
+    if head.count(b"\n") > MOST_HEADERS + 2:  # with the first line and the last one
+        raise Refuse(431, f"the head has more than {MOST_HEADERS} headers")
     request.method = method.decode("ascii")
     reading = _Head(request)
     try:

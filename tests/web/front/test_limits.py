@@ -23,6 +23,7 @@ from receiver.web.front import front as bounds
 from receiver.web.front.connection import Connection
 from receiver.web.front.flask_threads import MOST_WAITING, WAIT
 from receiver.web.front.front import Front
+from receiver.web.front.requests import MOST_HEADERS
 from tests.conftest import SECRET
 from tests.payloads import envelope, sms
 from tests.shortage import threads_allowed
@@ -280,6 +281,16 @@ def test_a_head_of_8_megabytes_is_cut_off(house: Callable[..., House]) -> None:
     assert len(wire.statuses) == 1
 
 
+def test_a_head_of_many_headers_is_refused(house: Callable[..., House]) -> None:
+    here = house()
+    lines = [b"X:\r\n"] * (MOST_HEADERS - 1)  # with `Host`, all that there may be
+    get = [b"GET /healthz HTTP/1.1\r\nHost: here\r\n", *lines]
+    assert here.come(*get, b"\r\n").statuses == [200]
+    wire = here.come(*get, b"X:\r\n\r\n")
+    assert wire.statuses == [431]
+    assert b"more than 256 headers" in wire.answer
+
+
 def test_the_newcomer_is_let_in_and_the_longest_silent_stranger_goes(
     house: Callable[..., House],
 ) -> None:
@@ -315,6 +326,16 @@ def test_the_sum_of_what_is_not_whole_is_bounded(house: Callable[..., House]) ->
     assert small.is_open
     here.say(small, b"}")
     here.until(lambda: small.statuses == [200])
+
+
+def test_one_look_makes_room_for_many(house: Callable[..., House]) -> None:
+    """Who looks at thousands of connections for a few bytes each time does nothing else."""
+    here = house()
+    half = half_a_body(250_000, 6_000)
+    wires = [here.come(half) for _ in range(bounds.MOST_HELD // 6_000)]
+    assert all(wire.is_open for wire in wires)
+    here.say(wires[0], b"x" * 6_000)
+    assert sum(wire.is_open for wire in wires) <= bounds.HELD_AFTERWARDS // 6_000 + 1
 
 
 def test_what_is_large_and_comes_at_once_is_kept_before_what_is_slow(

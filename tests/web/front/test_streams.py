@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -11,6 +12,7 @@ from typing import Any
 import pytest
 
 from receiver.web.front.connection import LARGEST_HEAD
+from receiver.web.front.requests import Request
 from tests.server import eventually
 from tests.shortage import threads_allowed
 from tests.web.front.raw import Line, answers_in, ask
@@ -322,6 +324,27 @@ def test_a_reader_who_goes_ends_the_application_s_work(small: Small) -> None:
         line.send(get())
         line.socket.recv(10)
     assert ended.wait(10)
+
+
+def test_nothing_of_a_request_waits_for_the_garbage_collector(small: Small) -> None:
+    """A megabyte each would be many before it looks."""
+    body = b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\nhello"
+    gc.collect()
+    gc.disable()
+    before = requests_alive()
+    try:
+        for _ in range(20):
+            assert ask(small.port, body)[0].status == 200
+            assert ask(small.port, body.replace(b"Host: a", b"Host : a"))[0].status == 400
+            assert ask(small.port, body.replace(b"Length", b"\nLength"))[0].status == 400
+        assert eventually(lambda: not small.connections)
+        assert requests_alive() <= before + 1
+    finally:
+        gc.enable()
+
+
+def requests_alive() -> int:
+    return sum(type(each) is Request for each in gc.get_objects())
 
 
 def test_what_is_held_is_let_go_wherever_it_ends(small: Small) -> None:

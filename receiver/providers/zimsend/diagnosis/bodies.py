@@ -7,13 +7,13 @@ import binascii
 import codecs
 import json
 import re
-import unicodedata
 import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from typing import Any
 from urllib.parse import parse_qsl, quote, quote_plus, unquote_to_bytes
 
+from receiver.characters import normalised
 from receiver.errors import Unusable
 from receiver.providers.zimsend.diagnosis import causes
 from receiver.providers.zimsend.diagnosis.causes import Cause
@@ -92,8 +92,8 @@ def _characters(body: bytes) -> Candidates:
             except UnicodeEncodeError:
                 continue
         if name == "utf-8":
-            for form in ("NFC", "NFD"):
-                yield causes.NORMALISED, unicodedata.normalize(form, text).encode()
+            yield causes.NORMALISED, normalised("NFC", text).encode()
+            yield causes.NORMALISED, normalised("NFD", text).encode()
 
 
 def _packed(body: bytes) -> Candidates:
