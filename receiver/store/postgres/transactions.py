@@ -229,6 +229,8 @@ def _is_outage(error: psycopg.Error) -> bool:
 # synchronous_commit: a commit is on the disk before the 200 leaves, whatever the server's default.
 # A process that stands still in its transaction must not hold up the others for long. And the
 # tables of a new database are so small that a plan made then, and kept, would read them whole.
+# jit: before PostgreSQL 18 a plan that `enable_seqscan` discourages looks so dear that the server
+# compiles it, which takes a second for what takes a millisecond.
 #
 # Who waits here holds nothing but such locks, and all ask for them in one order. Nothing has been
 # read yet: what is read from the next statement on is what those left who had the locks before.
@@ -237,6 +239,7 @@ SELECT set_config('statement_timeout', %(statement)s, true),
        set_config('lock_timeout', %(locks)s, true),
        set_config('idle_in_transaction_session_timeout', '10s', true),
        set_config('synchronous_commit', 'on', true), set_config('enable_seqscan', 'off', true),
+       set_config('jit', 'off', true),
        pg_advisory_xact_lock_shared(%(space)s, %(schema)s),
        (SELECT count(pg_advisory_xact_lock(key)) FROM (
             SELECT DISTINCT hashtextextended(id, %(seed)s) AS key
@@ -249,7 +252,8 @@ _LOOK_IN = "SELECT set_config('search_path', %s, true)"
 _BEGIN_READING = (
     "BEGIN ISOLATION LEVEL {} READ ONLY;"
     f" SET LOCAL statement_timeout = '{LONGEST_READ:g}s';"
-    f" SET LOCAL lock_timeout = '{LOCKED_READ:g}s'"
+    f" SET LOCAL lock_timeout = '{LOCKED_READ:g}s';"
+    " SET LOCAL jit = off"
 )
 
 # Whoever has the lock of message and handler is alone in leasing and parking work of that message.

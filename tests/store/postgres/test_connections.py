@@ -12,14 +12,14 @@ import psycopg
 import pytest
 
 from receiver.errors import ConfigError, StoreUnavailable
-from receiver.store import open_store
+from receiver.store import Settlement, open_store
 from receiver.store.postgres import PostgresStore
 from receiver.store.postgres.pool import CONNECTIONS, Connection, Pool, settings_of
 from tests.conftest import row_of
 from tests.postgres import PostgresServer
 from tests.server import eventually, quick
 from tests.shortage import threads_allowed
-from tests.store.postgres.work import NOW, ingest, refused_within, sent
+from tests.store.postgres.work import NOW, compiling_refused, ingest, refused_within, sent, work
 
 
 @pytest.mark.parametrize(
@@ -83,6 +83,21 @@ def test_nothing_is_connected_before_the_first_use(postgres_url: str) -> None:
     store.close()
     assert row_of(store, "m1") is None  # and again, after an end
     store.close()
+
+
+@pytest.mark.spoils_the_schema
+def test_nothing_is_compiled(
+    store: PostgresStore, postgres_url: str, outside: psycopg.Connection[Any]
+) -> None:
+    """Before PostgreSQL 18 the server would do so for a second, for what takes a millisecond."""
+    with compiling_refused(outside):
+        assert ingest(store, sent("m1")) == ["accepted"]
+        (claim,) = work(store)
+        work(store, Settlement(claim, "done", NOW))
+    pool = Pool(postgres_url)
+    with pool.shared(time.monotonic() + 5) as connection:
+        assert connection.execute("SHOW jit").fetchone() == ("off",)
+    pool.close()
 
 
 @pytest.mark.parametrize("number", [0, 1])

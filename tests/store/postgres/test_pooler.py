@@ -21,13 +21,15 @@ from receiver import ConfigError, erasing, phone, times, upkeep
 from receiver.errors import StoreUnavailable
 from receiver.mirror import Search
 from receiver.parts import Receiver
-from receiver.store import Selection, open_store
+from receiver.store import Selection, Settlement, open_store
+from receiver.store.postgres import PostgresStore
 from receiver.store.postgres.pool import settings_of, without_others
 from receiver.store.postgres.schema import STEPS
 from tests.conftest import SECRET, Clock, Provider
 from tests.payloads import envelope, sms
 from tests.postgres import Databases, plain
 from tests.server import cannot_run, eventually, free_port
+from tests.store.postgres.work import NOW, compiling_refused, ingest, sent, work
 
 PGBOUNCER = shutil.which("pgbouncer", path=f"{os.environ.get('PATH')}:/usr/sbin")
 #: Sessions of the server for all: fewer than the connections that one store may open.
@@ -210,6 +212,15 @@ def test_a_schema_of_its_own_is_the_transactions_and_never_the_sessions(
     assert not behind.store.forgotten()
     with psycopg.connect(plain(direct), autocommit=True) as outside:
         outside.execute("DROP SCHEMA mine CASCADE")
+
+
+def test_nothing_is_compiled(pooler: tuple[str, str], behind: Receiver) -> None:
+    """As in `test_connections`; here each transaction says so anew."""
+    with psycopg.connect(plain(pooler[0]), autocommit=True) as outside, compiling_refused(outside):
+        assert isinstance(behind.store, PostgresStore)
+        assert ingest(behind.store, sent("compiled")) == ["accepted"]
+        (claim,) = work(behind.store)
+        work(behind.store, Settlement(claim, "done", NOW))
 
 
 def test_nothing_stays_in_a_session_for_the_next_who_gets_it(

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
+import psycopg
 import pytest
 
 from receiver import times
@@ -41,6 +43,25 @@ def ingest(store: PostgresStore, *items: Incoming, patience: float = 5) -> list[
 
 def work(store: PostgresStore, *settlements: Settlement, patience: float = 5) -> list[Claim]:
     return store.work(NOW, settlements, [Want("h", 10, LEASE, 3)], patience)
+
+
+@contextmanager
+def compiling_refused(outside: psycopg.Connection[Any]) -> Iterator[None]:
+    """Where PostgreSQL might compile what a transaction asks of it (JIT), the transaction fails."""
+    outside.execute("""
+        CREATE FUNCTION refuse_to_compile() RETURNS trigger LANGUAGE plpgsql AS $$
+        BEGIN
+            ASSERT current_setting('jit') = 'off', 'this might be compiled';
+            RETURN NULL;
+        END $$
+    """)
+    for table in ("events", "deliveries"):
+        outside.execute(
+            f"CREATE TRIGGER refuse_to_compile AFTER INSERT OR UPDATE OR DELETE ON {table}"
+            " EXECUTE FUNCTION refuse_to_compile()"
+        )
+    yield
+    outside.execute("DROP FUNCTION refuse_to_compile CASCADE")
 
 
 def ids(claims: list[Claim]) -> list[str]:
