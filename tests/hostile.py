@@ -80,7 +80,14 @@ def fails_wordily(_: str) -> None:
     raise Wordy
 
 
+def ends_the_committer(_: str) -> None:
+    from tests.fatal import end_the_committer  # needs the application, which has us
+
+    end_the_committer()
+
+
 HARMS = {
+    "committer": ends_the_committer,
     "exit": exits,
     "crash": crashes,
     "killed": is_killed,

@@ -12,9 +12,10 @@ import pytest
 class Allowed:
     """How many threads of a name may still start."""
 
-    def __init__(self, name: str, number: int) -> None:
+    def __init__(self, name: str, number: int, error: type[Exception]) -> None:
         self.name = name
         self.number = number
+        self.error = error
         self.refused = 0
 
     def ask(self, thread: threading.Thread) -> None:
@@ -22,14 +23,16 @@ class Allowed:
             return
         if not self.number:
             self.refused += 1
-            raise RuntimeError("can't start new thread")
+            raise self.error("can't start new thread")
         self.number -= 1
 
 
 @contextmanager
-def threads_allowed(name: str, number: int) -> Iterator[Allowed]:
+def threads_allowed(
+    name: str, number: int, error: type[Exception] = RuntimeError
+) -> Iterator[Allowed]:
     """Of the threads whose names begin so, only so many may start meanwhile."""
-    allowed = Allowed(name, number)
+    allowed = Allowed(name, number, error)
     really = threading.Thread.start
 
     def start(thread: threading.Thread) -> None:

@@ -194,8 +194,11 @@ def stored(ingest: Ingest) -> list[str]:
         return []
 
 
-def test_without_a_thread_nothing_queues_and_the_next_one_tries_again(ingest: Ingest) -> None:
-    with threads_allowed("committer", 0):
+@pytest.mark.parametrize("error", [RuntimeError, MemoryError])
+def test_without_a_thread_nothing_queues_and_the_next_one_tries_again(
+    ingest: Ingest, error: type[Exception]
+) -> None:
+    with threads_allowed("committer", 0, error):
         for _ in range(2):
             with pytest.raises(StoreUnavailable, match="thread"):
                 submit(ingest)
@@ -330,6 +333,32 @@ def test_a_commit_that_hangs_is_told_for_as_long_as_it_does(
     assert ingest.problem == "no commit succeeds"
     scripted.gate.set()
     eventually(lambda: ingest.problem is None)
+
+
+def test_a_group_that_is_stored_one_by_one_does_not_hang(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It may take long in all: what counts is the time since the last commit."""
+    scripted = Scripted(1)
+    ingest = Ingest(scripted, no_handlers)  # type: ignore[arg-type]
+    ended: list[list[Ticket]] = []
+    scripted.gate.clear()
+    scripted.bad, scripted.held = {"bad"}, {"first"}
+    ingest.put(Ticket([item()], later(), ended.append))
+    eventually(lambda: scripted.groups)
+    for name in ("bad", "first", "second"):
+        ingest.put(Ticket([item(event_id=name)], later(), ended.append))
+    scripted.gate.set()
+    eventually(lambda: scripted.groups[-1:] == [["first"]])
+    time.sleep(1.1)
+    monkeypatch.setattr(Ingest, "HANGS", 1.0)
+    assert ingest.problem == "no commit succeeds"
+    scripted.held = {"second"}
+    eventually(lambda: scripted.groups[-1:] == [["second"]])
+    assert ingest.problem is None
+    eventually(lambda: ingest.problem)
+    scripted.held = set()
+    eventually(lambda: len(all_of(ended)) == 4)
+    assert ingest.problem is None
+    ingest.stop()
 
 
 # --- a queue with bounds
