@@ -1,8 +1,8 @@
 """What gunicorn's master, the web processes and the worker's process say to each other by pipes.
 
 The master holds one end of `life`: a byte asks the worker's process to stop, an end of file tells
-it that the master is gone. The worker's process holds one end of `death`: its end is an end of file
-for the master. Web processes write to `wake` after a commit.
+it that the master is gone. The worker's process holds one end of `death`: a byte tells the master
+that it has begun, an end of file that it has ended. Web processes write to `wake` after a commit.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ WAKING = "RECEIVER_WAKING_FD"
 OWNER = "RECEIVER_OWNER"
 BEGUN = "RECEIVER_BEGUN_FD"
 
-#: What is written: there is work; webhooks may have been missed; stop.
-WORK, GAP, STOP = b"w", b"g", b"s"
+#: What is written: there is work; webhooks may have been missed; stop; the process has begun.
+WORK, GAP, STOP, BEGINS = b"w", b"g", b"s", b"b"
 
 
 def bell(environ: Mapping[str, str], said: bytes) -> Callable[[], None] | None:

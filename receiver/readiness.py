@@ -159,8 +159,9 @@ class Readiness:
             )
         if seen.silent * SECOND > SILENT:
             failing["worker"] = (
-                "nothing runs the handlers: gunicorn starts their process again, and its log says "
-                f"why it ended; other servers do not, there start `{call('work')}`"
+                "nothing runs the handlers: gunicorn starts their process again where it ends or "
+                "hangs at its start, and its log says why; other servers do not, there start "
+                f"`{call('work')}`"
                 if self._config.embedded_worker
                 else f"nothing runs the handlers: start `{call('work')}`"
             )

@@ -18,7 +18,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 
 from receiver.parts import Receiver
-from receiver.pipes import BEGUN, DEATH, GAP, LIFE, OWNER, WAKE
+from receiver.pipes import BEGINS, BEGUN, DEATH, GAP, LIFE, OWNER, WAKE
 from receiver.worker import memory_for
 
 #: Seconds for which Python may stand still under gunicorn's master; and between two signs of life.
@@ -65,10 +65,11 @@ def work(receiver: Receiver, environ: Mapping[str, str]) -> None:
         receiver.worker.succeed(environ[OWNER], memory_for(receiver.worker.most_calls, pipes.begun))
         os.close(pipes.begun)
         signal.signal(signal.SIGALRM, signal.SIG_DFL)
-        for target in (_watch_master, _listen):
-            threading.Thread(
-                target=target, args=(receiver, pipes), name=target.__name__, daemon=True
-            ).start()
+        os.write(pipes.death, BEGINS)
+    for target in (_watch, _listen) if pipes.given else (_watch,):
+        threading.Thread(
+            target=target, args=(receiver, pipes), name=target.__name__, daemon=True
+        ).start()
     receiver.store.write_apart()
     if pipes.given:
         os.nice(NICENESS)
@@ -81,16 +82,21 @@ def work(receiver: Receiver, environ: Mapping[str, str]) -> None:
         logging.shutdown()
         # Handlers may have left threads that never end, and processes.
         os.killpg(0, signal.SIGKILL)
+    elif receiver.ingest.has_died:
+        sys.exit("this process can store nothing any more: start it again")
 
 
-def _watch_master(receiver: Receiver, pipes: Pipes) -> None:
+def _watch(receiver: Receiver, pipes: Pipes) -> None:
     """Stop when the master says so or is gone, or when nothing that was missed can be stored any
-    more: the master starts another. Until then, show signs of life to the kernel."""
-    while not select.select([pipes.life], [], [], _SIGN_OF_LIFE)[0]:
+    more: the master, or the host, starts another. Until then, show signs of life to the kernel."""
+    told = [pipes.life] if pipes.given else []
+    while not select.select(told, [], [], _SIGN_OF_LIFE)[0]:
         if receiver.ingest.has_died:
             break
-        signal.setitimer(signal.ITIMER_REAL, STANDSTILL)
-    signal.setitimer(signal.ITIMER_REAL, receiver.worker.DRAIN + _SPARE)
+        if pipes.given:
+            signal.setitimer(signal.ITIMER_REAL, STANDSTILL)
+    if pipes.given:
+        signal.setitimer(signal.ITIMER_REAL, receiver.worker.DRAIN + _SPARE)
     receiver.worker.stop()
 
 

@@ -401,5 +401,6 @@ def _configure(place: Place, is_ingests: bool, connection: Connection) -> None:
 _BOUND = """
 SELECT CASE WHEN pg_backend_pid() = %s THEN
     set_config('statement_timeout', %s, false) || set_config('lock_timeout', %s, false)
-    || set_config('jit', 'off', false) || set_config('search_path', coalesce(%s, current_setting('search_path')), false) END
+    || set_config('jit', 'off', false)
+    || set_config('search_path', coalesce(%s, current_setting('search_path')), false) END
 """

@@ -33,6 +33,10 @@ INSTALLED = "receiver.wsgi:app"
 FIRST_PAUSE = 0.5
 LONGEST_PAUSE = 30.0
 LIVES = 60.0
+#: Seconds from its start until it must have begun: the modules of handlers may hang. And from the
+#: word to stop until it must have ended, which it sees to by itself unless it stands still.
+BEGINS_WITHIN = 60.0
+ENDS_WITHIN = 25.0
 
 
 class WorkerProcess:
@@ -54,8 +58,8 @@ class WorkerProcess:
         self._death: int | None = None
         self._group: int | None = None
         self._stopping = False
-        #: Ended on purpose, to be started again at once.
-        self._renewing = False
+        #: When it was told to end in favour of another, by `time.monotonic`.
+        self._renewing_since: float | None = None
         self._pause = FIRST_PAUSE
         self._gone = threading.Event()
         #: Held while its own ends of the pipes are open here: a fork would keep them open.
@@ -74,7 +78,7 @@ class WorkerProcess:
 
     def renew(self) -> None:
         """Let it finish, and start another with the code and the handlers as they are now."""
-        self._renewing = True
+        self._renewing_since = time.monotonic()
         self._say_stop()
 
     def stop(self) -> None:
@@ -140,11 +144,10 @@ class WorkerProcess:
 
     def _start_again_when_it_ends(self) -> None:
         began = time.monotonic()
-        while self._death is not None and not _has_ended(self._death):
-            pass
+        self._await_end(began)
         self._kill_group()
         self._close()
-        if self._renewing:
+        if self._renewing_since is not None:
             self._pause = FIRST_PAUSE
         elif not self._stopping:
             if time.monotonic() - began > LIVES:
@@ -152,19 +155,39 @@ class WorkerProcess:
             log.error("the worker's process has ended; another starts in %.1f s", self._pause)
             self._rest(self._pause)
             self._pause = min(2 * self._pause, LONGEST_PAUSE)
-        self._renewing = False
+        self._renewing_since = None
         if self._stopping:
             self._gone.set()
             return
         self._spawn()
-        if self._stopping:  # it was said before there was anybody to hear it
+        # It may have been said before there was anybody to hear it.
+        if self._stopping or self._renewing_since is not None:
             self._say_stop()
+
+    def _await_end(self, began: float) -> None:
+        """By force, where it does not begin or does not end in time."""
+        has_begun = False
+        while self._death is not None:
+            if select.select([self._death], [], [], 1.0)[0]:
+                if not os.read(self._death, 1):
+                    return
+                has_begun = True
+            now = time.monotonic()
+            asked = now if self._renewing_since is None else self._renewing_since
+            hangs = now - began > BEGINS_WITHIN and not has_begun
+            if self._group is not None and (hangs or now - asked > ENDS_WITHIN):
+                log.error(
+                    "the worker's process does not %s: it is ended by force; perhaps the module of"
+                    " a handler hangs",
+                    "end" if has_begun else "begin",
+                )
+                self._kill_group()
 
     def _rest(self, seconds: float) -> None:
         """Sleep, but no longer than it takes until somebody wants something. A signal handler may
         be who wants it, and takes no lock, so this looks."""
         until = time.monotonic() + seconds
-        while time.monotonic() < until and not (self._stopping or self._renewing):
+        while time.monotonic() < until and not self._stopping and self._renewing_since is None:
             time.sleep(0.05)
 
     def _close(self) -> None:
@@ -188,11 +211,6 @@ def file_without_name(purpose: str) -> int:
         return os.memfd_create(purpose)
     with tempfile.TemporaryFile() as file:
         return os.dup(file.fileno())
-
-
-def _has_ended(death: int) -> bool:
-    """Whether the other side has closed its end. Waits a second for that."""
-    return bool(select.select([death], [], [], 1.0)[0])
 
 
 def command_of(application: str) -> list[str]:

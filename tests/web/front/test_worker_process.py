@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from receiver.pipes import LIFE
+from receiver.pipes import DEATH, LIFE
 from receiver.web.front import worker_process
 from receiver.web.front.worker_process import WorkerProcess
 from tests.forks import in_a_fork
@@ -99,6 +99,34 @@ def test_whatever_keeps_it_from_starting_it_is_tried_again(
         monkeypatch.setattr(subprocess, "Popen", start)
         process.renew()
         assert next_of(tmp_path / "begun", 1)
+
+
+@pytest.mark.parametrize("begins", [False, True])
+def test_one_that_hangs_is_ended_by_force(
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    begins: bool,
+) -> None:
+    begun = tmp_path / "begun"
+    lines = (
+        "import os, sys, time",
+        f"os.write(int(os.environ['{DEATH}']), b'b')" if begins else "",
+        "with open(sys.argv[1], 'a') as file: print(os.getpid(), file=file)",
+        "time.sleep(600)",
+    )
+    process = WorkerProcess([sys.executable, "-c", "\n".join(lines), str(begun)], os.environ)
+    monkeypatch.setattr(worker_process, "ENDS_WITHIN" if begins else "BEGINS_WITHIN", 0.5)
+    process.start()
+    first = next_of(begun, 0)
+    if begins:
+        process.renew()
+    assert next_of(begun, 1) != first
+    assert f"does not {'end' if begins else 'begin'}: it is ended by force" in caplog.text
+    process.stop()
+    assert not process.wait(0)  # it hangs still
+    eventually(lambda: process.wait(0))
+    process.forget()
 
 
 def test_a_fork_while_it_starts_does_not_hide_its_death(
