@@ -22,9 +22,11 @@ from receiver.web.front.doors import obstacle
 
 #: The exit status of a child that has told what is wrong.
 TOLD = 70
-#: Seconds between two looks at a reload that is tried; and what it has, if there is no time-out.
+#: Seconds between two looks at a reload that is tried; what it has, if there is no time-out; and
+#: after how many more it is ended by force.
 _LOOK = 0.05
 _WITHIN = 60
+_SPARE = 1
 #: Seconds between the failed boot of a web process and the next one.
 _PAUSE = 1.0
 
@@ -63,8 +65,10 @@ class Master(Arbiter):  # type: ignore[misc]
         """Start anew in a child, for as long as nobody wants the service to stop; returns the
         child's exit status."""
         child = begin_apart(self._start_anew, self._refuse)
+        until = time.monotonic() + self._within + _SPARE
         while not (found := os.waitpid(child, os.WNOHANG))[0]:
-            if self.stopping_since is not None:  # its modules may have handlers for other signals
+            # Its modules may have handlers for other signals.
+            if self.stopping_since is not None or time.monotonic() > until:
                 os.kill(child, signal.SIGKILL)
             time.sleep(_LOOK)
         return os.waitstatus_to_exitcode(found[1])
@@ -78,10 +82,15 @@ class Master(Arbiter):  # type: ignore[misc]
                 os._exit(3)
             self.log.error("no web process can be started: %r", error)
 
+    @property
+    def _within(self) -> int:
+        """Seconds that a trial has: as long as a web process has for its boot."""
+        return int(self.cfg.timeout) or _WITHIN
+
     def _start_anew(self) -> None:
-        """All at which a start may fail. It has as long as a web process has for its boot."""
+        """All at which a start may fail."""
         signal.signal(signal.SIGALRM, signal.SIG_DFL)
-        signal.alarm(self.cfg.timeout or _WITHIN)
+        signal.alarm(self._within)  # also where the master has ended
         self.app.reload()  # while as many files are open as in the master
         if hasattr(self, "worker_process"):
             self.worker_process.forget()

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import resource
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -87,6 +89,22 @@ def test_the_handlers_process_whose_committer_has_died_is_followed(
     after = event()
     assert server.post(after).status_code == 200
     eventually(lambda: after["event_id"] in handled(tmp_path, "good"), 20)
+
+
+def test_flask_work_ends_so_that_its_host_starts_it_again(spawn: Callable[..., Server]) -> None:
+    server = spawn("tests.fatal:app", HANDLERS="tests.hostile", EMBEDDED_WORKER="0")
+    eventually(server.ready)
+    assert server.post(event(harm="committer")).status_code == 200
+    work = subprocess.run(
+        [sys.executable, "-m", "flask", "--app", "tests.fatal", "work"],
+        cwd=server.folder,
+        env={**server.environ, "FLASK_SKIP_DOTENV": "1"},
+        capture_output=True,
+        text=True,
+        timeout=30,
+    )
+    assert work.returncode == 1
+    assert "this process can store nothing any more: start it again" in work.stderr
 
 
 # --- a connection, a boot, a reload

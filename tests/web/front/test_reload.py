@@ -108,6 +108,17 @@ def refusals(server: Server) -> list[str]:
     return [line for line in server.log.read_text().splitlines() if REFUSED in line]
 
 
+def test_a_trial_has_its_time(serve: Callable[..., Server], tmp_path: Path) -> None:
+    """Also where a module has taken the signal that would tell it so."""
+    server = start(serve, tmp_path, GUNICORN_CMD_ARGS="--timeout 3")
+    deaf = "import signal, time; signal.signal(signal.SIGALRM, signal.SIG_IGN); time.sleep(60)"
+    write(server.folder, "mine.py", deaf)
+    hang_up(server)
+    eventually(lambda: refusals(server), 20)
+    assert "status -9" in refusals(server)[0]
+    assert is_handled(server)
+
+
 def test_a_stop_waits_for_no_trial(server: Server) -> None:
     deaf = "import signal, time; signal.signal(signal.SIGTERM, lambda *_: None); time.sleep(60)"
     write(server.folder, "mine.py", f"print('it is tried', flush=True); {deaf}")
