@@ -32,6 +32,7 @@ Item = Incoming | Rejected
 FROM_LAST_BYTE = 3.5
 FROM_FIRST_BYTE = 4.5
 AT_LEAST = 1.0
+_DEAD = "a thread that commits has died; restart this process"
 
 
 def deadline_for(first_byte: float, last_byte: float) -> float:
@@ -224,7 +225,7 @@ class Ingest:
     def problem(self) -> str | None:
         """Why nothing is stored at this moment; `None` where nothing speaks against it."""
         if self.has_died:
-            return "a thread that commits has died; restart this process"
+            return _DEAD
         now = time.monotonic()
         lately = self._stuck and now - self._failed_at < self.TOLD_FOR
         return "no commit succeeds" if lately or self._all_hang(now) else None
@@ -249,7 +250,7 @@ class Ingest:
     def _refuse_what_is_hopeless(self, ticket: Ticket) -> None:
         """Needs the guard."""
         if self.has_died:
-            raise StoreUnavailable("a thread that commits has died; restart this process")
+            raise StoreUnavailable(_DEAD)
         now = time.monotonic()
         if self._stuck and (self._queue or self._under_way):
             probing = now - min(self._under_way, default=now)
@@ -491,8 +492,7 @@ class Ingest:
     def _die(self, group: Sequence[Ticket]) -> None:
         """Nobody commits any more: end what waits."""
         with self._guard:
-            self._dead_in = os.getpid()
             waiting = [*group, *self._empty_queue()]
-            error = StoreUnavailable("a thread that commits has died")
+            error = StoreUnavailable(_DEAD)
             self._fail([ticket for ticket in waiting if not ticket.ended], error)
         self._tell(waiting)

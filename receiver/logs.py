@@ -83,7 +83,7 @@ class Patient(logging.Handler):
             thread = threading.Thread(target=self._write_all, name="log", daemon=True)
             try:
                 thread.start()
-            except RuntimeError:  # the system allows no more threads; the next line tries again
+            except (RuntimeError, MemoryError):  # no room for one; the next line tries again
                 self._write_what_fits(line)
                 return
             self._process = os.getpid()

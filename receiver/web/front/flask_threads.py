@@ -19,8 +19,9 @@ from receiver.web.front.requests import Request
 
 log = logging.getLogger(__name__)
 
-#: Requests that wait for a thread, and seconds that they wait, at most.
+#: Requests that wait for a thread, the bytes of their bodies, and seconds that they wait, at most.
 MOST_WAITING = 64
+MOST_BYTES = 32 * 1024 * 1024
 WAIT = 0.25
 #: Bytes of an answer that is sent whole; what is longer goes out piece by piece.
 AT_ONCE = 1024 * 1024
@@ -37,7 +38,7 @@ class FlaskThreads(Pool):
     """
 
     def __init__(self, application: Any, threads: int, loop: asyncio.AbstractEventLoop) -> None:
-        super().__init__("flask", threads, MOST_WAITING, loop)
+        super().__init__("flask", threads, MOST_BYTES, loop)
         self._application = application
 
     def run(
@@ -47,7 +48,8 @@ class FlaskThreads(Pool):
 
         :param known: called, in the thread, if the request turns out to be authenticated.
         """
-        self.put(_Call(self._application, connection, request, path, known), WAIT)
+        call = _Call(self._application, connection, request, path, known)
+        self.put(call, WAIT, max(len(request.body), MOST_BYTES // MOST_WAITING))
 
 
 class _Call:

@@ -21,7 +21,7 @@ from receiver.receiving import LARGE, Receiving
 from receiver.web.front import connection as limits
 from receiver.web.front import front as bounds
 from receiver.web.front.connection import Connection
-from receiver.web.front.flask_threads import MOST_WAITING, WAIT
+from receiver.web.front.flask_threads import MOST_BYTES, MOST_WAITING, WAIT
 from receiver.web.front.front import Front
 from receiver.web.front.requests import MOST_HEADERS
 from tests.conftest import SECRET
@@ -506,6 +506,21 @@ def test_all_threads_taken_is_503_at_once_while_webhooks_go_on(
     assert not any(wire.answer for wire in held)
     released.set()
     here.until(lambda: all(wire.statuses == [200] for wire in held))
+
+
+def test_of_large_bodies_fewer_wait_for_a_thread(
+    house: Callable[..., House], receiver: Receiver
+) -> None:
+    released = threading.Event()
+    here = house(waiting_for(released))
+    size = 1024 * 1024
+    head = f"POST /v1/sms/send HTTP/1.1\r\nHost: here\r\nContent-Length: {size}\r\n\r\n".encode()
+    fit = receiver.config.web_threads + MOST_BYTES // size
+    wires = [here.come(head, b"x" * size) for _ in range(fit + 1)]
+    assert not any(wire.answer for wire in wires[:fit])
+    assert wires[fit].statuses == [503]
+    released.set()
+    here.until(lambda: all(wire.statuses == [200] for wire in wires[:fit]))
 
 
 def test_who_finds_no_further_thread_waits_for_one_that_runs(house: Callable[..., House]) -> None:
