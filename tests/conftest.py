@@ -127,6 +127,13 @@ def environ(database_url: str) -> dict[str, str]:
 
 
 @pytest.fixture
+def without_database(empty_database_url: str, environ: dict[str, str]) -> dict[str, str]:
+    """The same, where nothing has been migrated."""
+    Path(environ["DATABASE_URL"].removeprefix("sqlite:///")).unlink(missing_ok=True)
+    return {**environ, "DATABASE_URL": empty_database_url}
+
+
+@pytest.fixture
 def clock() -> Clock:
     return Clock()
 

@@ -37,10 +37,10 @@ def test_by_another_name(name: str) -> None:
     assert calling.as_called("run `flask work`; flask is not") == f"run `{name} work`; flask is not"
 
 
-def test_pages_and_errors_ask_when_they_tell(name: str, environ: dict[str, str]) -> None:
+def test_pages_and_errors_ask_when_they_tell(name: str, without_database: dict[str, str]) -> None:
     for code in CODES:
         assert f"<code>{name} work</code>" in Language(code, UTC).text("trouble.worker_gone.told")
-    app = create_app(environ)  # without any database
+    app = create_app(without_database)
     told = app.test_client().get("/readyz").get_json()["failing"]["store"]
     parts(app).store.close()
     assert told.endswith(f"run `{name} migrate`")

@@ -249,7 +249,7 @@ def known(store: Store, truth: Mapping[str, Any]) -> set[Fact]:
             return None
 
     try:
-        return set(eventually(so_far))
+        return set(eventually(so_far, 180))
     except AssertionError:
         return facts()  # says what is wrong
 

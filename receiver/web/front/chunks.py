@@ -9,6 +9,8 @@ import re
 
 #: Bytes of a line: a chunk's size with its extensions, or a trailer.
 LONGEST_LINE = 4 * 1024
+#: Chunks that are taken in one call: each costs time, however small.
+_AT_ONCE = 128
 
 _SIZE = re.compile(rb"([0-9A-Fa-f]{1,15})[ \t]*(?:;[\t\x20-\x7e\x80-\xff]*)?")
 _TRAILER = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+:[\t\x20-\x7e\x80-\xff]*")
@@ -28,13 +30,15 @@ class Chunks:
         self._ended = False
 
     def feed(self, buffer: bytearray, body: bytearray) -> bool:
-        """Move what belongs to the body from the one to the other.
+        """Move what belongs to the body from the one to the other, or a part of that.
 
         :returns: whether the body is whole; what is left in the buffer then is not of it.
         :raises Malformed: and nothing more can be read.
         """
         at = 0
-        while not self._ended and at < len(buffer):
+        for _ in range(_AT_ONCE):
+            if self._ended or at == len(buffer):
+                break
             to = self._take(buffer, body, at)
             if to < 0:
                 break

@@ -60,7 +60,7 @@ _NO_LINGER = struct.pack("ii", 1, 0)
 #: sends a few bytes in each is honest up to there.
 _OVERHEAD = 64 * 1024
 #: Bytes of a chunked body that are taken apart in one step.
-_SLICE = 1024
+_SLICE = 4 * 1024
 
 IDLE, HEAD, BODY, ANSWERING, THROWING_AWAY, CLOSED = range(6)
 
