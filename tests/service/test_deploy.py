@@ -213,14 +213,16 @@ def test_procfile(app: Flask) -> None:
         assert name in app.cli.commands
 
 
-def test_the_release_command_finds_the_application(environ: dict[str, str], tmp_path: Path) -> None:
+def test_the_release_command_finds_the_application(
+    without_database: dict[str, str], tmp_path: Path
+) -> None:
     """In the folder of the program, without --app and FLASK_APP."""
-    server = Server(environ, tmp_path, SECRET)
+    server = Server(without_database, tmp_path, SECRET)
     _, *arguments = procfile()["release"]
     released = server.flask(*arguments)
     server.close()
     assert released.returncode == 0, released.stderr
-    assert (tmp_path / "receiver.db").exists()
+    assert list(tmp_path.glob("*.db"))
 
 
 # --- app.json, scalingo.json, .python-version
