@@ -22,7 +22,7 @@ from typing import Any, BinaryIO
 import click
 from flask.cli import ScriptInfo, with_appcontext
 
-from receiver import ids, moments, times
+from receiver import ids, moments, phone, times
 from receiver.errors import ReceiverError
 from receiver.event import key_of
 from receiver.parts import parts
@@ -192,6 +192,32 @@ def selection_options(function: Callable[..., Any]) -> Callable[..., Any]:
     ):
         function = option(function)
     return function
+
+
+#: The help of `--to`.
+OF_NUMBER = "this number; without its country's code it needs DEFAULT_COUNTRY"
+
+
+def numbers_of(to: str | None) -> tuple[str, ...]:
+    """The forms under which the number of `--to` may be stored; none without it.
+
+    :raises click.BadParameter: if it is none, or nobody knows of which country. Nothing would be
+        found, as if there were nothing.
+    """
+    if to is None:
+        return ()
+    country = parts().config.default_country
+    numbers = phone.forms(to, country)
+    if not numbers or phone.needs_country(to, country):
+        raise no_number("--to")
+    return numbers
+
+
+def no_number(parameter: str) -> click.BadParameter:
+    """What is typed is no phone number, or may be that of several countries."""
+    hint = "write it with its country's code, like +33612345678"
+    setting = "" if parts().config.default_country else ", or set DEFAULT_COUNTRY"
+    return click.BadParameter(f"this is no phone number: {hint}{setting}", param_hint=[parameter])
 
 
 def registered(registry: Registry, name: str) -> Handler:

@@ -8,15 +8,17 @@ from typing import Any
 
 import click
 
-from receiver import ids, phone
+from receiver import ids
 from receiver.calling import call
 from receiver.commands.common import (
     ID,
+    OF_NUMBER,
     command,
     echo_columns,
     echo_json,
     for_people,
     format_option,
+    numbers_of,
     selection_options,
     shown,
     width_of_times,
@@ -44,7 +46,7 @@ def events() -> None:
     help="with work in this state for at least one handler",
 )
 @click.option("--handler", help="with work of this handler")
-@click.option("--to", help="of messages to this number, however it is written")
+@click.option("--to", help=f"of messages to {OF_NUMBER}")
 @click.option("--limit", type=click.IntRange(1), help="so many at most")
 @click.option("--newest", is_flag=True, help="the newest first")
 @format_option
@@ -61,13 +63,10 @@ def list_events(
     style: str,
 ) -> None:
     """All events that match, oldest first."""
-    numbers = () if to is None else phone.forms(to, parts().config.default_country)
-    if to is not None and not numbers:
-        raise click.BadParameter(f"{to!r} is no number", param_hint=["--to"])
     selection = Selection(
         event_type=ALIASES.get(event_type, event_type) if event_type else None,
         message_id=message_id,
-        numbers=numbers,
+        numbers=numbers_of(to),
         newest=newest,
         since=since,
         until=until,
