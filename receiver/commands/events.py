@@ -21,6 +21,7 @@ from receiver.commands.common import (
     numbers_of,
     selection_options,
     shown,
+    tell_if_no_type,
     width_of_times,
 )
 from receiver.errors import Unusable
@@ -63,8 +64,9 @@ def list_events(
     style: str,
 ) -> None:
     """All events that match, oldest first."""
+    event_type = ALIASES.get(event_type, event_type) if event_type else None
     selection = Selection(
-        event_type=ALIASES.get(event_type, event_type) if event_type else None,
+        event_type=event_type,
         message_id=message_id,
         numbers=numbers_of(to),
         newest=newest,
@@ -77,8 +79,11 @@ def list_events(
         echo_head()
     store = parts().store
     most = None if limit is None else min(limit, sys.maxsize)
+    found = None
     for found in islice(store.events(selection), most):
         echo_event(for_people(found, store), style)
+    if found is None:
+        tell_if_no_type(event_type)
 
 
 @command(events, name="show")
