@@ -136,6 +136,9 @@ def test_a_database_that_is_not_there_is_not_made(environ: dict[str, str], tmp_p
     assert "flask migrate" in result.output
     assert result.exit_code == 1
     assert not (tmp_path / "none.db").exists()
+    assert result.output.count("flask migrate") == 1
+    assert "not looked at: the database cannot be used. See above" in result.output
+    assert result.output.endswith("Error: 1 problem\n")
 
 
 def test_it_ends_in_time_whatever_hangs(make: Make) -> None:
