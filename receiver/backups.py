@@ -119,14 +119,17 @@ def _make_way(place: Path, url: str, *, replace: bool) -> None:
         _remove(place)  # a log alone would be taken for that of the new file
         return
     with closing(open_store(url)) as old:
+        in_the_way = []
         with suppress(StoreUnavailable):  # what is damaged, or of no release, holds nothing
             if next(iter(old.events(Selection())), None) is not None and not replace:
-                raise CopyRefused(
+                in_the_way.append(
                     f"{place} holds events: add --replace to keep it as {_kept(place).name}, and "
                     "put the backup in its place"
                 )
         if old.others():
-            raise CopyRefused(as_called(_RUNS))
+            in_the_way.insert(0, as_called(_RUNS))
+        if in_the_way:
+            raise CopyRefused("; and ".join(in_the_way))
     for ending in BESIDE:  # of a file that could not be opened
         Path(f"{place}{ending}").unlink(missing_ok=True)
     kept = _kept(place)

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from typing import NamedTuple
 
 from receiver import mirror
 
 #: A longer text is no phone number (E.164 has 15 digits).
 _LONGEST = 64
+
+#: What the country's code begins with, or the zeros of whoever dials abroad.
+_ABROAD = re.compile(r"[^+\uff0b0-9]*(?:[+\uff0b]|00)")
 
 
 def forms(text: str, country: str | None) -> tuple[str, ...]:
@@ -40,6 +44,20 @@ def _international(text: str, typed: str, country: str | None) -> list[str]:
             forms.append(phonenumbers.PhoneNumberFormat.NATIONAL)
         return [mirror.number(phonenumbers.format_number(number, form)) for form in forms]
     return []
+
+
+def needs_country(text: str, country: str | None) -> bool:
+    """Whether it is a number without its country's code, so that it may be anybody's.
+
+    Its `forms` are then those digits, and not the number that is meant.
+
+    :param country: as for `forms`.
+    """
+    return (
+        country is None
+        and mirror.number(text).isdigit()
+        and _ABROAD.match(mirror.ascii_digits(text)) is None
+    )
 
 
 class Number(NamedTuple):

@@ -238,7 +238,8 @@ def register_handlers(registry: Registry, modules: Sequence[str]) -> None:
         try:
             module = _module(name)
         except (Exception, SystemExit) as error:
-            raise _handlers_error(f"cannot import {name}", error) from error
+            told = "; write it without .py" if name.endswith(".py") else ""
+            raise _handlers_error(f"cannot import {name}{told}", error) from error
         register = getattr(module, "register", None)
         if register is None:
             told = f"{name} has no function register(registry)"

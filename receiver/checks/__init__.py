@@ -19,6 +19,9 @@ from receiver.parts import Receiver
 #: Seconds that all checks may take, which run beside each other.
 LIMIT = 15.0
 
+#: What a check has found; or that it could not look.
+_Answer = queue.SimpleQueue[list[Finding] | StoreUnavailable]
+
 
 def look(
     receiver: Receiver, checks: Sequence[tuple[str, Check]] | None = None, limit: float = LIMIT
@@ -29,18 +32,27 @@ def look(
     """
     checks = checks_of(receiver) if checks is None else checks
     ends = time.monotonic() + limit
-    answers: list[queue.SimpleQueue[list[Finding]]] = []
+    answers: list[_Answer] = []
     for name, check in checks:
-        answer: queue.SimpleQueue[list[Finding]] = queue.SimpleQueue()
+        answer: _Answer = queue.SimpleQueue()
         answers.append(answer)
         threading.Thread(
             target=lambda n=name, c=check, a=answer: a.put(_findings(n, c, receiver)),
             name=f"check {name}",
             daemon=True,
         ).start()
+    away = False
     for (name, _), answer in zip(checks, answers, strict=True):
         try:
-            yield from answer.get(timeout=max(0.0, ends - time.monotonic()))
+            found = answer.get(timeout=max(0.0, ends - time.monotonic()))
+            if not isinstance(found, StoreUnavailable):
+                yield from found
+            elif away:  # that is one problem, and told once
+                told = "not looked at: the database cannot be used"
+                yield Finding(name, "warning", told, "see above")
+            else:
+                away = True
+                yield Finding(name, "wrong", str(found), _advice(found))
         except queue.Empty:
             yield Finding(
                 name,
@@ -50,9 +62,11 @@ def look(
             )
 
 
-def _findings(name: str, check: Check, receiver: Receiver) -> list[Finding]:
+def _findings(name: str, check: Check, receiver: Receiver) -> list[Finding] | StoreUnavailable:
     try:
         return [Finding(name, *found) for found in check(receiver)]
+    except StoreUnavailable as error:
+        return error
     except ReceiverError as error:
         return [Finding(name, "wrong", str(error), _advice(error))]
     except Exception as error:  # its words may hold what was read

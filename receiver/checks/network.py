@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from datetime import date
 from email.utils import parsedate_to_datetime
 from typing import Any
 from urllib.parse import urlsplit
@@ -76,17 +77,18 @@ def _prove(receiver: Receiver, name: str) -> None:
     """Make a call for which the credentials must be right, and which changes nothing."""
     sender = receiver.senders.get(name)
     if sender is not None:
-        _PROVE[name](sender.client.within(timeout=REQUEST, patience=REQUEST))
+        today = times.to_datetime(receiver.now()).date()
+        _PROVE[name](sender.client.within(timeout=REQUEST, patience=REQUEST), today)
     else:
         account = receiver.reconciliations[name].account
         account.within(tries=1, patience=REQUEST, budget=account.budget).probe()
 
 
-#: Of what may be sent through.
-_PROVE: dict[str, Callable[[Any], object]] = {
-    "zimsend": lambda client: client.webhooks(),
-    "smscx": lambda client: client.reports(limit=1),
-    "sipgate": lambda client: client.userinfo(),
+#: Of what may be sent through. SMS.CX refuses to be asked for reports of no day.
+_PROVE: dict[str, Callable[[Any, date], object]] = {
+    "zimsend": lambda client, _: client.webhooks(),
+    "smscx": lambda client, day: client.reports(start_date=day, end_date=day, limit=1),
+    "sipgate": lambda client, _: client.userinfo(),
 }
 
 

@@ -22,12 +22,12 @@ from typing import Any, BinaryIO
 import click
 from flask.cli import ScriptInfo, with_appcontext
 
-from receiver import ids, moments, times
+from receiver import ids, moments, phone, times
 from receiver.errors import ReceiverError
 from receiver.event import key_of
 from receiver.parts import parts
 from receiver.providers import PROVIDERS
-from receiver.registry import Handler, Registry
+from receiver.registry import Handler, Registry, matches
 from receiver.status import read_error
 from receiver.store import Store
 from receiver.store.sqlite.files import BESIDE
@@ -194,6 +194,32 @@ def selection_options(function: Callable[..., Any]) -> Callable[..., Any]:
     return function
 
 
+#: The help of `--to`.
+OF_NUMBER = "this number; without its country's code it needs DEFAULT_COUNTRY"
+
+
+def numbers_of(to: str | None) -> tuple[str, ...]:
+    """The forms under which the number of `--to` may be stored; none without it.
+
+    :raises click.BadParameter: if it is none, or nobody knows of which country. Nothing would be
+        found, as if there were nothing.
+    """
+    if to is None:
+        return ()
+    country = parts().config.default_country
+    numbers = phone.forms(to, country)
+    if not numbers or phone.needs_country(to, country):
+        raise no_number("--to")
+    return numbers
+
+
+def no_number(parameter: str) -> click.BadParameter:
+    """What is typed is no phone number, or may be that of several countries."""
+    hint = "write it with its country's code, like +33612345678"
+    setting = "" if parts().config.default_country else ", or set DEFAULT_COUNTRY"
+    return click.BadParameter(f"this is no phone number: {hint}{setting}", param_hint=[parameter])
+
+
 def registered(registry: Registry, name: str) -> Handler:
     """The handler of a name that was typed.
 
@@ -208,12 +234,25 @@ def registered(registry: Registry, name: str) -> Handler:
 
 def patterns_without_a_type(registry: Registry) -> Iterator[str]:
     """A sentence for each pattern that no documented type matches: mostly a slip."""
-    types = {event_type for provider in PROVIDERS.values() for event_type in provider.samples}
+    for name, pattern in registry.unmatched(_types()):
+        yield f"handler {name} wants {pattern!r}, which is {_no_type(pattern)}"
+
+
+def tell_if_no_type(pattern: str | None) -> None:
+    """A hint beside the output, where nothing is found by `--type` or may ever come."""
+    if pattern is not None and not any(matches(pattern, each) for each in _types()):
+        echo(f"{pattern!r} is {_no_type(pattern)}", err=True)
+
+
+def _types() -> set[str]:
+    return {event_type for provider in PROVIDERS.values() for event_type in provider.samples}
+
+
+def _no_type(pattern: str) -> str:
+    types = _types()
     families = {f"{event_type.partition('.')[0]}.*" for event_type in types}
-    for name, pattern in registry.unmatched(types):
-        near = get_close_matches(pattern, sorted(types | families), 1, cutoff=0.7)
-        hint = f": is {near[0]!r} meant?" if near else ""
-        yield f"handler {name} wants {pattern!r}, which is no documented type of event{hint}"
+    near = get_close_matches(pattern, sorted(types | families), 1, cutoff=0.7)
+    return f"no documented type of event{f': is {near[0]!r} meant?' if near else ''}"
 
 
 @contextmanager

@@ -8,17 +8,20 @@ from typing import Any
 
 import click
 
-from receiver import ids, phone
+from receiver import ids
 from receiver.calling import call
 from receiver.commands.common import (
     ID,
+    OF_NUMBER,
     command,
     echo_columns,
     echo_json,
     for_people,
     format_option,
+    numbers_of,
     selection_options,
     shown,
+    tell_if_no_type,
     width_of_times,
 )
 from receiver.errors import Unusable
@@ -44,7 +47,7 @@ def events() -> None:
     help="with work in this state for at least one handler",
 )
 @click.option("--handler", help="with work of this handler")
-@click.option("--to", help="of messages to this number, however it is written")
+@click.option("--to", help=f"of messages to {OF_NUMBER}")
 @click.option("--limit", type=click.IntRange(1), help="so many at most")
 @click.option("--newest", is_flag=True, help="the newest first")
 @format_option
@@ -61,13 +64,11 @@ def list_events(
     style: str,
 ) -> None:
     """All events that match, oldest first."""
-    numbers = () if to is None else phone.forms(to, parts().config.default_country)
-    if to is not None and not numbers:
-        raise click.BadParameter(f"{to!r} is no number", param_hint=["--to"])
+    event_type = ALIASES.get(event_type, event_type) if event_type else None
     selection = Selection(
-        event_type=ALIASES.get(event_type, event_type) if event_type else None,
+        event_type=event_type,
         message_id=message_id,
-        numbers=numbers,
+        numbers=numbers_of(to),
         newest=newest,
         since=since,
         until=until,
@@ -78,8 +79,11 @@ def list_events(
         echo_head()
     store = parts().store
     most = None if limit is None else min(limit, sys.maxsize)
+    found = None
     for found in islice(store.events(selection), most):
         echo_event(for_people(found, store), style)
+    if found is None:
+        tell_if_no_type(event_type)
 
 
 @command(events, name="show")

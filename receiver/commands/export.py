@@ -13,14 +13,15 @@ from typing import Any, BinaryIO
 
 import click
 
-from receiver import phone
 from receiver.commands.common import (
     LAST_MOMENT,
     MOMENT,
+    OF_NUMBER,
     binary_output,
     command,
     echo,
     for_people,
+    numbers_of,
     progress,
     refuse_to_replace,
 )
@@ -48,7 +49,7 @@ Row = dict[str, Any]
 @click.option("--what", type=click.Choice(["messages", "events"]), default="messages")
 @click.option("--since", type=MOMENT, help="of then or later (or 90d, 24h, 15m ago)")
 @click.option("--until", type=LAST_MOMENT, help="of then or before; a date is the whole day")
-@click.option("--to", help="to this number, however it is written")
+@click.option("--to", help=f"to {OF_NUMBER}")
 @click.option(
     "--format",
     "style",
@@ -74,9 +75,7 @@ def export(
 
     How many there are, and the SHA-256 of what was written, stand in the last line, or in
     FILE.sha256; without them it is not whole. Events of a time are those received then."""
-    numbers = () if to is None else phone.forms(to, parts().config.default_country)
-    if to is not None and not numbers:
-        raise click.BadParameter(f"{to!r} is no number", param_hint=["--to"])
+    numbers = numbers_of(to)
     if out is not None:
         for file in (out, _digest_of(out)):
             refuse_to_replace(file, "--out")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from receiver import erasing, phone
-from receiver.commands.common import command, echo, progress
+from receiver.commands.common import command, echo, no_number, progress
 from receiver.errors import ReceiverError
 from receiver.parts import parts
 
@@ -33,14 +33,10 @@ def forget(number: str, dry_run: bool, yes: bool) -> None:
     Ids, times, states and statistics stay. What comes later for the number is redacted. In backups,
     logs, and with whoever was told, it stays: docs/how-to/forget.md says more."""
     receiver = parts()
-    store, country = receiver.store, receiver.config.default_country
-    named = phone.number(number, country)
+    store = receiver.store
+    named = phone.number(number, receiver.config.default_country)
     if named is None:
-        hint = "write it with its country's code, like +33612345678"
-        raise click.BadParameter(
-            f"this is no phone number: {hint}{'' if country else ', or set DEFAULT_COUNTRY'}",
-            param_hint=["NUMBER"],
-        )
+        raise no_number("NUMBER")
     if not dry_run and not yes:
         click.confirm(
             f"+{named.international} is removed from all that is stored. This cannot be undone. Go"

@@ -8,17 +8,19 @@ from typing import Any
 import click
 from flask.cli import with_appcontext
 
-from receiver import ids, mirror, phone, status, times
+from receiver import ids, mirror, status, times
 from receiver.calling import call
 from receiver.commands.common import (
     ID,
     LAST_MOMENT,
     MOMENT,
+    OF_NUMBER,
     UTC_MOMENT,
     CallableGroup,
     command,
     echo_json,
     for_people,
+    numbers_of,
     shown,
     width_of_times,
 )
@@ -66,7 +68,7 @@ _OF_THE_MESSAGE = ("message_id", "to", "provider")
 @click.group(cls=CallableGroup, invoke_without_command=True)
 @click.option("--status", "state", type=click.Choice(status.STATES), help="that have it now")
 @click.option("--error", "code", help="that failed with this code")
-@click.option("--to", help="to this number, however it is written")
+@click.option("--to", help=f"to {OF_NUMBER}")
 @click.option(
     "--metadata",
     "pairs",
@@ -92,12 +94,9 @@ def messages(
     """What became of each SMS: all that match, newest first."""
     if ctx.invoked_subcommand is not None:
         return
-    numbers = () if to is None else phone.forms(to, parts().config.default_country)
-    if to is not None and not numbers:
-        raise click.BadParameter(f"{to!r} is no number", param_hint=["--to"])
     search = Search(
         status=state,
-        numbers=numbers,
+        numbers=numbers_of(to),
         since=since,
         until=until,
         code=None if code is None else clean_id(code),

@@ -4,7 +4,15 @@ from __future__ import annotations
 
 import click
 
-from receiver.commands.common import ID, command, echo, progress, registered, selection_options
+from receiver.commands.common import (
+    ID,
+    command,
+    echo,
+    progress,
+    registered,
+    selection_options,
+    tell_if_no_type,
+)
 from receiver.event import ALIASES
 from receiver.ids import written
 from receiver.parts import parts
@@ -31,12 +39,13 @@ def replay(
     A handler that was added later gets them, too."""
     if not (ids or failed or event_type or handler or since is not None or until is not None):
         raise click.UsageError("say which: an ID, --failed, --type, --since, --until or --handler")
+    event_type = ALIASES.get(event_type, event_type) if event_type else None
     receiver = parts()
     if handler is not None:
         registered(receiver.registry, handler)
     selection = Selection(
         ids=ids,
-        event_type=ALIASES.get(event_type, event_type) if event_type else None,
+        event_type=event_type,
         since=since,
         until=until,
         state="dead" if failed else None,
@@ -59,3 +68,5 @@ def replay(
         )
     items, are = ("work item", "is") if count == 1 else ("work items", "are")
     echo(f"{count} {items} {'would be' if dry_run else are} given to handlers again")
+    if not count:
+        tell_if_no_type(event_type)

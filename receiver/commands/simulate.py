@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import math
 import random
 import re
@@ -120,7 +121,8 @@ def simulate(
     try:
         close = kind.api.serve(simulated, host, port)
     except OSError as error:
-        raise click.ClickException(f"cannot listen on {here}: {error}") from error
+        advice = "; take another --port" if error.errno == errno.EADDRINUSE else ""
+        raise click.ClickException(f"cannot listen on {here}: {error}{advice}") from error
     echo(f"SIMULATOR, not {kind.title}: no SMS is sent. API on http://{here}{kind.base}")
     if speed != 1:
         echo(f"A receiver with {kind.setting}=http://{here}{kind.base} asks by the same clock.")

@@ -11,6 +11,7 @@ from receiver.commands.common import (
     echo,
     for_people,
     format_option,
+    tell_if_no_type,
     until_ended,
     wait_while_read,
 )
@@ -32,7 +33,9 @@ _AT_ONCE = 100
 @format_option
 def tail(event_type: str | None, style: str) -> None:
     """What comes in from now on, as it comes, from any machine. Ctrl-C ends it."""
-    wanted = _wanting(ALIASES.get(event_type, event_type) if event_type else None)
+    event_type = ALIASES.get(event_type, event_type) if event_type else None
+    wanted = _wanting(event_type)
+    tell_if_no_type(event_type)
     receiver = parts()
     store = receiver.store
     with until_ended():

@@ -78,7 +78,7 @@ class Leases:
                 self.suspects.append(claim)
         if self.suspects and not self._looked:
             log.warning(
-                "%d calls ran when the handlers' process ended: each is called again, alone",
+                "calls that ran when the handlers' process ended: %d; each is called again, alone",
                 len(self.suspects),
             )
         self._looked = True

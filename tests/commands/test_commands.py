@@ -283,6 +283,11 @@ def test_replay(
     assert "no handler 'third'" in run(runner, "replay", "--handler", "third", status=2)
     assert "no event none" in run(runner, "replay", "e1", "none", status=1)
     assert run(runner, "replay", "--failed") == "0 work items are given to handlers again\n"
+    hint = "'sms.faild' is no documented type of event: is 'sms.failed' meant?"
+    assert hint in run(runner, "replay", "--type", "sms.faild")
+    assert hint in run(runner, "events", "list", "--type", "sms.faild")
+    for known in ("sms.failed", "failed", "device.*", "*"):
+        assert "documented" not in run(runner, "events", "list", "--type", known)
     dry = run(runner, "replay", "--type", "sms.*", "--dry-run")
     assert dry == "6 work items would be given to handlers again\n"
     assert listed(runner) == before

@@ -21,10 +21,21 @@ from receiver.checks import here, look, network
 from receiver.checks.found import Check, Finding
 from receiver.errors import StoreUnavailable
 from receiver.parts import Receiver
+from receiver.providers.simulating.running import Running
+from receiver.providers.sipgate.simulator import api as sipgate_api
+from receiver.providers.sipgate.simulator import running as sipgate
+from receiver.providers.sipgate.simulator.world import World as SipgateWorld
+from receiver.providers.smscx.simulator import api as smscx_api
+from receiver.providers.smscx.simulator import running as smscx
+from receiver.providers.smscx.simulator.world import World as SmsCxWorld
+from receiver.providers.zimsend.simulator import api as zimsend_api
+from receiver.providers.zimsend.simulator import running as zimsend
+from receiver.providers.zimsend.simulator.world import World as ZimSendWorld
 from receiver.providers.zimsend.webhook import sign
 from receiver.store.contract import Engine
 from tests.canned import Canned, ok, silent, status
 from tests.conftest import SECRET, Clock
+from tests.server import free_port
 
 BODY = b'{"event": "sms.sent"}'
 KEYS = {"ZIMSEND_API_KEY": "zs_test_real", "ZIMSEND_CLIENT_ID": "client_real"}
@@ -125,6 +136,9 @@ def test_a_database_that_is_not_there_is_not_made(environ: dict[str, str], tmp_p
     assert "flask migrate" in result.output
     assert result.exit_code == 1
     assert not (tmp_path / "none.db").exists()
+    assert result.output.count("flask migrate") == 1
+    assert "not looked at: the database cannot be used. See above" in result.output
+    assert result.output.endswith("Error: 1 problem\n")
 
 
 def test_it_ends_in_time_whatever_hangs(make: Make) -> None:
@@ -250,25 +264,40 @@ ACCOUNTS = {
     },
     "sipgate": {"SIPGATE_TOKEN_ID": "token-ABC", "SIPGATE_TOKEN": "secret-of-sipgate"},
 }
-ACCEPTED = {
-    "zimsend": {"webhooks": []},
-    "smscx": {"data": [], "paging": {}},
-    "sipgate": {"sub": "w0"},
-}
 
 
-@pytest.mark.parametrize("name", ACCOUNTS)
-def test_each_account(make: Make, canned: Canned, name: str) -> None:
-    urls = {f"{prefix}_API_URL": canned.url for prefix in ("SMSCX", "SIPGATE")}
-    receiver = make(**ACCOUNTS[name], **urls)
+def simulator_of(name: str) -> Running[Any]:
+    """A provider whose account is that of `ACCOUNTS`."""
+    world: dict[str, Any] = {"began": times.now(), "seed": 1}
+    if name == "zimsend":
+        return zimsend.Simulator(ZimSendWorld(**world), credentials=(*KEYS.values(),))
+    if name == "smscx":
+        return smscx.Simulator(SmsCxWorld(**world), api_key=ACCOUNTS[name]["SMSCX_API_KEY"])
+    token_id, token = ACCOUNTS[name].values()
+    return sipgate.Simulator(SipgateWorld(**world), token_id=token_id, token=token)
+
+
+@pytest.mark.parametrize(
+    ("name", "more"),
+    [*((name, {}) for name in ACCOUNTS), ("smscx", {"SMSCX_FROM": "Shop"})],
+    ids=[*ACCOUNTS, "smscx that is sent through"],
+)
+def test_each_account(make: Make, canned: Canned, name: str, more: dict[str, str]) -> None:
+    serve = {"zimsend": zimsend_api, "smscx": smscx_api, "sipgate": sipgate_api}[name].serve
+    port = free_port()
+    url = f"http://127.0.0.1:{port}{'/v1' if name == 'zimsend' else ''}"
+    prefix = name.upper()
+    receiver = make(**{**ACCOUNTS[name], **more, f"{prefix}_API_URL": url})
     check = dict(checks.checks_of(receiver))[f"account {name}"]
-    canned.answers(ok(ACCEPTED[name]))
+    close = serve(simulator_of(name), "127.0.0.1", port)
     assert only(receiver, check).state == "ok"
+    close()
+    refused = make(**{**ACCOUNTS[name], **more, f"{prefix}_API_URL": canned.url})
     canned.answers(ok({"message": "no"}, 401))
-    refused = only(receiver, check)
-    assert refused.state == "wrong"
-    assert refused.advice
-    assert all(secret not in str(refused) for secret in ACCOUNTS[name].values())
+    told = only(refused, check)
+    assert told.state == "wrong"
+    assert told.advice
+    assert all(secret not in str(told) for secret in ACCOUNTS[name].values())
 
 
 MADE = {"webhook_id": "wh_1", "url": HOOK, "status": "active", "events": []}

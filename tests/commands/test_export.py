@@ -76,7 +76,16 @@ def test_what_is_chosen(filled: FlaskCliRunner) -> None:
         assert rows == []
         rows, _ = rows_of(run(filled, "--what", what, "--since", "400d").stdout_bytes)
         assert len(rows) == 3
-    assert "is no number" in run(filled, "--to", "", status=2).output
+
+
+def test_a_number_without_its_country_makes_no_empty_file(
+    filled: FlaskCliRunner, tmp_path: Path
+) -> None:
+    file = tmp_path / "hers.csv"
+    for what, to in (("messages", "0612345671"), ("events", "06 12 34 56 71"), ("messages", "")):
+        refused = run(filled, "--what", what, "--to", to, "--out", str(file), status=2)
+        assert "+33612345678, or set DEFAULT_COUNTRY" in refused.output
+    assert not file.exists()
 
 
 def test_a_csv_for_a_spreadsheet(filled: FlaskCliRunner) -> None:

@@ -10,7 +10,9 @@ from typing import Any
 import pytest
 from flask.testing import FlaskCliRunner
 
+from app import create_app
 from receiver.parts import Receiver
+from receiver.service import close
 from receiver.sheets import csv_line
 from receiver.store import Want
 from receiver.times import DAY, HOUR, MINUTE, SECOND, iso
@@ -168,6 +170,25 @@ def test_events_by_number_newest_first_and_no_more_than_asked(
     receiver.store.work(clock.time, [], [Want("first", 1, 30 * SECOND, 12)], 5)
     work = [event["deliveries"][0] for event in listed(runner)]
     assert sum(one["next_attempt_at"] is None for one in work) == 1  # it runs
+
+
+@pytest.mark.usefixtures("known")
+def test_a_number_without_its_country_is_refused_unless_that_is_set(
+    runner: FlaskCliRunner, environ: dict[str, str]
+) -> None:
+    def refusal(*arguments: str) -> str:
+        return run(runner, *arguments, status=2).splitlines()[-1].partition(": this ")[2]
+
+    searches = [("messages", "--to"), ("events", "list", "--to"), ("export", "--to")]
+    told = {refusal(*search, "0612345678") for search in [*searches, ("forget",)]}
+    assert len(told) == 1  # all say the same
+    assert "set DEFAULT_COUNTRY" in told.pop()
+    in_france = create_app({**environ, "DEFAULT_COUNTRY": "FR"})
+    there = FlaskCliRunner(in_france)
+    assert ids(there, "--to", "06 12 34 56 78") == ["try1", "m2", "m3", "m1"]
+    assert len(listed(there, "--to", "0612345678")) == 4
+    assert len(run(there, "export", "--to", "0612345678").splitlines()) == 5
+    close(in_france)
 
 
 def test_a_long_body_is_read_by_itself(

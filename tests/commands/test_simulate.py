@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import socket
 from typing import Any
 
 import httpx
@@ -97,3 +98,11 @@ def test_sms_cx_needs_an_address(environ: dict[str, str]) -> None:
     ran = run(runner, "--provider", "smscx", "--url", url)
     assert ran.exit_code == 0
     assert TOKEN not in ran.output
+
+
+def test_a_port_that_is_taken(runner: FlaskCliRunner) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        refused = runner.invoke(args=["simulate", "--port", port, "--for", "0"])
+    assert refused.exit_code == 1
+    assert refused.output.endswith("; take another --port\n")

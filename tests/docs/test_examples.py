@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 import urllib.request
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -14,10 +15,13 @@ import pytest
 from sqlite_utils import Database
 
 from receiver import ConfigError, Event, HandlerError, Registry
+from receiver.first_steps import write_settings
 from receiver.providers.zimsend.samples import sample
 from tests.conftest import SECRET
 from tests.docs.markdown import Page
 from tests.server import ROOT, Server
+
+HTTP = "docs/reference/http.md"
 
 
 def example(page: str) -> dict[str, Any]:
@@ -56,6 +60,14 @@ def test_the_first_handler(caplog: pytest.LogCaptureFixture) -> None:
     assert any(f"{module['__name__']}: {caplog.messages[0]}" in b.text for b in readme.blocks)
 
 
+def test_what_is_run_by_hand_gets_the_secret_of_a_new_service(tmp_path: Path) -> None:
+    write_settings(tmp_path / ".env")
+    (tmp_path / "by_hand.py").write_text("import os\nprint(os.environ['ZIMSEND_WEBHOOK_SECRET'])\n")
+    (command,) = (b.text for b in Page(ROOT, ROOT / HTTP).blocks if "by_hand.py)" in b.text)
+    told = subprocess.check_output(["sh", "-e", "-c", command], cwd=tmp_path, text=True)
+    assert f"ZIMSEND_WEBHOOK_SECRET={told}" in (tmp_path / ".env").read_text()
+
+
 def test_the_event_that_is_sent_by_hand(
     serve: Callable[..., Server],
     monkeypatch: pytest.MonkeyPatch,
@@ -70,7 +82,7 @@ def test_the_event_that_is_sent_by_hand(
         return open_url(request, timeout=20)
 
     monkeypatch.setattr(urllib.request, "urlopen", open_here)
-    example("docs/reference/http.md")
+    example(HTTP)
     assert json.loads(capsys.readouterr().out) == {"status": "accepted", "event_id": "evt_by_hand"}
     (stored,) = server.events()
     assert (stored["type"], stored["error_code"]) == ("sms.failed", "INVALID_NUMBER")

@@ -82,7 +82,8 @@ def test_the_env_that_it_writes_starts_the_service(page: str, tmp_path: Path) ->
     for number in "12":
         folder = tmp_path / number
         folder.mkdir()
-        subprocess.run(["sh", "-e", "-c", script], cwd=folder, check=True)
+        mask = ["sh", "-e", "-c", f"umask 022\n{script}\numask"]
+        assert subprocess.check_output(mask, cwd=folder, text=True).split() == ["0022"]
         assert not (folder / ".env").stat().st_mode & 0o027
         lines = (folder / ".env").read_text().splitlines()
         written.append(dict(line.split("=", 1) for line in lines))
@@ -93,6 +94,14 @@ def test_the_env_that_it_writes_starts_the_service(page: str, tmp_path: Path) ->
     assert {n for n in written[0] if written[0][n] != written[1][n]} >= {
         "ADMIN_PASSWORD", "SECRET_KEY", "METRICS_TOKEN",
     }  # fmt: skip
+
+
+def test_the_environment_that_it_makes_leaves_the_settings_to_the_service() -> None:
+    (made,) = re.findall(r"^make (\S+)$", HOSTS["own-server"].text, re.MULTILINE)
+    steps = subprocess.check_output(["make", "-n", "-B", made], cwd=ROOT, text=True)
+    assert steps.index("receiver_dotenv.pth") < steps.index("install --quiet")
+    assert "-r requirements.txt" in steps
+    assert f"`make {made}`" in EVERYWHERE.text
 
 
 def test_postgresql_by_its_socket_needs_no_tls() -> None:

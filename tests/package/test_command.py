@@ -241,6 +241,7 @@ MEANT = (
     ("handlers.log", {"handlers/__init__.py": ""}, "log"),
     ("handlers.log", {"handlers/log.py": "import nothing"}, "No module named 'nothing' ("),
     ("handlers.nothing", {}, "cannot import handlers.nothing: ModuleNotFoundError"),
+    ("my_handlers.py", {"my_handlers.py": MINE}, "my_handlers.py; write it without .py: "),
     ("handlers", {"handlers/__init__.py": ""}, "the built-in list is also called receiver.handl"),
 )
 PROGRAM = """

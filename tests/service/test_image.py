@@ -73,7 +73,24 @@ def test_it_copies_all_that_the_program_needs_and_nothing_else() -> None:
     lines = [line for line in (ROOT / ".dockerignore").read_text().splitlines() if line[:1] != "#"]
     assert lines[0] == "*"
     assert {line[1:] for line in lines if line.startswith("!")} == set(COPIED)
-    assert {"**/.env", "**/*.db"} <= set(lines)
+    secret = (ROOT / ".gitignore").read_text().partition("# What `flask export`")[0].splitlines()
+    assert {f"**/{line}" for line in secret if line[-1:] != "/" and line[:1] != "#"} <= set(lines)
+
+
+def test_git_takes_nothing_that_holds_numbers_or_secrets(tmp_path: Path) -> None:
+    database = ("receiver.db", "receiver.db.before-restore", "receiver.db.before-restore-2")
+    partial = (".receiver.db.restoring", ".before.db.partial", ".hers.csv.partial")
+    written = [
+        *("..env.0a1b2c3d", ".env", "hers.csv", "hers.csv.sha256", "all.ndjson"),
+        *(f"{name}{end}" for name in (*database, *partial) for end in ("", "-wal", "-journal")),
+    ]
+    own = ["handlers/prices.csv", "my_handlers.py", "requirements.txt"]
+    shutil.copy(ROOT / ".gitignore", tmp_path)
+    subprocess.run(["git", "init", "-q"], cwd=tmp_path, check=True)
+    asked = subprocess.run(
+        ["git", "check-ignore", *written, *own], cwd=tmp_path, capture_output=True, text=True
+    )
+    assert asked.stdout.splitlines() == written
 
 
 def test_lists_that_a_list_names_are_copied_before_they_are_installed() -> None:

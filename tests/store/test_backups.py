@@ -144,24 +144,29 @@ def test_nothing_has_the_name_unless_it_is_complete(
 
 @pytest.mark.each_engine
 def test_restore_refuses_while_somebody_is_connected(
-    receiver: Receiver, provider: Provider, other: Receiver, file: Path
+    receiver: Receiver, provider: Provider, other: Receiver, file: Path, engine: str
 ) -> None:
     fill(provider, 1)
     assert command(receiver, "backup", str(file))[0] == 0
     program = (
-        "import sys; from receiver.store import open_store; s = open_store(sys.argv[1]);"
-        "s.migrate(); s.prove_writable(); s.note('x'); print('here', flush=True); sys.stdin.read()"
+        "import sys; from receiver.store import open_store; kept = [*map(open_store, sys.argv[1:])]"
+        "\nfor s in kept: s.migrate(); s.prove_writable(); s.note('x')\n"
+        "print('here', flush=True); sys.stdin.read()"
     )
     service = subprocess.Popen(
-        [sys.executable, "-c", program, other.config.database_url],
+        [sys.executable, "-c", program, other.config.database_url, receiver.config.database_url],
         cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
     )  # fmt: skip
     assert service.stdout is not None
     service.stdout.readline()
     status, told = command(other, "restore", str(file))
+    both = command(receiver, "restore", str(file))[1]
     service.communicate("")
     assert status == 1
     assert "stop the service" in told
+    assert "--replace" not in told
+    assert "stop the service" in both
+    assert "holds events" in both or engine == "postgres"  # what is to do is said at once
     assert command(other, "restore", str(file))[0] == 0
 
 
@@ -176,6 +181,7 @@ def test_restore_refuses_a_store_that_holds_events(
     status, told = command(receiver, "restore", str(file))
     assert status == 1
     assert "holds events" in told if engine == "sqlite" else "not empty" in told
+    assert "stop the service" not in told
 
 
 def test_a_replaced_file_is_kept_and_its_log_is_not_taken_for_the_new_ones(

@@ -55,6 +55,9 @@ def messages() -> Response:
         of_a_file=_OF_A_FILE,
         filters={name: request.args.get(name, "").strip() for name in FILTERS},
         metadata=_metadata(),
+        without_country=phone.needs_country(
+            request.args.get("to", ""), parts().config.default_country
+        ),
         filtered=any(name != "after" and value for name, value in request.args.items()),
         states=status.STATES,
     )

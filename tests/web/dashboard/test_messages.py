@@ -78,6 +78,20 @@ def test_a_filter_that_cannot_be_read_says_so(admin: Visitor, query: str, told: 
     assert admin.get(f"/messages.csv?{query}").status_code == 400
 
 
+@pytest.mark.parametrize(
+    ("language", "told"), [("en", "This number has no country"), ("fr", "Ce numéro n’a pas")]
+)
+def test_a_number_without_its_country_says_why_nothing_is_found(
+    admin: Visitor, known: int, language: str, told: str
+) -> None:
+    def page(to: str) -> str:
+        return admin.get(f"/messages?to={to}", **{"Accept-Language": language}).text
+
+    assert told in page("0612345678")
+    assert told not in page("%2B33600000000")
+    assert told not in page("33612345678")  # it is found
+
+
 def test_from_page_to_page(admin: Visitor, known: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("receiver.web.dashboard.messages._OF_A_PAGE", 2)
     seen: list[str] = []
