@@ -10,8 +10,8 @@ from receiver import mirror
 #: A longer text is no phone number (E.164 has 15 digits).
 _LONGEST = 64
 
-#: What the country's code begins with, or the zeros of whoever dials abroad.
-_ABROAD = re.compile(r"[^+\uff0b0-9]*(?:[+\uff0b]|00)")
+#: The one zero with which most countries write their own numbers.
+_TRUNK = re.compile(r"[^+\uff0b0-9]*0(?!0)")
 
 
 def forms(text: str, country: str | None) -> tuple[str, ...]:
@@ -47,7 +47,7 @@ def _international(text: str, typed: str, country: str | None) -> list[str]:
 
 
 def needs_country(text: str, country: str | None) -> bool:
-    """Whether it is a number without its country's code, so that it may be anybody's.
+    """Whether it begins with a zero in place of its country's code, so that it may be anybody's.
 
     Its `forms` are then those digits, and not the number that is meant.
 
@@ -56,7 +56,7 @@ def needs_country(text: str, country: str | None) -> bool:
     return (
         country is None
         and mirror.number(text).isdigit()
-        and _ABROAD.match(mirror.ascii_digits(text)) is None
+        and _TRUNK.match(mirror.ascii_digits(text)) is not None
     )
 
 
