@@ -27,7 +27,14 @@ from receiver.errors import ConfigError
 from receiver.logs import Sparingly, logging_config, tell_at_the_start
 from receiver.pipes import WAKING
 from receiver.web.front.doors import addresses, obstacle, separate_ip_versions
-from receiver.web.front.master import Master, begin_apart, end_of, rest_if_not_booted
+from receiver.web.front.master import (
+    Master,
+    begin_apart,
+    end_of,
+    is_ours,
+    loaded,
+    rest_if_not_booted,
+)
 from receiver.web.front.worker_process import WorkerProcess, command_of
 
 #: Seconds between SIGTERM and the end: hosts leave 30. Requests end within 5, handlers get 20.
@@ -169,11 +176,10 @@ class _Hooks:
             from receiver.parts import parts
             from receiver.service import create_app
 
-            application = server.app.wsgi()
-            try:
-                receiver = parts(application)
-            except (AttributeError, KeyError):  # in a wrapper, or another application
-                receiver = parts(create_app(self._environ))
+            application = loaded(server)
+            if not is_ours(application):  # in a wrapper, or another one
+                application = create_app(self._environ)
+            receiver = parts(application)
             for step in receiver.store.migrate():
                 server.log.info("migrated the database: %s", step)
 
