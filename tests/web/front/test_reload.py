@@ -248,6 +248,7 @@ def test_the_socket_of_systemd_stays_and_another_master_reads_the_file_anew(
     environ: dict[str, str], tmp_path: Path
 ) -> None:
     gunicorn = Path(sys.executable).with_name("gunicorn")  # as `-m`, it cannot do the latter
+    write(tmp_path, ".env", "RETENTION_DAYS=4")
     server = Server({**environ, "EMBEDDED_WORKER": "0"}, tmp_path, SECRET)
     try:
         server.spawn(
