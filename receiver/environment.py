@@ -3,17 +3,25 @@
 from __future__ import annotations
 
 import io
+import json
 import os
+import re
 import sys
 from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from types import MappingProxyType
 
 from dotenv import dotenv_values
+from dotenv.parser import parse_stream
 
 from receiver.errors import ConfigError
 
 FILE = ".env"
+#: In the environment of a process whose settings gunicorn's master has read: see `handed_on`.
+_READ = "RECEIVER_SETTINGS_READ"
+_NAME_ALONE = re.compile(r"[\w.-]+")
+#: What the last `.env` has put into the process's environment, and what was there before.
+_put: dict[str, tuple[str, str | None]] = {}
 
 
 class Environment(Mapping[str, str]):
@@ -76,13 +84,27 @@ def clean(text: str) -> str:
 
 
 def load(beside: Path | None, names: Collection[str] = ()) -> Environment:
-    """Read `.env` into the process's environment, for handlers as well; what was set before wins.
-
-    It is looked for from the current folder upwards, then beside `wsgi.py`.
+    """The settings of this process, also in its environment, where handlers look.
 
     :param beside: the folder of `wsgi.py`, if the program was started by it.
     :param names: variables whose values are cleaned where handlers look for them.
-    :raises ConfigError: if the file cannot be read.
+    :raises ConfigError: if `.env` cannot be read.
+    """
+    given = os.environ.pop(_READ, None)
+    if given is not None:
+        read = json.loads(given)
+        file = read["file"] and Path(read["file"])
+        return Environment(os.environ, Path(read["folder"]), file, read["filed"])
+    environment = read_anew(beside, names)
+    take_over(environment)
+    return environment
+
+
+def read_anew(beside: Path | None, names: Collection[str] = ()) -> Environment:
+    """What the process's environment and `.env` say now; what was set before `.env` wins.
+
+    It is looked for from the current folder upwards, then beside `wsgi.py`. Parameters and errors:
+    see `load`.
     """
     try:
         here = Path.cwd()
@@ -90,13 +112,43 @@ def load(beside: Path | None, names: Collection[str] = ()) -> Environment:
         here = beside or Path("/")
     folders = [here, *here.parents] + ([] if beside is None else [beside])
     file = next((f / FILE for f in folders if os.path.isfile(f / FILE)), None)
-    filed = set() if file is None else _take_over(_text_of(file))
+    variables = without_file()
+    filed = set() if file is None else _fill(variables, _text_of(file), file)
     for name in names:
-        if name in os.environ:
-            os.environ[name] = clean(os.environ[name])
+        if name in variables:
+            variables[name] = clean(variables[name])
     if file is None:
-        return Environment(os.environ, beside or here, looked_from=here)
-    return Environment(os.environ, file.parent, file, filed)
+        return Environment(variables, beside or here, looked_from=here)
+    return Environment(variables, file.parent, file, filed)
+
+
+def take_over(environment: Environment) -> None:
+    """Let the process's environment be as it was read, without what is in `.env` no more."""
+    given = without_file()
+    for name in _put.keys() - environment.keys():
+        os.environ.pop(name, None)
+    os.environ.update(environment)
+    _put.clear()
+    _put.update({name: (environment[name], given.get(name)) for name in environment.filed})
+
+
+def without_file() -> dict[str, str]:
+    """The process's environment as it was before `.env`."""
+    variables = dict(os.environ)
+    for name, (value, before) in _put.items():
+        if variables.get(name) == value:
+            del variables[name]
+            if before is not None:
+                variables[name] = before
+    return variables
+
+
+def handed_on(environment: Environment) -> dict[str, str]:
+    """What gunicorn's master puts into its children's environment: they read no `.env`, which may
+    have changed since, and all have the same settings."""
+    file = environment.file and str(environment.file)
+    read = {"folder": str(environment.folder), "file": file, "filed": sorted(environment.filed)}
+    return {_READ: json.dumps(read)}
 
 
 def find_modules_in(folder: Path) -> None:
@@ -125,17 +177,40 @@ def _text_of(file: Path) -> str:
     return text
 
 
-def _take_over(text: str) -> set[str]:
-    """Put what a file says into the process's environment; returns the names that came from it."""
-    values = dotenv_values(stream=io.StringIO(text), interpolate=False)
+def _fill(variables: dict[str, str], text: str, file: Path) -> set[str]:
+    """Put what a file says where nothing is set; returns the names that came from it."""
+    values = _values_in(text, file)
     # The `flask` command has read the file before us, and has put other variables in for `${…}`.
     expanded = dotenv_values(stream=io.StringIO(text)) if "FLASK_RUN_FROM_CLI" in os.environ else {}
     filed = set()
     for name, value in values.items():
-        if not clean(value or ""):
-            continue
-        given = os.environ.get(name, "")
-        if not clean(given) or given in (value, expanded.get(name)):
-            os.environ[name] = str(value)
+        given = variables.get(name, "")
+        if clean(value) and (not clean(given) or given in (value, expanded.get(name))):
+            variables[name] = value
             filed.add(name)
     return filed
+
+
+def _values_in(text: str, file: Path) -> dict[str, str]:
+    """What each name has; the last line counts. A name alone says nothing, as in Docker's files.
+
+    :raises ConfigError: at a line that is not understood, which would be passed over in silence.
+    """
+    values = {}
+    for line in parse_stream(io.StringIO(text)):
+        if line.error or not _is_understood(line.key, line.value):
+            whole = line.original.string
+            blank = whole[: len(whole) - len(whole.lstrip())]
+            number = line.original.line + blank.count("\n")
+            raise ConfigError(str(file), f"line {number} is no NAME=value, or has an open quote")
+        if line.key is not None and line.value is not None:
+            values[line.key] = line.value
+    return values
+
+
+def _is_understood(name: str | None, value: str | None) -> bool:
+    if name is None:  # a comment
+        return True
+    if value is None:
+        return _NAME_ALONE.fullmatch(name) is not None
+    return not set(name) & set("=\"'")

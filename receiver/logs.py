@@ -214,8 +214,12 @@ def tell_at_the_start(warnings: Iterable[str]) -> None:
     """Log what the settings are warned of, once for a service and all its processes."""
     if _TOLD not in os.environ:
         os.environ[_TOLD] = "1"
-        for warning in warnings:
-            log.warning("%s", warning)
+        tell(warnings)
+
+
+def tell(warnings: Iterable[str]) -> None:
+    for warning in warnings:
+        log.warning("%s", warning)
 
 
 class Sparingly:

@@ -24,16 +24,31 @@ from receiver import environment
 from receiver.config import NAMES, Config, unknown_in
 from receiver.environment import Environment
 from receiver.errors import ConfigError
-from receiver.logs import Sparingly, logging_config, tell_at_the_start
+from receiver.logs import Sparingly, logging_config, tell, tell_at_the_start
 from receiver.pipes import WAKING
 from receiver.web.front.doors import addresses, obstacle, separate_ip_versions
-from receiver.web.front.master import Master, begin_apart, end_of, rest_if_not_booted
+from receiver.web.front.master import (
+    Master,
+    begin_apart,
+    end_of,
+    is_ours,
+    loaded,
+    rest_if_not_booted,
+)
 from receiver.web.front.worker_process import WorkerProcess, command_of
 
 #: Seconds between SIGTERM and the end: hosts leave 30. Requests end within 5, handlers get 20.
 _GRACE = 24
 #: Open files with which a process can work.
 _FEWEST_FILES = 64
+#: What no reload changes, and the settings that say it. Old and new processes run side by side for
+#: a moment: what the old ones stored in another database would wait there for ever.
+_UNTIL_RESTART = {
+    "database_url": "DATABASE_URL and DATABASE_SCHEMA",
+    "embedded_worker": "EMBEDDED_WORKER",
+}
+#: What this master was started with.
+_running: Config | None = None
 
 
 def settings(application: str, beside: Path | None = None) -> dict[str, Any]:
@@ -44,12 +59,17 @@ def settings(application: str, beside: Path | None = None) -> dict[str, Any]:
     :param beside: the folder of the clone's `wsgi.py`.
     """
     try:
-        environ = environment.load(beside, NAMES)
+        environ = environment.read_anew(beside, NAMES)
         if beside is None:
             environment.find_modules_in(environ.folder)
         config = Config.from_env(environ)
     except ConfigError as error:
         sys.exit(f"zimsend-receiver cannot start. {error}")
+    for field, names in _UNTIL_RESTART.items():
+        if _running is not None and getattr(_running, field) != getattr(config, field):
+            sys.exit(f"{names} cannot be changed by a reload: restart")
+    environment.take_over(environ)
+    os.environ.update(environment.handed_on(environ))
     separate_ip_versions()
     serving, without_loop = _how(config)
     hooks = _Hooks(environ, config, without_loop)
@@ -169,11 +189,10 @@ class _Hooks:
             from receiver.parts import parts
             from receiver.service import create_app
 
-            application = server.app.wsgi()
-            try:
-                receiver = parts(application)
-            except (AttributeError, KeyError):  # in a wrapper, or another application
-                receiver = parts(create_app(self._environ))
+            application = loaded(server)
+            if not is_ours(application):  # in a wrapper, or another one
+                application = create_app(self._environ)
+            receiver = parts(application)
             for step in receiver.store.migrate():
                 server.log.info("migrated the database: %s", step)
 
@@ -182,12 +201,14 @@ class _Hooks:
 
     def when_ready(self, server: Any) -> None:
         """Start the worker's process: one for the service, however many web processes."""
+        global _running
+        _running = self._config
         server.__class__ = Master
         process: WorkerProcess | None = None
         if self._config.embedded_worker:
-            # All that `.env` says is in there; the `flask` command would expand it.
-            environ = {**os.environ, "FLASK_SKIP_DOTENV": "1"}
-            process = server.worker_process = WorkerProcess(command_of(server.app.app_uri), environ)
+            process = server.worker_process = WorkerProcess(
+                command_of(server.app.app_uri), self._of_handlers()
+            )
             os.environ[WAKING] = str(process.wake_fd)  # for the web processes
             process.start()
         master = os.getpid()
@@ -220,8 +241,18 @@ class _Hooks:
                 sys.exit(0)
 
     def on_reload(self, server: Any) -> None:
+        tell(unknown_in(self._environ))
         if hasattr(server, "worker_process"):
-            server.worker_process.renew()
+            server.worker_process.renew(self._of_handlers())
+
+    def _of_handlers(self) -> dict[str, str]:
+        """The environment of their process."""
+        # All that `.env` says is in there; the `flask` command would expand it.
+        return {**os.environ, **environment.handed_on(self._environ), "FLASK_SKIP_DOTENV": "1"}
+
+    def pre_exec(self, server: Any) -> None:
+        """Another master (USR2) reads `.env` by itself."""
+        server.cfg.env_orig = environment.without_file()
 
     def child_exit(self, server: Any, worker: Any) -> None:
         """While one develops (`--reload`): the handlers' code has changed, too."""
@@ -253,6 +284,7 @@ _HOOKS = (
     "when_ready",
     "post_fork",
     "on_reload",
+    "pre_exec",
     "child_exit",
     "on_exit",
     "worker_exit",

@@ -17,6 +17,7 @@ from tests.server import ROOT
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The current folder, and a process with nothing in its environment."""
+    environment.take_over(Environment(environment.without_file()))  # of another test's `.env`
     for name in list(os.environ):
         if name != "PYTEST_CURRENT_TEST":
             monkeypatch.delenv(name)
@@ -53,6 +54,55 @@ def test_what_is_set_wins_but_what_is_empty_is_not_set(
     read = load("A=1\nB=2\nC=3\nD=4\n", folder)
     assert [os.environ[name] for name in "ABCD"] == ["set", "2", "3", "4"]
     assert read.filed == {"B", "C", "D"}
+
+
+def test_what_a_file_says_no_more_is_taken_back_and_what_was_set_comes_back(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in {"C": "'set'", "D": "", "E": "set"}.items():
+        monkeypatch.setenv(name, value)
+    load("A=1\nB=2\nC=set\nD=4\nE=5", folder)
+    read = load("B=3\nC=other\nE=6", folder)
+    assert (os.environ["B"], read["C"], os.environ["E"]) == ("3", "'set'", "set")
+    assert "A" not in os.environ
+    assert os.environ["D"] == ""
+    os.environ["B"] = "by somebody else"
+    assert load("B=4", folder)["B"] == "by somebody else"
+
+
+def test_a_reading_without_effect(folder: Path) -> None:
+    load("A=1", folder)
+    (folder / ".env").write_text("A=2")
+    assert environment.read_anew(None)["A"] == "2"
+    assert os.environ["A"] == "1"
+
+
+def test_a_child_of_gunicorns_master_has_what_the_master_has_read(folder: Path) -> None:
+    read = load("A=1", folder)
+    os.environ.update(environment.handed_on(read))
+    told = load("A=2\nthis is a line", folder)
+    assert (told["A"], told.folder, told.file, told.filed) == (
+        "1", read.folder, read.file, read.filed,
+    )  # fmt: skip
+    with pytest.raises(ConfigError):  # and what the child starts reads for itself
+        load("this is a line", folder)
+
+
+@pytest.mark.parametrize(
+    "line",
+    ["hunter2 is a line", "A 5000", 'A="hunter2', "A:5000", "=1", '"A"=1', "'A=B'=1", "export A B"],
+)
+def test_a_line_that_is_not_understood_stops_the_start(folder: Path, line: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load(f"B='two\nlines'\r\n\n  \n {line}\nC=3", folder)
+    assert str(caught.value) == f"{folder}/.env: line 5 is no NAME=value, or has an open quote"
+    assert "B" not in os.environ
+
+
+def test_what_is_no_setting_and_does_no_harm(folder: Path) -> None:
+    text = "# a comment\n\n \nA=1 # one\nexport A\nB\nC = 'two\nlines'\nD=#\nexport E=a b"
+    load(text, folder)
+    assert [os.environ.get(name) for name in "ABCDE"] == ["1", None, "two\nlines", "#", "a b"]
 
 
 def test_nothing_is_put_in_for_dollars(folder: Path) -> None:

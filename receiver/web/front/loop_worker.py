@@ -73,6 +73,9 @@ class LoopWorker(Worker):  # type: ignore[misc]
     ended. Two processes that write in turns store less than one.
     """
 
+    #: It asks the application for its parts: see `loaded` in master.py.
+    SERVES_OURS_ALONE = True
+
     #: The process that holds a lock on it goes first; the end of a process releases the lock. All
     #: processes of a master share it. `None` where no such file can be had: then all go first.
     _precedence: int | None = None

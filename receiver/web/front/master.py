@@ -91,22 +91,47 @@ class Master(Arbiter):  # type: ignore[misc]
         """All at which a start may fail."""
         signal.signal(signal.SIGALRM, signal.SIG_DFL)
         signal.alarm(self._within)  # also where the master has ended
+        if self.cfg.preload_app:  # gunicorn loads it once for all web processes
+            raise SystemExit("with --preload a reload cannot renew the application: restart")
         self.app.reload()  # while as many files are open as in the master
         if hasattr(self, "worker_process"):
             self.worker_process.forget()
-        new = [place for place in self.app.cfg.address if place not in self.cfg.address]
-        if len(new) != len(self.app.cfg.address) and self.app.cfg.address != self.cfg.address:
+        before, after = self.cfg.address, self.app.cfg.address
+        if self.systemd and before != after:
+            raise SystemExit("BIND and PORT cannot be changed, for the socket is systemd's")
+        new = [place for place in after if place not in before]
+        if len(new) != len(after) and before != after:
             # gunicorn would open all of them anew, while the old processes still listen there.
             raise SystemExit("BIND and PORT cannot be changed in part by a reload: restart")
         if (told := None if self.cfg.reuse_port else obstacle(new)) is not None:
             raise SystemExit(f"zimsend-receiver cannot start. {told}")
         self.setup(self.app)
-        self.app.wsgi()
+        loaded(self)
 
     def _refuse(self, told: str) -> None:
         self.log.error(
-            "nothing was reloaded, and the service goes on as it was. A start would say: %s", told
+            "nothing was reloaded, and the service goes on as it was. The reason: %s", told
         )
+
+
+def loaded(arbiter: Arbiter) -> Any:
+    """The application, as web processes load it.
+
+    :raises SystemExit: if they could not serve it.
+    """
+    application = arbiter.app.wsgi()
+    if hasattr(arbiter.worker_class, "SERVES_OURS_ALONE") and not is_ours(application):
+        raise SystemExit(
+            f"zimsend-receiver cannot start. {arbiter.app.app_uri} is something around the"
+            " service's application, which its event loop cannot serve: wrap `app.wsgi_app`, which"
+            " webhooks go past, or start with `--worker-class gthread`"
+        )
+    return application
+
+
+def is_ours(application: Any) -> bool:
+    """Whether it has the parts of a service, and is nothing that somebody has put around it."""
+    return "receiver" in getattr(application, "extensions", ())
 
 
 def begin_apart(step: Callable[[], None], tell: Callable[[str], None]) -> int:

@@ -20,6 +20,9 @@ _RECEIVE_TIMEOUT = 5
 class ThreadsWorker(ThreadWorker):  # type: ignore[misc]
     """`gthread`, with a time-out for what is half-sent."""
 
+    #: It asks the application for its parts: see `loaded` in master.py.
+    SERVES_OURS_ALONE = True
+
     def init_process(self) -> None:
         for listener in self.sockets:  # accepted connections inherit it
             listener.sock.setsockopt(

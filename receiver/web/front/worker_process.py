@@ -47,7 +47,7 @@ class WorkerProcess:
 
     def __init__(self, command: Sequence[str], environ: Mapping[str, str]) -> None:
         self._command = list(command)
-        self._environ = {name: value for name, value in environ.items() if name != WAKING}
+        self._environ = environ
         self._wake_end, self.wake_fd = os.pipe()
         os.set_blocking(self.wake_fd, False)
         os.set_blocking(self._wake_end, False)
@@ -76,8 +76,12 @@ class WorkerProcess:
         self._spawn()
         threading.Thread(target=self._watch, name="worker watch", daemon=True).start()
 
-    def renew(self) -> None:
-        """Let it finish, and start another with the code and the handlers as they are now."""
+    def renew(self, environ: Mapping[str, str] | None = None) -> None:
+        """Let it finish, and start another with the code and the handlers as they are now.
+
+        :param environ: another environment, from now on.
+        """
+        self._environ = self._environ if environ is None else environ
         self._renewing_since = time.monotonic()
         self._say_stop()
 
@@ -116,7 +120,7 @@ class WorkerProcess:
             self._death, death_end = os.pipe()
             its_own.callback(os.close, death_end)
             environ = {
-                **self._environ,
+                **{name: value for name, value in self._environ.items() if name != WAKING},
                 LIFE: str(life_end),
                 DEATH: str(death_end),
                 WAKE: str(self._wake_end),

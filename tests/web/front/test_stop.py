@@ -329,7 +329,27 @@ def test_preload(spawn: Callable[..., Server], tmp_path: Path) -> None:
     assert all(server.post(event).status_code == 200 for event in events)
     ids = {event["event_id"] for event in events}
     eventually(lambda: {line["id"] for line in seen(tmp_path, "first")} == ids)
+    before = workers(server)
+    assert server.process is not None
+    server.process.send_signal(signal.SIGHUP)  # gunicorn would load no application anew
+    eventually(lambda: "with --preload a reload cannot renew" in server.log.read_text())
+    assert workers(server) == before
     assert server.terminate(within=20) == 0
+
+
+def test_what_is_around_the_application_is_refused_where_it_cannot_be_served(
+    environ: dict[str, str], tmp_path: Path
+) -> None:
+    server = Server(environ, tmp_path, SECRET)
+    try:
+        server.spawn([*GUNICORN[:-1], "tests.wrapped:app"])
+        assert server.process is not None
+        assert server.process.wait(30) == 1
+        *_, told = server.log.read_text().splitlines()
+        assert told.startswith("zimsend-receiver cannot start. tests.wrapped:app is something")
+        assert "Traceback" not in server.log.read_text()
+    finally:
+        server.close()
 
 
 def test_max_requests_begins_a_new_process_and_loses_no_answer(
