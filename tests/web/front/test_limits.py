@@ -116,7 +116,7 @@ class House:
 
     def until(self, condition: Callable[[], object]) -> None:
         """Let the loop run until something is so."""
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + 60
         while not condition():
             assert time.monotonic() < deadline
             self.loop.run_until_complete(asyncio.sleep(0.001))
