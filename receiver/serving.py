@@ -264,7 +264,7 @@ class _Hooks:
         if hasattr(server, "worker_process"):
             server.worker_process.stop()
             since = server.stopping_since or time.monotonic()
-            if not server.worker_process.wait(max(1.0, since + _GRACE - time.monotonic())):
+            if not server.worker_process.wait(max(0.5, since + _GRACE - time.monotonic())):
                 server.log.warning(
                     "the worker's process was ended by force: its work is done again"
                 )

@@ -96,7 +96,7 @@ def test_a_good_handler_does_not_wait_for_a_hanging_and_a_failing_one(
     assert ran.keys() == answered.keys()
     waits = [ran[i] - answered[i] for i in answered]
     # At the best of three looks, for the machine has others to serve, too.
-    assert min(statistics.median(waits[at : at + 67]) for at in (0, 67, 134)) < 0.1
+    assert min(statistics.median(waits[at : at + 67]) for at in (0, 67, 134)) < 0.5
     # Both calls that its concurrency allows hang: that is told.
     told = {"handlers": "stuck: hangs"}
     eventually(lambda: server.client.get("/readyz").json()["failing"] == told)
