@@ -397,7 +397,9 @@ def _configure(place: Place, is_ingests: bool, connection: Connection) -> None:
     connection.round_trip = connection.used_at - began
 
 
-# For what is read without a transaction of its own; and where the tables are, for all.
+# For what is read without a transaction of its own; and where the tables are, for all. Before
+# PostgreSQL 18 a plan that `enable_seqscan` discourages looks so dear that the server compiles it
+# (JIT), which takes a second for what takes a millisecond.
 _BOUND = """
 SELECT CASE WHEN pg_backend_pid() = %s THEN
     set_config('statement_timeout', %s, false) || set_config('lock_timeout', %s, false)

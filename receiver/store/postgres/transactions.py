@@ -145,8 +145,8 @@ def _begin(
     locks = left if lock_patience is None else min(left, max(1, int(1000 * lock_patience)))
     place = connection.place
     connection.execute("BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE")
-    if connection.pooled and place.search_path:
-        connection.execute(_LOOK_IN, (place.search_path,))
+    if connection.pooled:
+        connection.execute(_IN_ANY_SESSION, (place.search_path,))
     asked = {"statement": str(left), "locks": str(locks), "space": place.space}
     asked |= {"schema": SCHEMA, "ids": json.dumps(sorted(ids)), "seed": place.seed}
     connection.execute(_LOCK, asked)
@@ -229,8 +229,6 @@ def _is_outage(error: psycopg.Error) -> bool:
 # synchronous_commit: a commit is on the disk before the 200 leaves, whatever the server's default.
 # A process that stands still in its transaction must not hold up the others for long. And the
 # tables of a new database are so small that a plan made then, and kept, would read them whole.
-# jit: before PostgreSQL 18 a plan that `enable_seqscan` discourages looks so dear that the server
-# compiles it, which takes a second for what takes a millisecond.
 #
 # Who waits here holds nothing but such locks, and all ask for them in one order. Nothing has been
 # read yet: what is read from the next statement on is what those left who had the locks before.
@@ -239,7 +237,6 @@ SELECT set_config('statement_timeout', %(statement)s, true),
        set_config('lock_timeout', %(locks)s, true),
        set_config('idle_in_transaction_session_timeout', '10s', true),
        set_config('synchronous_commit', 'on', true), set_config('enable_seqscan', 'off', true),
-       set_config('jit', 'off', true),
        pg_advisory_xact_lock_shared(%(space)s, %(schema)s),
        (SELECT count(pg_advisory_xact_lock(key)) FROM (
             SELECT DISTINCT hashtextextended(id, %(seed)s) AS key
@@ -247,7 +244,10 @@ SELECT set_config('statement_timeout', %(statement)s, true),
 """
 
 # Where sessions are a pooler's: in all others, it is set once (`pool`).
-_LOOK_IN = "SELECT set_config('search_path', %s, true)"
+_IN_ANY_SESSION = """
+SELECT set_config('jit', 'off', true),
+       set_config('search_path', coalesce(%s, current_setting('search_path')), true)
+"""
 
 _BEGIN_READING = (
     "BEGIN ISOLATION LEVEL {} READ ONLY;"
