@@ -20,7 +20,8 @@ FILE = ".env"
 #: In the environment of a process whose settings gunicorn's master has read: see `handed_on`.
 _READ = "RECEIVER_SETTINGS_READ"
 _NAME_ALONE = re.compile(r"[\w.-]+")
-#: What the last `.env` has put into the process's environment, and what was there before.
+#: By name: the value that `take_over` has put into the process's environment from `.env`, and the
+#: one that stood there before.
 _put: dict[str, tuple[str, str | None]] = {}
 
 
@@ -123,7 +124,8 @@ def read_anew(beside: Path | None, names: Collection[str] = ()) -> Environment:
 
 
 def take_over(environment: Environment) -> None:
-    """Let the process's environment be as it was read, without what is in `.env` no more."""
+    """Put what was read into the process's environment, and take out what an earlier `.env` has put
+    there and this one does not say."""
     given = without_file()
     for name in _put.keys() - environment.keys():
         os.environ.pop(name, None)
@@ -144,8 +146,8 @@ def without_file() -> dict[str, str]:
 
 
 def handed_on(environment: Environment) -> dict[str, str]:
-    """What gunicorn's master puts into its children's environment: they read no `.env`, which may
-    have changed since, and all have the same settings."""
+    """What gunicorn's master adds to its children's environment, for `load`: they then read no
+    `.env`, which may have changed since, so all have the same settings."""
     file = environment.file and str(environment.file)
     read = {"folder": str(environment.folder), "file": file, "filed": sorted(environment.filed)}
     return {_READ: json.dumps(read)}

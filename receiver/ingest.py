@@ -236,7 +236,8 @@ class Ingest:
         return self._dead_in == os.getpid()
 
     def _all_hang(self, now: float) -> bool:
-        """A group that is stored item by item may take long, and is no reason to say so."""
+        """Whether each committer has had a group in hand for `HANGS`, with no commit meanwhile. A
+        group whose items are committed one by one may take longer than that."""
         with self._guard:
             begun = [max(at, self._committed_at) for at in self._begun.values()]
             hanging = sum(now - at > self.HANGS for at in begun)

@@ -132,7 +132,7 @@ class Patient(logging.Handler):
                 self._write(self.format(logging.makeLogRecord({**record, "msg": told})))
 
     def _write_what_fits(self, line: str) -> None:
-        """As much as can be written without waiting: a pipe with any room has so much."""
+        """As much as is written without waiting: a pipe that is ready takes `PIPE_BUF` bytes."""
         data = (line + "\n").encode("utf-8", "backslashreplace")
         if len(data) > select.PIPE_BUF:
             data = data[: select.PIPE_BUF - 1] + b"\n"

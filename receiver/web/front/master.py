@@ -32,9 +32,9 @@ _PAUSE = 1.0
 
 
 class Master(Arbiter):  # type: ignore[misc]
-    """What gunicorn's own becomes once it is ready: nobody is asked for a class before."""
+    """gunicorn's arbiter gets this class once it is ready: there is no setting for its class."""
 
-    #: Exit statuses of a web process at which gunicorn ends the service: there is no such status.
+    #: Exit statuses of a web process at which gunicorn ends the service. No process ends with -1.
     WORKER_BOOT_ERROR = APP_LOAD_ERROR = -1
 
     #: When the service was told to stop, by `time.monotonic`.

@@ -96,7 +96,8 @@ class _Head:
                 self._parser.feed_data(head)
             self._request.version = self._parser.get_http_version()
         finally:
-            # It refers to this object. The request would stay, until Python looks for such circles.
+            # It refers to this object: in such a cycle the request would stay, with its body,
+            # until Python's garbage collector runs.
             del self._parser
 
     def on_url(self, url: bytes) -> None:

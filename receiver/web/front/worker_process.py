@@ -169,7 +169,10 @@ class WorkerProcess:
             self._say_stop()
 
     def _await_end(self, began: float) -> None:
-        """By force, where it does not begin or does not end in time."""
+        """Wait until the process has ended. One that does not begin, or end, in time is killed.
+
+        :param began: when it was started, by `time.monotonic`.
+        """
         has_begun = False
         while self._death is not None:
             if select.select([self._death], [], [], 1.0)[0]:
